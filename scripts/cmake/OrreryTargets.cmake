@@ -1,0 +1,48 @@
+# The few helpers every folder's CMakeLists.txt uses.
+
+# Flags of every target of ours: warnings are errors, sanitizers by option.
+add_library(orrery_flags INTERFACE)
+target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror)
+target_include_directories(orrery_flags INTERFACE ${PROJECT_SOURCE_DIR})
+if(ORRERY_SANITIZE)
+  target_compile_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-omit-frame-pointer -g1)
+  target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
+  if(ORRERY_SANITIZE MATCHES "undefined")
+    target_compile_options(orrery_flags INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+endif()
+
+# orrery_library(NAME SOURCES a.cc b.cc DEPS orrery_x absl::status)
+# A static library; DEPS is the list of arrows that scripts/check_deps.py also enforces on includes.
+function(orrery_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC orrery_flags ${ARG_DEPS})
+endfunction()
+
+# orrery_test(NAME SOURCES a_test.cc DEPS orrery_x [LABELS unit])
+# A GoogleTest executable; ctest knows every case by its own name. LABELS: unit (default; runs under
+# address+undefined too), concurrency (also under thread), integration.
+function(orrery_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE orrery_flags ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  # One ctest entry per executable: cheap to start, and skipped cases are listed by name in its output.
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+                       ENVIRONMENT "ORRERY_SOURCE_DIR=${PROJECT_SOURCE_DIR};ORRERY_BIN_DIR=${CMAKE_BINARY_DIR}/bin"
+                       SKIP_RETURN_CODE 77)
+endfunction()
+
+# orrery_bench(NAME SOURCES x_bench.cc DEPS orrery_x): built with the rest, run by hand.
+function(orrery_bench name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE orrery_flags ${ARG_DEPS})
+endfunction()
