@@ -1,0 +1,94 @@
+// What the next engine step of one worker computes. A policy sees a view, returns a decision and changes
+// nothing; WorkerCore checks the decision against the ledger and commits it as a StepPlan. Same view, same
+// policy state: same decision. No clock, no randomness, ties broken by sequence id.
+#ifndef ORRERY_SCHEDULER_POLICY_BATCH_POLICY_H_
+#define ORRERY_SCHEDULER_POLICY_BATCH_POLICY_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "scheduler/base/ids.h"
+#include "scheduler/base/time.h"
+#include "scheduler/types/decision_record.h"
+
+namespace orrery {
+
+class LengthPredictor;
+class StepCostModel;
+
+// One sequence as a policy sees it: plain numbers, scanned every step.
+struct SequenceView {
+  SequenceId id{};
+  Time arrival, first_token_deadline, next_token_deadline, deadline;
+  Time first_scheduled;    // Never() while it has never run
+  Time last_token;         // Never() before the first output token
+  int32_t num_prompt = 0;  // tokens, emitted ones of earlier attempts included
+  int32_t num_tokens = 0;  // known tokens: prompt + output, the one in flight counted
+  int32_t num_computed =
+      0;  // tokens whose KV is resident or in flight (cached prefix included once admitted)
+  int32_t cached_tokens = 0;   // waiting only: prefix that is in the cache now (block multiple)
+  int32_t num_generated = 0;   // output tokens so far
+  int32_t max_new_tokens = 0;  // output tokens at most, in all
+  int32_t num_blocks = 0;      // blocks it holds
+  int32_t shared_blocks = 0;   // of those, also held by others
+  int32_t priority = 0;
+  uint32_t tenant = 0;
+  int32_t num_preemptions = 0;
+  // Tokens left to compute before it can sample; 1 for a decode.
+  int32_t tokens_to_compute() const { return num_tokens - num_computed; }
+  bool is_decode() const { return num_generated > 0 && tokens_to_compute() == 1; }
+};
+
+struct BatchLimits {
+  int32_t max_step_tokens = 2048;
+  int32_t max_num_seqs = 256;
+  int32_t block_tokens = 16;
+};
+
+struct WorkerView {
+  absl::Span<const SequenceView> waiting;  // arrival order (preempted ones keep their arrival)
+  absl::Span<const SequenceView> running;  // admission order
+  int32_t blocks_free = 0;                 // free + evictable cached blocks
+  int32_t blocks_total = 0;
+  BatchLimits limits;
+  const StepCostModel* cost = nullptr;  // null: none fitted
+  const LengthPredictor* predictor = nullptr;
+};
+
+// `count` tokens of a running (or, in admissions, of a waiting) sequence.
+struct Grant {
+  SequenceId sequence{};
+  int32_t count = 0;
+};
+
+struct BatchDecision {
+  std::vector<SequenceId> preempt;  // running -> waiting, before anything else
+  std::vector<Grant> run;           // running sequences, in the order blocks are given out
+  std::vector<Grant>
+      admit;  // waiting sequences, in the order blocks are given out; count excludes the cached prefix
+  Time wake = Time::Never();  // idles on purpose: plan again at this time
+  DecisionRecord why;
+  void Clear() {
+    preempt.clear();
+    run.clear();
+    admit.clear();
+    wake = Time::Never();
+    why = {};
+  }
+};
+
+class BatchPolicy {
+ public:
+  virtual ~BatchPolicy() = default;
+  // Fills an empty *decision. Grants that the ledger cannot back with blocks make WorkerCore's repair rule
+  // act (latest admitted sequence is preempted), so a promise about memory is the policy's to keep, not to
+  // break.
+  virtual void Plan(const WorkerView& worker, Time now, BatchDecision* decision) = 0;
+  // Facts a policy may learn from; default: none needed.
+  virtual void OnFinished(const SequenceView&, Time) {}
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_POLICY_BATCH_POLICY_H_

@@ -1,0 +1,50 @@
+// The snapshot a worker publishes after every step. Route policies see these plus what was sent since: a
+// worker is never asked. Increments newer than `last_submission` are added on top by the reader, older ones
+// dropped.
+#ifndef ORRERY_SCHEDULER_TYPES_WORKER_STATE_H_
+#define ORRERY_SCHEDULER_TYPES_WORKER_STATE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/base/ids.h"
+#include "scheduler/base/time.h"
+#include "scheduler/types/request.h"
+
+namespace orrery {
+
+enum class WorkerRole : uint8_t { kMixed, kPrefill, kDecode };
+
+struct RunningSample {
+  SampleKey key;
+  int32_t kv_tokens = 0;
+  int32_t generated = 0;
+  int32_t prefill_left = 0;  // tokens
+};
+
+struct WorkerState {
+  WorkerId worker{};
+  uint64_t incarnation = 0;
+  WorkerRole role = WorkerRole::kMixed;
+  GroupId group{};
+  uint32_t rank = 0;
+  uint64_t sequence_number = 0;  // ascending within an incarnation
+  Time at;
+  StepId step{};                 // last finished step
+  uint64_t last_submission = 0;  // last Submit applied
+  int64_t kv_tokens = 0;         // exact, resident
+  int32_t blocks_total = 0, blocks_free = 0, blocks_cached = 0, blocks_reserved = 0, blocks_held = 0;
+  int32_t free_slots = 0;
+  int32_t num_waiting = 0;
+  int64_t waiting_prompt_tokens = 0;
+  std::vector<RunningSample> running;  // ascending (request, sample)
+  std::vector<SampleKey> finished;     // since the last snapshot
+  Duration step_time;                  // of the last step
+  bool draining = false;
+  uint64_t prefix_event_sequence = 0;
+  uint64_t expert_map_epoch = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_TYPES_WORKER_STATE_H_
