@@ -20,6 +20,10 @@ function(orrery_library name)
   target_link_libraries(${name} PUBLIC orrery_flags ${ARG_DEPS})
 endfunction()
 
+# What scripts/test.sh builds under each sanitizer: the tests with that label.
+add_custom_target(asan_tests)
+add_custom_target(tsan_tests)
+
 # orrery_test(NAME SOURCES a_test.cc DEPS orrery_x [LABELS unit])
 # A GoogleTest executable; ctest knows every case by its own name. LABELS: unit (default; runs under
 # address+undefined too), concurrency (also under thread), integration.
@@ -33,6 +37,12 @@ function(orrery_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE orrery_flags ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  if("unit" IN_LIST ARG_LABELS)
+    add_dependencies(asan_tests ${name})
+  endif()
+  if("concurrency" IN_LIST ARG_LABELS)
+    add_dependencies(tsan_tests ${name})
+  endif()
   # One ctest entry per executable: cheap to start, and skipped cases are listed by name in its output.
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
