@@ -11,34 +11,12 @@
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/types/decision_record.h"
+#include "scheduler/types/sequence_view.h"
 
 namespace orrery {
 
 class LengthPredictor;
 class StepCostModel;
-
-// One sequence as a policy sees it: plain numbers, scanned every step.
-struct SequenceView {
-  SequenceId id{};
-  Time arrival, first_token_deadline, next_token_deadline, deadline;
-  Time first_scheduled;    // Never() while it has never run
-  Time last_token;         // Never() before the first output token
-  int32_t num_prompt = 0;  // tokens, emitted ones of earlier attempts included
-  int32_t num_tokens = 0;  // known tokens: prompt + output, the one in flight counted
-  int32_t num_computed =
-      0;  // tokens whose KV is resident or in flight (cached prefix included once admitted)
-  int32_t cached_tokens = 0;   // waiting only: prefix that is in the cache now (block multiple)
-  int32_t num_generated = 0;   // output tokens so far
-  int32_t max_new_tokens = 0;  // output tokens at most, in all
-  int32_t num_blocks = 0;      // blocks it holds
-  int32_t shared_blocks = 0;   // of those, also held by others
-  int32_t priority = 0;
-  uint32_t tenant = 0;
-  int32_t num_preemptions = 0;
-  // Tokens left to compute before it can sample; 1 for a decode.
-  int32_t tokens_to_compute() const { return num_tokens - num_computed; }
-  bool is_decode() const { return num_generated > 0 && tokens_to_compute() == 1; }
-};
 
 struct BatchLimits {
   int32_t max_step_tokens = 2048;
