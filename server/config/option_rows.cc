@@ -1,0 +1,86 @@
+#include "server/config/option_table.h"
+
+namespace orrery {
+namespace {
+
+using C = ServerConfig;
+constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kDay = 86'400 * kSecond;
+
+std::vector<Option> MakeRows() {
+  return {
+      {"model", &C::model, "DIR", "Hugging Face checkpoint folder"},
+      {"role", &C::role, "ROLE", "which part this process plays", 0, 0, {"all"}},
+      {"backend", &C::backend, "NAME",
+       "engine; modeled computes nothing and takes the time a cost profile predicts", 0, 0,
+       {"auto", "cpu", "modeled"}},
+      {"cost-profile", &C::cost_profile, "FILE[#NAME]", "step times of the modeled backend"},
+      {"dtype", &C::dtype, "TYPE", "type of activations and native weights", 0, 0,
+       {"auto", "f32", "bf16", "f16"}},
+      {"weights", &C::weights, "KIND", "weights as in the checkpoint, or int8 per output channel", 0, 0,
+       {"native", "int8"}},
+      {"kv-dtype", &C::kv_dtype, "TYPE", "type of the KV cache", 0, 0, {"auto", "f32", "bf16", "f16"}},
+      {"threads", &C::threads, "N", "threads of the CPU engine; 0: one per core", 0, 1024},
+      {"batch-invariant", &C::batch_invariant, "on|off",
+       "a row's logits do not depend on what else is in the batch"},
+      {"workers", &C::workers, "W", "engine workers in this process", 1, 1},
+      {"kv-cache-tokens", &C::kv_cache_tokens, "N",
+       "size of the paged KV pool; 0: by --kv-cache-bytes, else 60 % of free memory", 0, int64_t{1} << 32},
+      {"kv-cache-bytes", &C::kv_cache_bytes, "SIZE", "size of the paged KV pool; 0: see --kv-cache-tokens", 0,
+       int64_t{1} << 44},
+      {"block-tokens", &C::block_tokens, "N", "tokens of one KV block", 16, 16},
+      {"prefix-cache", &C::prefix_cache, "on|off", "share the KV blocks of equal prompt prefixes"},
+      {"max-num-seqs", &C::max_num_seqs, "N", "sequences that run at once", 1, 512},
+      {"max-step-tokens", &C::max_step_tokens, "N", "tokens of one engine step", 16, 65'536},
+      {"max-queue-tokens", &C::max_queue_tokens, "N", "prompt tokens that may wait", 1, int64_t{1} << 40},
+      {"max-context", &C::max_context, "N", "tokens of one sequence; 0: the model's", 0, int64_t{1} << 24},
+      {"scheduler", &C::scheduler, "NAME[:key=value,...]", "batch policy", 0, 0, {}, true},
+      {"router", &C::router, "NAME[:key=value,...]", "route policy", 0, 0, {}, true},
+      {"eviction", &C::eviction, "NAME[:key=value,...]", "which cached block goes first", 0, 0, {}, true},
+      {"predictor", &C::predictor, "NAME[:key=value,...]", "length predictor", 0, 0, {}, true},
+      {"listen", &C::listen, "HOST:PORT", "gRPC; port 0 takes a free one"},
+      {"metrics-listen", &C::metrics_listen, "HOST:PORT",
+       "HTTP: /metrics, /health, /ready; port 0 takes a free one, empty: off"},
+      {"metrics-compat", &C::metrics_compat, "NAME", "further metric names", 0, 0, {"none", "vllm"}},
+      {"max-message-bytes", &C::max_message_bytes, "SIZE", "largest message a client may send", 1 << 10,
+       int64_t{1} << 30},
+      {"max-metadata-bytes", &C::max_metadata_bytes, "SIZE", "largest headers a client may send", 1 << 10,
+       1 << 20},
+      {"max-text-bytes", &C::max_text_bytes, "SIZE", "longest prompt text", 1, int64_t{1} << 30},
+      {"max-open-requests", &C::max_open_requests, "N", "requests in the server at once", 1, 1'000'000},
+      {"max-streams-per-connection", &C::max_streams_per_connection, "N", "calls of one connection at once", 1,
+       1'000'000},
+      {"max-choices", &C::max_choices, "N", "largest sampling.n", 1, 512},
+      {"max-stop-strings", &C::max_stop_strings, "N", "stop strings, and stop ids, of one request", 0, 10'000},
+      {"max-stop-bytes", &C::max_stop_bytes, "SIZE", "longest stop string", 1, 1 << 20},
+      {"max-logprobs", &C::max_logprobs, "N", "largest sampling.logprobs", 0, 1'000},
+      {"stream-buffer-bytes", &C::stream_buffer_bytes, "SIZE",
+       "output a client may leave unread before its request is ended", 1 << 10, 1 << 30},
+      {"grpc-memory", &C::grpc_memory, "SIZE", "memory quota of gRPC's buffers; 0: none", 0, int64_t{1} << 40},
+      {"grpc-threads", &C::grpc_threads, "N", "thread quota of gRPC; 0: none", 0, 1'024},
+      {"keepalive-interval", &C::keepalive_interval, "TIME", "silence after which a connection is probed",
+       kSecond, kDay},
+      {"keepalive-timeout", &C::keepalive_timeout, "TIME", "silence after the probe that closes it", kSecond,
+       kDay},
+      {"max-connection-age", &C::max_connection_age, "TIME", "a connection is asked to come anew; inf: never",
+       kSecond},
+      {"drain-timeout", &C::drain_timeout, "TIME", "what running requests get after SIGTERM", 0, kDay},
+      {"step-timeout", &C::step_timeout, "TIME", "an engine step longer than this turns readiness off",
+       kSecond / 1000},
+      {"write-timeout", &C::write_timeout, "TIME", "a client that takes no byte for so long is cut off",
+       kSecond / 1000},
+      {"record", &C::record, "FILE", "journal: what the scheduler was told and decided"},
+      {"log-level", &C::log_level, "LEVEL", "least level that is logged", 0, 0,
+       {"trace", "debug", "info", "warn", "error", "off"}},
+      {"log-prompts", &C::log_prompts, "on|off", "write prompts into the log"},
+  };
+}
+
+}  // namespace
+
+absl::Span<const Option> Options() {
+  static const auto* rows = new std::vector<Option>(MakeRows());
+  return *rows;
+}
+
+}  // namespace orrery
