@@ -15,20 +15,21 @@ namespace orrery {
 namespace {
 
 constexpr size_t kMaxFileBytes = 1 << 20;
-constexpr std::string_view kActions[] = {"help", "version", "print-config", "dry-run", "config"};
+constexpr absl::string_view kActions[] = {"help", "version", "print-config", "dry-run", "config"};
 
-const Option* FindOption(std::string_view name) {
+const Option* FindOption(absl::string_view name) {
   for (const Option& option : Options()) {
     if (option.name == name) return &option;
   }
   return nullptr;
 }
 
-absl::Status UnknownName(std::string_view where, std::string_view what, std::string_view name, bool flags) {
-  std::vector<std::string_view> known;
+absl::Status UnknownName(absl::string_view where, absl::string_view what, absl::string_view name,
+                         bool flags) {
+  std::vector<absl::string_view> known;
   for (const Option& option : Options()) known.push_back(option.name);
   if (flags) known.insert(known.end(), std::begin(kActions), std::end(kActions));
-  const std::string_view nearest = NearestName(name, known);
+  const absl::string_view nearest = NearestName(name, known);
   return absl::InvalidArgumentError(
       absl::StrCat(where, ": unknown ", what, " '", name.substr(0, 100), "'",
                    nearest.empty() ? "" : absl::StrCat("; did you mean '", nearest, "'?")));
@@ -37,7 +38,7 @@ absl::Status UnknownName(std::string_view where, std::string_view what, std::str
 // ------------------------------------------------------------------------------------------------- file
 
 // A policy written as {name: N, key: value} becomes "N:key=value,...".
-absl::StatusOr<std::string> PolicyText(const YAML::Node& node, std::string_view where) {
+absl::StatusOr<std::string> PolicyText(const YAML::Node& node, absl::string_view where) {
   std::string name;
   std::vector<std::string> options;
   for (const auto& entry : node) {
@@ -94,7 +95,8 @@ absl::Status ApplyFile(const std::string& path, ServerConfig* config) {
     }
     std::vector<std::string> seen;
     for (const auto& entry : root) {
-      if (absl::Status status = ApplyEntry(entry.first, entry.second, path, config); !status.ok()) return status;
+      if (absl::Status status = ApplyEntry(entry.first, entry.second, path, config); !status.ok())
+        return status;
       const std::string name = absl::StrReplaceAll(entry.first.Scalar(), {{"_", "-"}});
       if (std::find(seen.begin(), seen.end(), name) != seen.end()) {
         return absl::InvalidArgumentError(
@@ -116,7 +118,7 @@ struct Flag {
   bool has_value = false;
 };
 
-bool IsSwitch(std::string_view name) {
+bool IsSwitch(absl::string_view name) {
   if (name == "help" || name == "version" || name == "print-config" || name == "dry-run") return true;
   const Option* option = FindOption(name);
   return option != nullptr && std::holds_alternative<bool ServerConfig::*>(option->field);
@@ -126,14 +128,16 @@ bool IsSwitch(std::string_view name) {
 absl::StatusOr<std::vector<Flag>> SplitFlags(absl::Span<const std::string> arguments) {
   std::vector<Flag> flags;
   for (size_t i = 0; i < arguments.size(); ++i) {
-    std::string_view argument = arguments[i];
+    absl::string_view argument = arguments[i];
     if (!absl::StartsWith(argument, "--") || argument.size() == 2) {
-      if (argument == "-h") argument = "--help";
-      else return absl::InvalidArgumentError(absl::StrCat("command line: unexpected '", argument, "'"));
+      if (argument == "-h")
+        argument = "--help";
+      else
+        return absl::InvalidArgumentError(absl::StrCat("command line: unexpected '", argument, "'"));
     }
     argument.remove_prefix(2);
     Flag flag;
-    if (const size_t equals = argument.find('='); equals != std::string_view::npos) {
+    if (const size_t equals = argument.find('='); equals != absl::string_view::npos) {
       flag = {std::string(argument.substr(0, equals)), std::string(argument.substr(equals + 1)), true};
     } else {
       flag.name = std::string(argument);
@@ -149,7 +153,7 @@ absl::StatusOr<std::vector<Flag>> SplitFlags(absl::Span<const std::string> argum
   return flags;
 }
 
-std::optional<ConfigAction> ActionOf(std::string_view name) {
+std::optional<ConfigAction> ActionOf(absl::string_view name) {
   if (name == "help") return ConfigAction::kHelp;
   if (name == "version") return ConfigAction::kVersion;
   if (name == "print-config") return ConfigAction::kPrintConfig;

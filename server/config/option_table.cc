@@ -16,8 +16,10 @@ namespace {
 absl::Status OutOfRange(const Option& option, const std::function<std::string(int64_t)>& format) {
   constexpr int64_t kLow = std::numeric_limits<int64_t>::min();
   constexpr int64_t kHigh = std::numeric_limits<int64_t>::max();
-  if (option.max == kHigh) return absl::InvalidArgumentError(absl::StrCat("must be at least ", format(option.min)));
-  if (option.min == kLow) return absl::InvalidArgumentError(absl::StrCat("must be at most ", format(option.max)));
+  if (option.max == kHigh)
+    return absl::InvalidArgumentError(absl::StrCat("must be at least ", format(option.min)));
+  if (option.min == kLow)
+    return absl::InvalidArgumentError(absl::StrCat("must be at most ", format(option.max)));
   return absl::InvalidArgumentError(
       absl::StrCat("must be in [", format(option.min), ", ", format(option.max), "]"));
 }
@@ -25,12 +27,12 @@ absl::Status OutOfRange(const Option& option, const std::function<std::string(in
 // One overload per type of field: parse, check the range, store.
 struct Setter {
   const Option& option;
-  std::string_view text;
+  absl::string_view text;
   ServerConfig* config;
 
   bool in_range(int64_t value) const { return value >= option.min && value <= option.max; }
 
-  absl::Status operator()(std::string ServerConfig::* field) const {
+  absl::Status operator()(std::string ServerConfig::*field) const {
     if (!option.choices.empty() &&
         std::find(option.choices.begin(), option.choices.end(), text) == option.choices.end()) {
       return absl::InvalidArgumentError(absl::StrCat("must be one of ", absl::StrJoin(option.choices, ", ")));
@@ -38,26 +40,26 @@ struct Setter {
     config->*field = std::string(text);
     return absl::OkStatus();
   }
-  absl::Status operator()(bool ServerConfig::* field) const {
+  absl::Status operator()(bool ServerConfig::*field) const {
     auto value = ParseSwitch(text);
     if (value.ok()) config->*field = *value;
     return value.status();
   }
-  absl::Status operator()(int64_t ServerConfig::* field) const {
+  absl::Status operator()(int64_t ServerConfig::*field) const {
     auto value = ParseInteger(text);
     if (!value.ok()) return value.status();
     if (!in_range(*value)) return OutOfRange(option, [](int64_t v) { return absl::StrCat(v); });
     config->*field = *value;
     return absl::OkStatus();
   }
-  absl::Status operator()(ByteSize ServerConfig::* field) const {
+  absl::Status operator()(ByteSize ServerConfig::*field) const {
     auto value = ParseByteSize(text);
     if (!value.ok()) return value.status();
     if (!in_range(value->bytes)) return OutOfRange(option, [](int64_t v) { return FormatByteSize({v}); });
     config->*field = *value;
     return absl::OkStatus();
   }
-  absl::Status operator()(Duration ServerConfig::* field) const {
+  absl::Status operator()(Duration ServerConfig::*field) const {
     auto value = ParseDuration(text);
     if (!value.ok()) return value.status();
     if (!in_range(value->ns)) return OutOfRange(option, [](int64_t v) { return FormatDuration({v}); });
@@ -68,15 +70,15 @@ struct Setter {
 
 struct Getter {
   const ServerConfig& config;
-  std::string operator()(std::string ServerConfig::* field) const { return config.*field; }
-  std::string operator()(bool ServerConfig::* field) const { return config.*field ? "on" : "off"; }
-  std::string operator()(int64_t ServerConfig::* field) const { return absl::StrCat(config.*field); }
-  std::string operator()(ByteSize ServerConfig::* field) const { return FormatByteSize(config.*field); }
-  std::string operator()(Duration ServerConfig::* field) const { return FormatDuration(config.*field); }
+  std::string operator()(std::string ServerConfig::*field) const { return config.*field; }
+  std::string operator()(bool ServerConfig::*field) const { return config.*field ? "on" : "off"; }
+  std::string operator()(int64_t ServerConfig::*field) const { return absl::StrCat(config.*field); }
+  std::string operator()(ByteSize ServerConfig::*field) const { return FormatByteSize(config.*field); }
+  std::string operator()(Duration ServerConfig::*field) const { return FormatDuration(config.*field); }
 };
 
 // Levenshtein distance, two rows.
-size_t EditDistance(std::string_view a, std::string_view b) {
+size_t EditDistance(absl::string_view a, absl::string_view b) {
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
@@ -93,18 +95,18 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string_view NearestName(std::string_view name, absl::Span<const std::string_view> known) {
-  std::string_view best;
+absl::string_view NearestName(absl::string_view name, absl::Span<const absl::string_view> known) {
+  absl::string_view best;
   name = name.substr(0, 64);
   size_t best_distance = name.size() / 2 + 1;
-  for (std::string_view candidate : known) {
+  for (absl::string_view candidate : known) {
     const size_t distance = EditDistance(name, candidate);
     if (distance < best_distance) best = candidate, best_distance = distance;
   }
   return best;
 }
 
-absl::Status SetOption(const Option& option, std::string_view text, std::string_view where,
+absl::Status SetOption(const Option& option, absl::string_view text, absl::string_view where,
                        ServerConfig* config) {
   const absl::Status status = std::visit(Setter{option, text, config}, option.field);
   if (status.ok()) return status;
@@ -142,8 +144,8 @@ std::string PrintConfig(const ServerConfig& config) {
   std::string out;
   for (const Option& option : Options()) {
     // Single quotes keep YAML from reading on, off and numbers its own way; a quote inside is doubled.
-    absl::StrAppend(&out, option.name, ": '",
-                    absl::StrReplaceAll(GetOption(option, config), {{"'", "''"}}), "'\n");
+    absl::StrAppend(&out, option.name, ": '", absl::StrReplaceAll(GetOption(option, config), {{"'", "''"}}),
+                    "'\n");
   }
   return out;
 }

@@ -9,12 +9,12 @@
 #include <functional>
 #include <limits>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "server/config/server_config.h"
 
@@ -23,14 +23,14 @@ namespace orrery {
 struct Option {
   using Field = std::variant<std::string ServerConfig::*, int64_t ServerConfig::*, bool ServerConfig::*,
                              ByteSize ServerConfig::*, Duration ServerConfig::*>;
-  std::string_view name;  // as in the flag, with dashes
+  absl::string_view name;  // as in the flag, with dashes
   Field field;
-  std::string_view value;  // how --help calls the value
-  std::string_view doc;
+  absl::string_view value;  // how --help calls the value
+  absl::string_view doc;
   int64_t min = std::numeric_limits<int64_t>::min();  // of int64_t, bytes, nanoseconds
   int64_t max = std::numeric_limits<int64_t>::max();
-  std::vector<std::string_view> choices = {};  // of strings; empty: any
-  bool policy = false;                         // NAME[:key=value,...]; YAML may write {name: N, key: value}
+  std::vector<absl::string_view> choices = {};  // of strings; empty: any
+  bool policy = false;                          // NAME[:key=value,...]; YAML may write {name: N, key: value}
 };
 
 absl::Span<const Option> Options();
@@ -47,7 +47,7 @@ absl::StatusOr<LoadedConfig> LoadConfig(absl::Span<const std::string> arguments,
                                         const std::function<const char*(const char*)>& environment);
 
 // Sets one option from text; `where` opens the error.
-absl::Status SetOption(const Option& option, std::string_view text, std::string_view where,
+absl::Status SetOption(const Option& option, absl::string_view text, absl::string_view where,
                        ServerConfig* config);
 // The value as SetOption would read it back.
 std::string GetOption(const Option& option, const ServerConfig& config);
@@ -57,7 +57,7 @@ std::string HelpText();
 std::string PrintConfig(const ServerConfig& config);
 
 // The name in `known` that is nearest to `name` by edit distance; empty when none is near.
-std::string_view NearestName(std::string_view name, absl::Span<const std::string_view> known);
+absl::string_view NearestName(absl::string_view name, absl::Span<const absl::string_view> known);
 
 }  // namespace orrery
 

@@ -13,16 +13,16 @@ namespace orrery {
 namespace {
 
 struct Unit {
-  std::string_view name;
+  absl::string_view name;
   double factor;
 };
-constexpr Unit kByteUnits[] = {{"", 1}, {"b", 1}, {"k", 1024.0}, {"m", 1048576.0}, {"g", 1073741824.0},
-                               {"t", 1099511627776.0}};
-constexpr Unit kTimeUnits[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"", 1e9}, {"s", 1e9}, {"m", 60e9},
-                               {"h", 3600e9}};
+constexpr Unit kByteUnits[] = {
+    {"", 1}, {"b", 1}, {"k", 1024.0}, {"m", 1048576.0}, {"g", 1073741824.0}, {"t", 1099511627776.0}};
+constexpr Unit kTimeUnits[] = {{"ns", 1},  {"us", 1e3}, {"ms", 1e6},  {"", 1e9},
+                               {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}};
 
 // Splits "1.5s" into 1.5 and "s".
-bool SplitUnit(std::string_view text, double* number, std::string* unit) {
+bool SplitUnit(absl::string_view text, double* number, std::string* unit) {
   size_t end = 0;
   while (end < text.size() && (absl::ascii_isdigit(text[end]) || text[end] == '.')) ++end;
   *unit = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text.substr(end)));
@@ -30,7 +30,7 @@ bool SplitUnit(std::string_view text, double* number, std::string* unit) {
 }
 
 template <size_t N>
-bool Scale(double number, std::string_view unit, const Unit (&units)[N], int64_t* out) {
+bool Scale(double number, absl::string_view unit, const Unit (&units)[N], int64_t* out) {
   for (const Unit& known : units) {
     if (unit != known.name) continue;
     const double value = number * known.factor;
@@ -43,13 +43,13 @@ bool Scale(double number, std::string_view unit, const Unit (&units)[N], int64_t
 
 }  // namespace
 
-absl::StatusOr<int64_t> ParseInteger(std::string_view text) {
+absl::StatusOr<int64_t> ParseInteger(absl::string_view text) {
   int64_t value = 0;
   if (!absl::SimpleAtoi(text, &value)) return absl::InvalidArgumentError("expected an integer");
   return value;
 }
 
-absl::StatusOr<bool> ParseSwitch(std::string_view text) {
+absl::StatusOr<bool> ParseSwitch(absl::string_view text) {
   bool value = false;
   if (absl::EqualsIgnoreCase(text, "on")) return true;
   if (absl::EqualsIgnoreCase(text, "off")) return false;
@@ -57,7 +57,7 @@ absl::StatusOr<bool> ParseSwitch(std::string_view text) {
   return value;
 }
 
-absl::StatusOr<ByteSize> ParseByteSize(std::string_view text) {
+absl::StatusOr<ByteSize> ParseByteSize(absl::string_view text) {
   double number = 0;
   std::string unit;
   ByteSize size;
@@ -70,7 +70,7 @@ absl::StatusOr<ByteSize> ParseByteSize(std::string_view text) {
   return size;
 }
 
-absl::StatusOr<Duration> ParseDuration(std::string_view text) {
+absl::StatusOr<Duration> ParseDuration(absl::string_view text) {
   if (absl::EqualsIgnoreCase(text, "inf")) return Duration::Infinite();
   double number = 0;
   std::string unit;
@@ -82,7 +82,7 @@ absl::StatusOr<Duration> ParseDuration(std::string_view text) {
 }
 
 std::string FormatByteSize(ByteSize size) {
-  constexpr std::string_view kNames[] = {"", "KiB", "MiB", "GiB", "TiB"};
+  constexpr absl::string_view kNames[] = {"", "KiB", "MiB", "GiB", "TiB"};
   int64_t value = size.bytes;
   size_t unit = 0;
   while (value != 0 && value % 1024 == 0 && unit + 1 < std::size(kNames)) value /= 1024, ++unit;

@@ -1,5 +1,6 @@
-// Everything that can be set about a daemon, as plain values. Filled by LoadConfig (option_table.h), where each
-// field's name, range and meaning stand; the values here are the defaults. Read once at start, never changed.
+// Everything that can be set about a daemon, as plain values. Filled by LoadConfig (option_table.h), where
+// each field's name, range and meaning stand; the values here are the defaults. Read once at start, never
+// changed.
 #ifndef ORRERY_SERVER_CONFIG_SERVER_CONFIG_H_
 #define ORRERY_SERVER_CONFIG_SERVER_CONFIG_H_
 
@@ -56,7 +57,7 @@ struct ServerConfig {
   ByteSize max_stop_bytes{1 << 10};
   int64_t max_logprobs = 20;
   ByteSize stream_buffer_bytes{256 << 10};
-  ByteSize grpc_memory{0};  // 0: no quota
+  ByteSize grpc_memory{0};   // 0: no quota
   int64_t grpc_threads = 0;  // 0: no quota
   Duration keepalive_interval = Duration::Seconds(60);
   Duration keepalive_timeout = Duration::Seconds(20);

@@ -41,7 +41,7 @@ class FileOption : public ::testing::Test {
 };
 
 TEST(OptionTable, NamesAreUniqueAndDocumented) {
-  std::map<std::string_view, int> count;
+  std::map<absl::string_view, int> count;
   for (const Option& option : Options()) {
     EXPECT_EQ(++count[option.name], 1) << option.name;
     EXPECT_FALSE(option.doc.empty()) << option.name;
@@ -103,11 +103,13 @@ TEST_F(FileOption, ErrorsNameFileAndLine) {
 
 TEST(OptionTable, BadFlagsAndVariables) {
   EXPECT_THAT(ErrorOf({"--modle", "x"}), HasSubstr("unknown flag 'modle'; did you mean 'model'?"));
-  EXPECT_THAT(ErrorOf({"--max-num-seqs", "513"}), HasSubstr("--max-num-seqs: max-num-seqs = '513' must be in [1, 512]"));
+  EXPECT_THAT(ErrorOf({"--max-num-seqs", "513"}),
+              HasSubstr("--max-num-seqs: max-num-seqs = '513' must be in [1, 512]"));
   EXPECT_THAT(ErrorOf({"--max-num-seqs"}), HasSubstr("--max-num-seqs: needs a value"));
   EXPECT_THAT(ErrorOf({"--dtype", "fp4"}), HasSubstr("must be one of auto, f32, bf16, f16"));
   EXPECT_THAT(ErrorOf({"serve"}), HasSubstr("unexpected 'serve'"));
-  EXPECT_THAT(ErrorOf({}, {{"ORRERY_THREADS", "-1"}}), HasSubstr("ORRERY_THREADS: threads = '-1' must be in [0, 1024]"));
+  EXPECT_THAT(ErrorOf({}, {{"ORRERY_THREADS", "-1"}}),
+              HasSubstr("ORRERY_THREADS: threads = '-1' must be in [0, 1024]"));
   EXPECT_THAT(ErrorOf({"--drain-timeout", "soon"}), HasSubstr("expected a time such as"));
   EXPECT_THAT(ErrorOf({"--max-text-bytes", "9999999999T"}), HasSubstr("expected a size"));
 }
