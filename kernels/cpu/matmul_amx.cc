@@ -1,0 +1,261 @@
+// AMX tiles, for bf16 and i8 weights. A block of work is 512 values of k times one panel (32 columns): 32 KiB
+// of bf16 weights that stay in the L1 cache while all rows pass over them, 32 rows (2 x 2 tiles) at a time.
+// Sums travel between blocks of k through memory as f32, which is exact: the order of additions is that of k
+// for any number of rows. While a block is multiplied the next one is prefetched, so that few rows run at
+// the speed of memory. i8 weights are widened to bf16 (exact) on the way, once for each block.
+
+#include "kernels/cpu/matmul_task.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+namespace orrery {
+namespace {
+
+#include "kernels/cpu/matmul_epilogue.h"
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBytes = 1024;            // 16 rows of 32 bf16 or of 16 f32
+constexpr int64_t kBlockSteps = 16;             // steps of 32 values of k
+constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
+constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
+constexpr int64_t kPackSteps = 32;              // steps of k in a unit of packing
+
+// C is tiles 0..3, A is 4 and 5, B is 6 and 7. Fewer than 16 rows in all need shorter tiles only.
+void ConfigureTiles(int64_t rows) {
+  struct alignas(64) {
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+  } config;
+  for (int tile = 0; tile < 8; ++tile) {
+    config.row_bytes[tile] = 64;
+    config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
+  }
+  _tile_loadconfig(&config);
+}
+
+// Touches `lines` cache lines at each step of a block, so that the next block has arrived when this one ends.
+struct Prefetcher {
+  const std::byte* next = nullptr;
+  const std::byte* end = nullptr;
+  int lines = 0;
+
+  void Step() {
+    for (int i = 0; i < lines && next < end; ++i, next += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    }
+  }
+};
+
+// Widens one step of a panel: 1 KiB of i8 + 128 to 2 KiB of bf16. A lane holds 4 values of k of one column.
+inline void WidenStep(const std::byte* in, std::byte* out) {
+  const __m512i byte0 = _mm512_set1_epi32(0xff), byte1 = _mm512_set1_epi32(0xff00);
+  // A byte in the lowest bits of a float of exponent 2^23, or eight bits higher in one of exponent 2^15,
+  // reads as that power plus the byte.
+  const __m512i one23 = _mm512_set1_epi32(0x4b000000), one15 = _mm512_set1_epi32(0x47000000);
+  const __m512 zero23 = _mm512_set1_ps(8388608.0f + 128.0f), zero15 = _mm512_set1_ps(32768.0f + 128.0f);
+  constexpr int kAndOr = 0xf8;  // a | (b & c)
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; ++i) {
+    __m512i word = _mm512_load_si512(in + i * 64);
+    for (int pair = 0; pair < 2; ++pair) {
+      const __m512 even =
+          _mm512_sub_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(one23, word, byte0, kAndOr)), zero23);
+      const __m512 odd =
+          _mm512_sub_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(one15, word, byte1, kAndOr)), zero15);
+      // Integers up to 127 fit bf16: the upper halves of the floats are exact.
+      const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
+      _mm512_store_si512(out + (i * 2 + pair) * 64,
+                         _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(odd)));
+      word = _mm512_srli_epi32(word, 16);
+    }
+  }
+}
+
+// One block for 16 * kTiles rows: sums += a * b. With kWiden, b is i8 and is left as bf16 in `widened`.
+template <int kTiles, bool kWiden>
+inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t steps,
+                          float* sums, bool first, std::byte* widened, Prefetcher& prefetch) {
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (kTiles == 2) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 256, 64);
+    if constexpr (kTiles == 2) {
+      _tile_loadd(2, sums + 512, 64);
+      _tile_loadd(3, sums + 768, 64);
+    }
+  }
+  constexpr int64_t kAhead = 2;  // steps between the stores of the widened tile and its load
+  if constexpr (kWiden) {
+    for (int64_t s = 0; s < kAhead && s < steps; ++s) WidenStep(b + s * kTileBytes, widened + s * kStepBytes);
+  }
+  const std::byte* tiles = kWiden ? widened : b;
+  for (int64_t s = 0; s < steps; ++s) {
+    prefetch.Step();
+    if constexpr (kWiden) {
+      if (s + kAhead < steps) WidenStep(b + (s + kAhead) * kTileBytes, widened + (s + kAhead) * kStepBytes);
+    }
+    _tile_loadd(6, tiles + s * kStepBytes, 64);
+    _tile_loadd(4, a + s * kTileBytes, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, tiles + s * kStepBytes + kTileBytes, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    if constexpr (kTiles == 2) {
+      _tile_loadd(5, a + a_stride + s * kTileBytes, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 64);
+  _tile_stored(1, sums + 256, 64);
+  if constexpr (kTiles == 2) {
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
+  }
+}
+
+struct Block {
+  int64_t panel = 0;
+  int64_t step = 0;  // first step of k
+
+  int64_t Steps(int64_t all) const { return all - step < kBlockSteps ? all - step : kBlockSteps; }
+};
+
+// What a thread needs for all of its blocks.
+class Worker {
+ public:
+  Worker(MatMulTask& task, int thread)
+      : task_(task),
+        weight_(*task.weight),
+        steps_(weight_.padded_k() / PackedMatrix::kDepth),
+        tiles_((task.in.rows + kTileRows - 1) / kTileRows),
+        pairs_((tiles_ + 1) / 2),
+        step_bytes_(weight_.dtype() == DType::kI8 ? kTileBytes : kStepBytes),
+        scratch_(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes) {}
+
+  void Run() {
+    ConfigureTiles(task_.in.rows);
+    int64_t chunk = TakeChunk();
+    while (chunk < weight_.panels()) {
+      const int64_t next = TakeChunk();  // taken early: its first block is prefetched by our last
+      RunChunk(chunk, next);
+      chunk = next;
+    }
+    _tile_release();
+  }
+
+ private:
+  int64_t TakeChunk() {
+    return task_.next_chunk.fetch_add(1, std::memory_order_relaxed) * task_.chunk_panels;
+  }
+
+  void RunChunk(int64_t begin, int64_t next_chunk) {
+    const int64_t limit = begin + task_.chunk_panels;
+    const int64_t end = limit < weight_.panels() ? limit : weight_.panels();
+    for (int64_t step = 0; step < steps_; step += kBlockSteps) {
+      for (int64_t panel = begin; panel < end; ++panel) {
+        Block next = {panel + 1, step};
+        if (next.panel == end) next = {begin, step + kBlockSteps};
+        if (next.step >= steps_) next = {next_chunk, 0};
+        RunBlock({panel, step}, begin, next);
+      }
+    }
+  }
+
+  void RunBlock(const Block& block, int64_t chunk, const Block& next) {
+    const int64_t steps = block.Steps(steps_);
+    Prefetcher prefetch;
+    if (next.panel < weight_.panels()) {
+      const int64_t bytes = next.Steps(steps_) * step_bytes_;
+      prefetch.next = weight_.panel(next.panel) + next.step * step_bytes_;
+      prefetch.end = prefetch.next + bytes;
+      prefetch.lines = static_cast<int>((bytes / 64 + pairs_ * steps - 1) / (pairs_ * steps));
+    }
+    const std::byte* const b = weight_.panel(block.panel) + block.step * step_bytes_;
+    std::byte* const widened = scratch_ + MatMulTask::kThreadScratchBytes - kBlockSteps * kStepBytes;
+    const bool i8 = weight_.dtype() == DType::kI8;
+    for (int64_t pair = 0; pair < pairs_; ++pair) {
+      const std::byte* a = task_.packed_in + (pair * 2 * steps_ + block.step) * kTileBytes;
+      std::byte* const slot = scratch_ + ((block.panel - chunk) * pairs_ + pair) * kPairBytes;
+      float* const sums = reinterpret_cast<float*>(slot);
+      const bool one_tile = pair * 2 + 1 == tiles_;
+      const auto multiply = i8 && pair == 0 ? (one_tile ? MultiplyBlock<1, true> : MultiplyBlock<2, true>)
+                                            : (one_tile ? MultiplyBlock<1, false> : MultiplyBlock<2, false>);
+      multiply(a, steps_ * kTileBytes, i8 && pair > 0 ? widened : b, steps, sums, block.step == 0, widened,
+               prefetch);
+      if (block.step + steps == steps_) Finish(block.panel, pair, sums);
+    }
+  }
+
+  void Finish(int64_t panel, int64_t pair, const float* sums) {
+    const int64_t first = pair * 2 * kTileRows;
+    const int64_t left = task_.in.rows - first;
+    const int64_t rows = left < 2 * kTileRows ? left : 2 * kTileRows;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* row = sums + r / kTileRows * 512 + r % kTileRows * 16;
+      FinishRow(task_, first + r, panel, row, row + 256);
+    }
+  }
+
+  MatMulTask& task_;
+  const PackedMatrix& weight_;
+  const int64_t steps_;       // of k
+  const int64_t tiles_;       // of 16 rows
+  const int64_t pairs_;       // of tiles
+  const int64_t step_bytes_;  // of a panel as stored
+  std::byte* const scratch_;
+};
+
+void Multiply(MatMulTask& task, int thread) { Worker(task, thread).Run(); }
+
+inline __m512 LoadPart(const MatMulInput& in, int64_t row, int64_t column, int64_t count) {
+  const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
+  if (in.dtype == DType::kF32) {
+    return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(in.data) + row * in.stride + column);
+  }
+  const uint16_t* data = static_cast<const uint16_t*>(in.data) + row * in.stride + column;
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, data));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+// Activations as tiles of A: [tile of rows][step of k][16 rows][32], zeros where a tile is padded.
+void Pack(MatMulTask& task) {
+  const int64_t k = task.weight->k();
+  const int64_t steps = task.weight->padded_k() / PackedMatrix::kDepth;
+  const int64_t tiles = (task.in.rows + kTileRows - 1) / kTileRows;
+  const int64_t pieces = (steps + kPackSteps - 1) / kPackSteps;
+  while (true) {
+    const int64_t unit = task.next_pack.fetch_add(1, std::memory_order_relaxed);
+    if (unit >= tiles * pieces) return;
+    const int64_t tile = unit / pieces, begin = unit % pieces * kPackSteps;
+    const int64_t end = begin + kPackSteps < steps ? begin + kPackSteps : steps;
+    const int64_t rows = tiles == 1 ? task.in.rows : kTileRows;
+    std::byte* const out = task.packed_in + tile * steps * kTileBytes;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t row = tile * kTileRows + r;
+      const int64_t width = row < task.in.rows ? k : 0;
+      for (int64_t s = begin; s < end; ++s) {
+        const int64_t column = s * PackedMatrix::kDepth;
+        const __m512 low = LoadPart(task.in, row, column, width - column);
+        const __m512 high = LoadPart(task.in, row, column + 16, width - column - 16);
+        _mm512_store_si512(out + s * kTileBytes + r * 64, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const MatMulKernel kMatMulAmx = {Pack, Multiply};
+
+}  // namespace orrery
+#endif

@@ -1,0 +1,50 @@
+#ifndef ORRERY_KERNELS_CPU_MATMUL_TASK_H_
+#define ORRERY_KERNELS_CPU_MATMUL_TASK_H_
+
+// What matmul.cc hands to the kernel of an instruction set: one block of rows of one product. Private to
+// the matmul files.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/matmul.h"
+
+namespace orrery {
+
+struct MatMulTask {
+  static constexpr int64_t kMaxRows = 512;  // rows of a block: activations of 512 values of k fill 512 KiB
+  static constexpr int64_t kMaxChunkPanels = 8;
+  // Per thread: sums of a chunk of panels, and one block of widened i8 weights.
+  static constexpr int64_t kThreadScratchBytes =
+      kMaxRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 32 * 1024;
+
+  MatMulInput in;  // in.rows <= kMaxRows
+  const PackedMatrix* weight = nullptr;
+  MatMulOutput out;
+  MatMulEpilogue epilogue;
+  std::byte* packed_in = nullptr;       // activations in the kernel's own layout, shared by the threads
+  std::byte* thread_scratch = nullptr;  // kThreadScratchBytes for each thread
+  int64_t chunk_panels = 1;             // panels a thread takes at a time, at most kMaxChunkPanels
+
+  std::atomic<int64_t> next_pack{0};
+  std::atomic<int64_t> next_chunk{0};
+};
+
+struct MatMulKernel {
+  // Takes pieces of the activations until all are packed into task.packed_in.
+  void (*pack)(MatMulTask& task);
+  // After every thread has returned from pack: takes chunks of panels until none is left.
+  void (*multiply)(MatMulTask& task, int thread);
+};
+
+extern const MatMulKernel kMatMulScalar;
+#if defined(__x86_64__)
+extern const MatMulKernel kMatMulAvx2;
+extern const MatMulKernel kMatMulAvx512;
+extern const MatMulKernel kMatMulAmx;  // bf16 and i8 weights
+#endif
+
+}  // namespace orrery
+
+#endif  // ORRERY_KERNELS_CPU_MATMUL_TASK_H_

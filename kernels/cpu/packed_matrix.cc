@@ -1,0 +1,220 @@
+#include "kernels/cpu/packed_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace orrery {
+namespace {
+
+constexpr int64_t kColumns = PackedMatrix::kPanelColumns;
+constexpr int64_t kHalf = PackedMatrix::kHalfColumns;
+constexpr int64_t kDepth = PackedMatrix::kDepth;
+
+bool IsSourceDType(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+template <typename T>
+T ReadAt(const std::byte* data, int64_t index) {
+  T value;
+  std::memcpy(&value, data + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+// Widens `count` values from `begin` of a row to f32.
+void Widen(const std::byte* row, DType dtype, int64_t begin, int64_t count, float* out) {
+  switch (dtype) {
+    case DType::kF32:
+      std::memcpy(out, row + begin * 4, static_cast<size_t>(count) * 4);
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = F32FromBF16(ReadAt<uint16_t>(row, begin + i));
+      return;
+    case DType::kF16:
+      for (int64_t i = 0; i < count; ++i) out[i] = F32FromF16(ReadAt<uint16_t>(row, begin + i));
+      return;
+    default:
+      return;
+  }
+}
+
+// Offset in bytes, inside a panel, of the value (k, column) of a dtype.
+int64_t OffsetOf(DType dtype, int64_t k, int64_t column) {
+  if (dtype == DType::kF32) return (k * kColumns + column) * 4;
+  const int64_t step = k / kDepth, in_step = k % kDepth, half = column / kHalf, lane = column % kHalf;
+  const int64_t group = dtype == DType::kI8 ? 4 : 2;  // values of k side by side in one 32-bit lane
+  const int64_t size = dtype == DType::kI8 ? 1 : 2;
+  return ((step * 2 + half) * kDepth * kHalf + (in_step / group) * kHalf * group + lane * group +
+          in_step % group) *
+         size;
+}
+
+float MaxAbs(const std::byte* row, DType dtype, int64_t k) {
+  float values[kDepth];
+  float max_abs = 0;
+  for (int64_t begin = 0; begin < k; begin += kDepth) {
+    const int64_t count = std::min(kDepth, k - begin);
+    Widen(row, dtype, begin, count, values);
+    for (int64_t i = 0; i < count; ++i) max_abs = std::max(max_abs, std::fabs(values[i]));
+  }
+  return max_abs;
+}
+
+// Values of one column in one step of k, in the packed type; `inverse_scale` is for kI8.
+void Convert(const float* values, DType dtype, float inverse_scale, std::byte* out) {
+  switch (dtype) {
+    case DType::kF32:
+      std::memcpy(out, values, kDepth * 4);
+      return;
+    case DType::kBF16:
+    case DType::kF16:
+      for (int64_t i = 0; i < kDepth; ++i) {
+        const uint16_t bits = dtype == DType::kBF16 ? BF16FromF32(values[i]) : F16FromF32(values[i]);
+        std::memcpy(out + i * 2, &bits, 2);
+      }
+      return;
+    case DType::kI8:
+      for (int64_t i = 0; i < kDepth; ++i) {
+        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even. A NaN becomes -127, never UB.
+        constexpr float kRound = 12582912.0f;
+        const float scaled = (values[i] * inverse_scale + kRound) - kRound;
+        const float clamped = std::min(127.0f, std::max(-127.0f, scaled));
+        out[i] = static_cast<std::byte>(static_cast<int>(clamped) + 128);
+      }
+      return;
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+PackedMatrix::Buffer PackedMatrix::Allocate(size_t bytes) {
+  // Large matrices are streamed: huge pages save a page walk every 4 KiB.
+  constexpr size_t kHugePage = size_t{2} << 20;
+  const std::align_val_t alignment{bytes >= 2 * kHugePage ? kHugePage : 64};
+  auto* data = static_cast<std::byte*>(::operator new[](bytes, alignment, std::nothrow));
+#if defined(__linux__)
+  if (data != nullptr && bytes >= 2 * kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+  return Buffer(data, Free{alignment});
+}
+
+std::optional<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, std::span<const MatrixSource> sources,
+                                               int64_t k, DType dtype, ColumnOrder order) {
+  if (k < 1 || (!IsSourceDType(dtype) && dtype != DType::kI8)) return std::nullopt;
+  PackedMatrix packed;
+  packed.k_ = k;
+  packed.dtype_ = dtype;
+  packed.order_ = order;
+  for (const MatrixSource& source : sources) {
+    if (source.rows < 1 || !IsSourceDType(source.dtype)) return std::nullopt;
+    if (dtype == DType::kF16 && source.dtype != DType::kF16) return std::nullopt;
+    packed.n_ += source.rows;
+  }
+  const bool gated = order == ColumnOrder::kGated;
+  if (packed.n_ < 1 || (gated && packed.n_ % 2 != 0)) return std::nullopt;
+  const int64_t per_panel = gated ? kHalf : kColumns;
+  packed.panels_ = (packed.out_columns() + per_panel - 1) / per_panel;
+  packed.data_ = Allocate(packed.bytes());
+  if (packed.data_ == nullptr) return std::nullopt;
+  if (dtype == DType::kI8) {
+    packed.scales_ = Allocate(static_cast<size_t>(packed.panels_ * kColumns) * sizeof(float));
+    if (packed.scales_ == nullptr) return std::nullopt;
+  }
+  pool.ParallelFor(packed.panels_, 1, [&](int64_t panel, int64_t, int) { packed.PackPanel(sources, panel); });
+  return packed;
+}
+
+int64_t PackedMatrix::RowOfColumn(int64_t panel, int64_t column) const {
+  if (order_ == ColumnOrder::kStacked) {
+    const int64_t row = panel * kColumns + column;
+    return row < n_ ? row : -1;
+  }
+  const int64_t row = panel * kHalf + column % kHalf;
+  if (row >= n_ / 2) return -1;
+  return column < kHalf ? row : n_ / 2 + row;
+}
+
+PackedMatrix::Column PackedMatrix::FindColumn(std::span<const MatrixSource> sources, int64_t panel,
+                                              int64_t column) const {
+  int64_t row = RowOfColumn(panel, column);
+  if (row < 0) return {};
+  const MatrixSource* source = sources.data();
+  while (row >= source->rows) row -= (source++)->rows;
+  const int64_t row_bytes = k_ * static_cast<int64_t>(SizeOf(source->dtype));
+  return {static_cast<const std::byte*>(source->data) + row * row_bytes, source->dtype, 0};
+}
+
+void PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t panel) {
+  Column columns[kColumns];
+  for (int64_t c = 0; c < kColumns; ++c) {
+    columns[c] = FindColumn(sources, panel, c);
+    if (dtype_ != DType::kI8) continue;
+    const float max_abs = columns[c].data == nullptr ? 0 : MaxAbs(columns[c].data, columns[c].dtype, k_);
+    const float scale = max_abs / 127.0f;
+    columns[c].inverse_scale = scale >= 0x1p-120f ? 1.0f / scale : 0;  // smaller is zero; avoids 1 / 0
+    reinterpret_cast<float*>(scales_.get())[panel * kColumns + c] = scale >= 0x1p-120f ? scale : 0;
+  }
+  // Pieces of 256: long enough to read rows as streams, short enough that the piece of the panel they are
+  // scattered over stays in the L1 cache.
+  constexpr int64_t kPiece = 8 * kDepth;
+  for (int64_t begin = 0; begin < padded_k(); begin += kPiece) {
+    const int64_t end = std::min(padded_k(), begin + kPiece);
+    for (int64_t c = 0; c < kColumns; ++c) {
+      for (int64_t k = begin; k < end; k += kDepth) PackStep(columns[c], panel, c, k);
+    }
+  }
+}
+
+void PackedMatrix::PackStep(const Column& column, int64_t panel, int64_t index, int64_t k) {
+  alignas(64) std::byte packed[kDepth * 4];
+  const int64_t count = column.data == nullptr ? 0 : std::min(kDepth, k_ - k);
+  const size_t size = SizeOf(dtype_);
+  if (count == kDepth && column.dtype == dtype_) {
+    std::memcpy(packed, column.data + k * static_cast<int64_t>(size), kDepth * size);
+  } else {
+    float values[kDepth] = {};
+    if (count > 0) Widen(column.data, column.dtype, k, count, values);
+    Convert(values, dtype_, column.inverse_scale, packed);
+  }
+  // The column's values lie in 32-bit words, one per row of a tile (or of the f32 panel).
+  std::byte* out = data_.get() + panel * panel_bytes() + OffsetOf(dtype_, k, index);
+  const int64_t stride = dtype_ == DType::kF32 ? kColumns * 4 : kHalf * 4;
+  for (size_t word = 0; word < kDepth * size; word += 4, out += stride) std::memcpy(out, packed + word, 4);
+}
+
+void PackedMatrix::ReadRow(int64_t row, float* out) const {
+  int64_t panel = row / kColumns, column = row % kColumns;
+  if (order_ == ColumnOrder::kGated) {
+    const int64_t in_side = row % (n_ / 2);
+    panel = in_side / kHalf;
+    column = in_side % kHalf + (row < n_ / 2 ? 0 : kHalf);
+  }
+  const std::byte* const base = this->panel(panel);
+  for (int64_t k = 0; k < k_; ++k) {
+    const std::byte* const value = base + OffsetOf(dtype_, k, column);
+    switch (dtype_) {
+      case DType::kBF16:
+        out[k] = F32FromBF16(*reinterpret_cast<const uint16_t*>(value));
+        break;
+      case DType::kF16:
+        out[k] = F32FromF16(*reinterpret_cast<const uint16_t*>(value));
+        break;
+      case DType::kI8:
+        out[k] = static_cast<float>(static_cast<int>(*reinterpret_cast<const uint8_t*>(value)) - 128) *
+                 scales()[panel * kColumns + column];
+        break;
+      default:
+        out[k] = *reinterpret_cast<const float*>(value);
+    }
+  }
+}
+
+}  // namespace orrery
