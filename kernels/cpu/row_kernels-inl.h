@@ -1,0 +1,141 @@
+// Norm, activation, widening and rotation of one row. Included by the files compiled per instruction set.
+#ifndef ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_
+#define ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_
+
+#include "kernels/cpu/simd.h"
+
+namespace orrery::ORRERY_ISA {
+
+ORRERY_INLINE void StoreOut(void* out, bool bf16, int64_t i, F32 v) {
+  if (bf16) {
+    StoreAs(static_cast<uint16_t*>(out) + i, ToBF16(v));
+  } else {
+    Store(static_cast<float*>(out) + i, v);
+  }
+}
+
+ORRERY_INLINE void StoreOutFirst(void* out, bool bf16, int64_t i, F32 v, int64_t n) {
+  if (bf16) {
+    const U16 bits = ToBF16(v);
+    __builtin_memcpy(static_cast<uint16_t*>(out) + i, &bits, static_cast<size_t>(n) * 2);
+  } else {
+    StoreFirst(static_cast<float*>(out) + i, v, n);
+  }
+}
+
+void RmsNormRow(const float* x, float* residual, const float* gain, float eps, int64_t n, void* out,
+                bool out_bf16) {
+  F32 squares[4] = {};
+  int64_t i = 0;
+  const float* from = x;
+  if (residual != nullptr) {
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+      for (int u = 0; u < 4; ++u) {
+        const F32 v = Load(x + i + u * kLanes) + Load(residual + i + u * kLanes);
+        Store(residual + i + u * kLanes, v);
+        squares[u] = Fma(v, v, squares[u]);
+      }
+    }
+    for (; i < n; i += kLanes) {
+      const int64_t left = n - i < kLanes ? n - i : kLanes;
+      const F32 v = LoadFirst(x + i, left) + LoadFirst(residual + i, left);
+      StoreFirst(residual + i, v, left);
+      squares[0] = Fma(v, v, squares[0]);
+    }
+    from = residual;
+  } else {
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+      for (int u = 0; u < 4; ++u) {
+        const F32 v = Load(x + i + u * kLanes);
+        squares[u] = Fma(v, v, squares[u]);
+      }
+    }
+    for (; i < n; i += kLanes) {
+      const F32 v = LoadFirst(x + i, n - i < kLanes ? n - i : kLanes);
+      squares[0] = Fma(v, v, squares[0]);
+    }
+  }
+  const float sum = ReduceAdd((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const F32 inverse = Set(1.0f / __builtin_sqrtf(sum / static_cast<float>(n) + eps));
+  for (i = 0; i + kLanes <= n; i += kLanes) {
+    StoreOut(out, out_bf16, i, Load(from + i) * inverse * Load(gain + i));
+  }
+  if (i < n) {
+    const F32 v = LoadFirst(from + i, n - i) * inverse * LoadFirst(gain + i, n - i);
+    StoreOutFirst(out, out_bf16, i, v, n - i);
+  }
+}
+
+ORRERY_INLINE F32 SiluTimes(F32 gate, F32 up) { return gate / (Exp(-gate) + 1.0f) * up; }
+
+void SiluMulRow(const float* gate, const float* up, int64_t n, void* out, bool out_bf16) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    StoreOut(out, out_bf16, i, SiluTimes(Load(gate + i), Load(up + i)));
+  }
+  if (i < n) {
+    StoreOutFirst(out, out_bf16, i, SiluTimes(LoadFirst(gate + i, n - i), LoadFirst(up + i, n - i)), n - i);
+  }
+}
+
+template <DType dtype>
+void WidenRow(const void* from, int64_t n, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) Store(to + i, LoadWide<dtype>(from, i));
+  for (; i < n; ++i) to[i] = LoadScalar<dtype>(from, i);
+}
+
+// Cosine and sine of x in [0, 2^24 * some]: reduced by multiples of pi/2 in double (its high part has 30
+// bits, so that its product with the count is exact), then the Taylor series on [-pi/4, pi/4] with an error
+// below 1e-11, one f32 rounding at the end.
+ORRERY_INLINE void CosSin(float angle, float* cosine, float* sine) {
+  const double x = angle;
+  const double magic = 0x1.8p52;
+  const double n = (x * 0.63661977236758134308 + magic) - magic;
+  double r = x - n * 0x1.921fb544p+0;
+  r = r - n * 0x1.0b4611a626331p-34;
+  const double s = r * r;
+  double even = 1.0 / 479001600;
+  even = even * s - 1.0 / 3628800;
+  even = even * s + 1.0 / 40320;
+  even = even * s - 1.0 / 720;
+  even = even * s + 1.0 / 24;
+  even = even * s - 0.5;
+  even = even * s + 1.0;
+  double odd = -1.0 / 39916800;
+  odd = odd * s + 1.0 / 362880;
+  odd = odd * s - 1.0 / 5040;
+  odd = odd * s + 1.0 / 120;
+  odd = odd * s - 1.0 / 6;
+  odd = (odd * s + 1.0) * r;
+  const int64_t quarter = static_cast<int64_t>(n);
+  const double c = quarter & 1 ? odd : even;
+  const double d = quarter & 1 ? even : odd;
+  *cosine = static_cast<float>((quarter + 1) & 2 ? -c : c);
+  *sine = static_cast<float>(quarter & 2 ? -d : d);
+}
+
+void RopeAnglesRow(int32_t position, const float* inv_freq, int64_t half, float* cosine, float* sine) {
+  const float at = static_cast<float>(position);
+  for (int64_t j = 0; j < half; ++j) CosSin(at * inv_freq[j], cosine + j, sine + j);
+}
+
+void RotateHead(float* head, const float* cosine, const float* sine, int64_t half) {
+  int64_t j = 0;
+  for (; j + kLanes <= half; j += kLanes) {
+    const F32 a = Load(head + j), b = Load(head + half + j), c = Load(cosine + j), s = Load(sine + j);
+    Store(head + j, Fma(a, c, -(b * s)));
+    Store(head + half + j, Fma(b, c, a * s));
+  }
+  if (j < half) {
+    const int64_t n = half - j;
+    const F32 a = LoadFirst(head + j, n), b = LoadFirst(head + half + j, n);
+    const F32 c = LoadFirst(cosine + j, n), s = LoadFirst(sine + j, n);
+    StoreFirst(head + j, Fma(a, c, -(b * s)), n);
+    StoreFirst(head + half + j, Fma(b, c, a * s), n);
+  }
+}
+
+}  // namespace orrery::ORRERY_ISA
+
+#endif  // ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_

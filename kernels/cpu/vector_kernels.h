@@ -1,0 +1,47 @@
+// The row functions that are compiled once per instruction set (vector_kernels_*.cc, all from
+// the -inl.h files), and the choice between them. Internal to kernels/cpu: callers use norm.h, rope.h,
+// attention.h, sample.h and the others.
+#ifndef ORRERY_KERNELS_CPU_VECTOR_KERNELS_H_
+#define ORRERY_KERNELS_CPU_VECTOR_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/cpu_features.h"
+
+namespace orrery {
+
+struct VectorKernels {
+  // residual != null: residual += x and the norm is of the sum; out may be x.
+  void (*rms_norm)(const float* x, float* residual, const float* gain, float eps, int64_t n, void* out,
+                   bool out_bf16);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, void* out, bool out_bf16);
+  void (*widen_bf16)(const void* from, int64_t n, float* to);
+  void (*widen_f16)(const void* from, int64_t n, float* to);
+  void (*rope_angles)(int32_t position, const float* inv_freq, int64_t half, float* cosine, float* sine);
+  void (*rotate)(float* head, const float* cosine, const float* sine, int64_t half);
+  void (*attention_f32)(const AttentionTileArgs& args);
+  void (*attention_bf16)(const AttentionTileArgs& args);
+  void (*attention_f16)(const AttentionTileArgs& args);
+
+  // Sampling: rows of n logits.
+  // The largest value (-infinity when all are) and whether one is NaN or +infinity.
+  float (*max_logit)(const float* x, int64_t n, bool* broken);
+  // sum of exp(x - shift), in double over f32 terms
+  double (*sum_exp)(const float* x, int64_t n, float shift);
+  // w[i] = exp((x[i] - shift) * scale); returns the sum in double
+  double (*exp_weights)(const float* x, int64_t n, float shift, float scale, float* w);
+  // How many x[i] >= least, and their sum in double.
+  int64_t (*count_at_least)(const float* x, int64_t n, float least, double* sum);
+  // Copies in order the x[i] with least <= x[i] < below to out (room for n + 16; may be x itself).
+  int64_t (*keep_between)(const float* x, int64_t n, float least, float below, float* out);
+  // The first `limit` i, ascending, with x[i] >= least; ids has room for limit + 16.
+  int64_t (*ids_at_least)(const float* x, int64_t n, float least, int64_t limit, int32_t* ids);
+};
+
+// The set for ActiveIsa().
+const VectorKernels& ActiveVectorKernels();
+
+}  // namespace orrery
+
+#endif  // ORRERY_KERNELS_CPU_VECTOR_KERNELS_H_

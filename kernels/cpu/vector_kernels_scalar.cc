@@ -1,0 +1,1 @@
+#include "kernels/cpu/vector_kernels_table-inl.h"
