@@ -21,6 +21,9 @@ constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
 constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
 constexpr int64_t kPackSteps = 32;              // steps of k in a unit of packing
 
+// The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
+inline void PublishToTiles() { asm volatile("" : : : "memory"); }
+
 // C is tiles 0..3, A is 4 and 5, B is 6 and 7. Fewer than 16 rows in all need shorter tiles only.
 void ConfigureTiles(int64_t rows) {
   struct alignas(64) {
@@ -34,6 +37,7 @@ void ConfigureTiles(int64_t rows) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
   }
+  PublishToTiles();
   _tile_loadconfig(&config);
 }
 
@@ -98,11 +102,13 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
   if constexpr (kWiden) {
     for (int64_t s = 0; s < kAhead && s < steps; ++s) WidenStep(b + s * kTileBytes, widened + s * kStepBytes);
   }
+  PublishToTiles();
   const std::byte* tiles = kWiden ? widened : b;
   for (int64_t s = 0; s < steps; ++s) {
     prefetch.Step();
     if constexpr (kWiden) {
       if (s + kAhead < steps) WidenStep(b + (s + kAhead) * kTileBytes, widened + (s + kAhead) * kStepBytes);
+      PublishToTiles();
     }
     _tile_loadd(6, tiles + s * kStepBytes, 64);
     _tile_loadd(4, a + s * kTileBytes, 64);
