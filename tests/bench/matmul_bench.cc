@@ -51,12 +51,12 @@ double Seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// At least 9 runs and 0.25 s.
+// At least 9 runs and 0.1 s.
 template <typename F>
 Times Measure(F&& run) {
   std::vector<double> times;
   run();
-  for (double total = 0; times.size() < 9 || total < 0.25;) {
+  for (double total = 0; times.size() < 9 || total < 0.1;) {
     const double begin = Seconds();
     run();
     times.push_back(Seconds() - begin);
@@ -64,13 +64,6 @@ Times Measure(F&& run) {
   }
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front()};
-}
-
-std::vector<float> RandomValues(int64_t count) {
-  std::mt19937 random(1);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) value = static_cast<float>(random() % 2001) / 1000.0f - 1.0f;
-  return values;
 }
 
 void Print(const char* what, const Shape& shape, int64_t rows, const Times& times, double bytes,
@@ -113,10 +106,12 @@ void BenchShape(ThreadPool& pool, const Options& options, const Shape& shape, co
   std::printf("pack     %5ld x %-6ld %.2f GB/s of packed weights\n", static_cast<long>(shape.k),
               static_cast<long>(shape.n), static_cast<double>(bytes) / seconds / 1e9);
 
-  const std::vector<float> in = RandomValues(512 * shape.k);
-  std::vector<float> out(static_cast<size_t>(512 * shape.n));
-  std::vector<std::byte> scratch(MatMulScratchBytes(512, shape.k, pool.num_threads()) + 64);
-  void* aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
+  const AlignedBuffer in = AlignedBuffer::Allocate(static_cast<size_t>(512 * shape.k) * 4);
+  std::mt19937 random(1);
+  for (int64_t i = 0; i < 512 * shape.k; ++i)
+    in.as<float>()[i] = static_cast<float>(random() % 2001) / 1e3f - 1;
+  const AlignedBuffer out = AlignedBuffer::Allocate(static_cast<size_t>(512 * shape.n) * 4);
+  const AlignedBuffer scratch = AlignedBuffer::Allocate(MatMulScratchBytes(512, shape.k, pool.num_threads()));
   const auto peer =
       MakeMatMulPeer(source.data(), stored, options.dtype, shape.k, shape.n, pool.num_threads());
   for (int64_t rows : kRows) {
@@ -125,7 +120,7 @@ void BenchShape(ThreadPool& pool, const Options& options, const Shape& shape, co
     const Times times = Measure([&] {
       const PackedMatrix& weight = weights[next++ % weights.size()];
       MatMul(pool, {in.data(), DType::kF32, rows, shape.k}, weight,
-             {out.data(), DType::kF32, weight.out_columns()}, {}, aligned);
+             {out.data(), DType::kF32, weight.out_columns()}, {}, scratch.data());
     });
     Print("ours", shape, rows, times, static_cast<double>(weights[0].bytes()), limits);
     if (peer != nullptr && peer->Prepare(rows)) {
