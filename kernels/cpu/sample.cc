@@ -159,7 +159,7 @@ void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab,
   result->token = 0;
   result->num_top = 0;
   result->logprob = 0.0f;
-  result->status = broken ? SampleStatus::kNotFinite : SampleStatus::kOk;
+  result->status = broken ? SampleRowStatus::kNotFinite : SampleRowStatus::kOk;
   if (broken) return;
   const float* changed = logits;
   float changed_best = best;
@@ -170,7 +170,7 @@ void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab,
     changed_best = kernels.max_logit(changed, vocab, &broken);
   }
   if (changed_best == -kInfinity) {
-    result->status = SampleStatus::kAllMasked;
+    result->status = SampleRowStatus::kAllMasked;
     result->token = FirstAtLeast(kernels, logits, vocab, best);
   } else {
     result->token = SampleToken(kernels, args, changed, vocab, changed_best, scratch);

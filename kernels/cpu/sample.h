@@ -9,7 +9,7 @@
 //   5. one draw: with ids ascending, the first whose cumulative share exceeds `uniform`
 //
 // Log-probabilities are those of the log-softmax of the unmodified logits. A row's result depends on that row
-// and its arguments alone. Any finite argument gives a valid id; see SampleStatus for rows that are broken.
+// and its arguments alone. Any finite argument gives a valid id; see SampleRowStatus for rows that are broken.
 #ifndef ORRERY_KERNELS_CPU_SAMPLE_H_
 #define ORRERY_KERNELS_CPU_SAMPLE_H_
 
@@ -53,7 +53,7 @@ struct SampleArgs {
   int32_t num_logprobs = -1;  // -1: none; k: the chosen id's and the k best
 };
 
-enum class SampleStatus : uint8_t {
+enum class SampleRowStatus : uint8_t {
   kOk,
   kNotFinite,  // a logit is NaN or +infinity: the row is broken, the id means nothing
   kAllMasked,  // no id is left after bias and masks: the id is the best one of the unmodified logits
@@ -61,7 +61,7 @@ enum class SampleStatus : uint8_t {
 
 struct SampleResult {
   int32_t token = 0;
-  SampleStatus status = SampleStatus::kOk;
+  SampleRowStatus status = SampleRowStatus::kOk;
   float logprob = 0.0f;         // of `token`, when num_logprobs >= 0
   int32_t num_top = 0;          // min(num_logprobs, vocab)
   TokenLogprob* top = nullptr;  // in: room for num_logprobs entries; best first, lower ids first on ties
