@@ -1,0 +1,54 @@
+#include "engine/cpu_engine.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "engine/backend_cpu.h"
+
+namespace orrery {
+namespace {
+
+BackendLimits LimitsOf(const EnginePlan& plan) {
+  BackendLimits limits;
+  limits.attention = plan.attention;
+  for (const double inverse : RopeInverseFrequencies(plan.model.rope, plan.model.head_dim)) {
+    limits.inverse_frequencies.push_back(static_cast<float>(inverse));
+  }
+  limits.max_rows = plan.limits.max_step_tokens;
+  limits.max_slices = plan.limits.max_num_seqs;
+  limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
+  limits.max_sample_rows = ModelExecutor::kLogitRows;
+  limits.vocab_size = plan.limits.vocab_size;
+  return limits;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options) {
+  absl::StatusOr<ModelConfig> model = ReadModelConfig(options.model_dir);
+  if (!model.ok()) return model.status();
+  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
+  if (!checkpoint.ok()) return checkpoint.status();
+  const int num_threads = options.num_threads > 0 ? options.num_threads : DefaultCpuThreads();
+  std::unique_ptr<Backend> backend = NewCpuBackend(num_threads);
+  absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backend);
+  if (!plan.ok()) return plan.status();
+  if (absl::Status status = backend->Prepare(LimitsOf(*plan)); !status.ok()) return status;
+
+  absl::StatusOr<std::unique_ptr<Decoder>> decoder =
+      Decoder::Load(*backend, *checkpoint, *model,
+                    {.weights = plan->weights,
+                     .activations = backend->ActivationDtype(plan->weights),
+                     .max_rows = plan->limits.max_step_tokens,
+                     .max_samples = plan->limits.max_num_seqs,
+                     .max_logit_rows = ModelExecutor::kLogitRows});
+  if (!decoder.ok()) return decoder.status();
+  absl::StatusOr<KvPool> pool =
+      KvPool::Create(*backend, plan->attention, model->num_layers, plan->limits.num_blocks);
+  if (!pool.ok()) return pool.status();
+  return std::make_unique<ModelExecutor>(std::move(backend), *std::move(decoder), *std::move(pool),
+                                         plan->limits);
+}
+
+}  // namespace orrery

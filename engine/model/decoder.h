@@ -1,0 +1,83 @@
+// The one model definition: a pre-norm decoder with grouped-query attention, rotary embedding and a gated
+// feed-forward block, written once over Backend. Llama, Mistral, Qwen2 and Qwen3 differ by switches of
+// ModelConfig (biases, QK-norm, tied embeddings), not by code.
+//
+//   h = embed(ids)
+//   per layer: h += Wo attention(rope(qknorm(Wqkv norm(h) + b)));  h += Wdown (silu(Wgate norm(h)) * Wup
+//   norm(h)) logits = Whead norm(h), for the sampled rows alone
+//
+// The residual stream h and the logits are f32. Q, K, V are one matrix, gate and up another. In the last
+// layer everything behind attention is computed for the sampled rows alone.
+#ifndef ORRERY_ENGINE_MODEL_DECODER_H_
+#define ORRERY_ENGINE_MODEL_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/backend.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/checkpoint/model_config.h"
+
+namespace orrery {
+
+struct DecoderOptions {
+  DType weights = DType::kF32;  // of all matrices: kF32, kBF16, kF16 or kI8
+  DType activations = DType::kF32;
+  int64_t max_rows = 0;        // tokens of a step
+  int64_t max_samples = 0;     // sampled rows of a step
+  int64_t max_logit_rows = 0;  // rows of one call of Logits
+};
+
+class Decoder {
+ public:
+  // Packs the weights; the checkpoint may be closed afterwards. Errors name the tensor.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(Backend& backend, const Checkpoint& checkpoint,
+                                                       const ModelConfig& config,
+                                                       const DecoderOptions& options);
+
+  // Runs all layers for the step that the backend has begun. `sampled` [n], ascending rows of the step, are
+  // those whose logits will be asked for; kv [layers].
+  void Forward(int64_t rows, absl::Span<const int32_t> sampled, absl::Span<const KvLayer> kv);
+  // f32 [count, vocab] of sampled rows [begin, begin + count), count <= max_logit_rows. The view is
+  // overwritten by the next call.
+  Tensor Logits(int64_t begin, int64_t count);
+
+  int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t activation_bytes() const { return activation_bytes_; }
+
+ private:
+  struct Layer {
+    std::unique_ptr<Matrix> qkv, o, gate_up, down;
+    // On the device, in vectors_; null where the model has none.
+    const float *attention_gain = nullptr, *mlp_gain = nullptr, *q_gain = nullptr, *k_gain = nullptr;
+    const float *qkv_bias = nullptr, *o_bias = nullptr, *gate_up_bias = nullptr, *down_bias = nullptr;
+  };
+  class Loader;
+
+  Decoder(Backend& backend, const ModelConfig& config) : backend_(backend), config_(config) {}
+  void FeedForward(const Layer& layer, const Tensor& hidden);
+
+  Backend& backend_;
+  const ModelConfig config_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<Buffer> embedding_buffer_;  // null when tied
+  Tensor embedding_;
+  std::unique_ptr<Matrix> head_;
+  const float* final_gain_ = nullptr;
+  std::unique_ptr<Buffer> vectors_;
+  int64_t weight_bytes_ = 0;
+
+  // [max_rows, ...] each; gathered_ and sampled_ [max_samples, ...]: the rows that go on behind the last
+  // attention.
+  std::unique_ptr<Buffer> activations_;
+  int64_t activation_bytes_ = 0;
+  Tensor hidden_, normed_, qkv_, attended_, inner_, gathered_, sampled_, logits_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_ENGINE_MODEL_DECODER_H_

@@ -1,0 +1,201 @@
+#include "engine/model_executor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/base/check.h"
+
+namespace orrery {
+namespace {
+
+absl::Status Broken(const StepPlan& plan, absl::string_view problem) {
+  return absl::InternalError(absl::StrCat("step ", Value(plan.step), ": ", problem));
+}
+
+}  // namespace
+
+ModelExecutor::ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<Decoder> decoder, KvPool pool,
+                             const EngineLimits& limits)
+    : backend_(std::move(backend)),
+      decoder_(std::move(decoder)),
+      pool_(std::move(pool)),
+      limits_(limits),
+      slots_(static_cast<size_t>(limits.max_num_seqs)) {
+  const auto seqs = static_cast<size_t>(limits.max_num_seqs);
+  ids_.reserve(static_cast<size_t>(limits.max_step_tokens));
+  slices_.reserve(seqs);
+  block_tables_.reserve(seqs * static_cast<size_t>(limits.max_context / limits.block_tokens + 1));
+  sampled_rows_.reserve(seqs);
+  sampled_slots_.reserve(seqs);
+  rules_.reserve(seqs);
+  samples_.reserve(seqs);
+}
+
+absl::Status ModelExecutor::CheckPlan(const StepPlan& plan) const {
+  if (plan_ != nullptr) return Broken(plan, "another step is in flight");
+  if (!plan.kv_loads.empty() || !plan.kv_sends.empty() || !plan.expert_moves.empty()) {
+    return Broken(plan, "KV transfers and expert moves need a communicator");
+  }
+  const auto slots = static_cast<uint32_t>(limits_.max_num_seqs);
+  for (const uint32_t slot : plan.released_slots) {
+    if (slot >= slots) return Broken(plan, absl::StrCat("released slot ", slot, " of ", slots));
+  }
+  for (const AdmittedSequence& admitted : plan.admitted) {
+    if (admitted.slot >= slots)
+      return Broken(plan, absl::StrCat("admitted slot ", admitted.slot, " of ", slots));
+    const Submit* submit = admitted.submit.get();
+    if (submit == nullptr || submit->tokens == nullptr || submit->tokens->empty() ||
+        submit->tokens->size() > static_cast<size_t>(limits_.max_context)) {
+      return Broken(plan, absl::StrCat("admitted sequence must have 1 to ", limits_.max_context, " tokens"));
+    }
+    for (const TokenId token : *submit->tokens) {
+      if (token < 0 || token >= limits_.vocab_size) {
+        return Broken(plan, absl::StrCat("token id ", token, " is not in [0, ", limits_.vocab_size, ")"));
+      }
+    }
+  }
+  for (const BlockCopy& copy : plan.copies) {
+    if (Value(copy.from) < 0 || Value(copy.from) >= limits_.num_blocks || Value(copy.to) < 0 ||
+        Value(copy.to) >= limits_.num_blocks) {
+      return Broken(plan, "block copy outside the pool");
+    }
+  }
+  if (plan.slices.size() > slots || plan.num_tokens > limits_.max_step_tokens ||
+      (!plan.slices.empty() && plan.block_begin.size() != plan.slices.size() + 1)) {
+    return Broken(plan, absl::StrCat(plan.slices.size(), " slices and ", plan.num_tokens, " tokens, at most ",
+                                     slots, " and ", limits_.max_step_tokens));
+  }
+  return absl::OkStatus();
+}
+
+// After admissions: the slice against the state of its slot.
+absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const {
+  const Slice& slice = plan.slices[index];
+  const auto problem = [&](absl::string_view what) {
+    return Broken(plan, absl::StrCat("slice ", index, " ", what));
+  };
+  if (slice.slot >= slots_.size()) return problem("has no slot");
+  const SequenceState& state = slots_[slice.slot];
+  if (!state.active() || state.id() != slice.sequence)
+    return problem("is of a sequence that was not admitted");
+  if (slice.begin < 0 || slice.count < 1 || slice.count > state.num_tokens() - slice.begin) {
+    return problem(
+        absl::StrCat("covers [", slice.begin, ", +", slice.count, ") of ", state.num_tokens(), " tokens"));
+  }
+  const int32_t end = slice.begin + slice.count;
+  if (slice.sample && (end != state.num_tokens() || slice.output_index != state.num_output())) {
+    return problem("samples before its last token");
+  }
+  const int32_t first = plan.block_begin[index], last = plan.block_begin[index + 1];
+  if (first < 0 || last < first || static_cast<size_t>(last) > plan.blocks.size() ||
+      (last - first) * int64_t{limits_.block_tokens} < end) {
+    return problem("has a short block table");
+  }
+  for (int32_t i = first; i < last; ++i) {
+    const int32_t block = Value(plan.blocks[static_cast<size_t>(i)]);
+    if (block < 0 || block >= limits_.num_blocks) return problem(absl::StrCat("uses block ", block));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelExecutor::Launch(const StepPlan& plan) {
+  if (absl::Status status = CheckPlan(plan); !status.ok()) return status;
+  for (const uint32_t slot : plan.released_slots) slots_[slot].Release();
+  for (const AdmittedSequence& admitted : plan.admitted) {
+    slots_[admitted.slot].Admit(admitted.sequence, admitted.submit, limits_.max_context);
+  }
+  int64_t rows = 0;
+  for (size_t i = 0; i < plan.slices.size(); ++i) {
+    if (absl::Status status = CheckSlice(plan, i); !status.ok()) return status;
+    rows += plan.slices[i].count;
+  }
+  if (rows > limits_.max_step_tokens) return Broken(plan, "more rows than num_tokens says");
+  GatherRows(plan);
+  plan_ = &plan;
+  return absl::OkStatus();
+}
+
+void ModelExecutor::GatherRows(const StepPlan& plan) {
+  ids_.clear();
+  slices_.clear();
+  sampled_rows_.clear();
+  sampled_slots_.clear();
+  block_tables_.resize(plan.blocks.size());
+  std::transform(plan.blocks.begin(), plan.blocks.end(), block_tables_.begin(),
+                 [](BlockId id) { return Value(id); });
+  for (size_t i = 0; i < plan.slices.size(); ++i) {
+    const Slice& slice = plan.slices[i];
+    const SequenceState& state = slots_[slice.slot];
+    slices_.push_back({.row_begin = static_cast<int32_t>(ids_.size()),
+                       .count = slice.count,
+                       .position = slice.begin,
+                       .block_table = block_tables_.data() + plan.block_begin[i]});
+    for (int32_t p = slice.begin; p < slice.begin + slice.count; ++p) ids_.push_back(state.token(p));
+    if (!slice.sample) continue;
+    sampled_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
+    sampled_slots_.push_back(slice.slot);
+  }
+}
+
+absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
+  if (plan_ == nullptr || plan_->step != step) {
+    return absl::InternalError(absl::StrCat("step ", Value(step), " was not launched"));
+  }
+  const StepPlan& plan = *std::exchange(plan_, nullptr);
+  result->Clear();
+  result->step = step;
+  for (const BlockCopy& copy : plan.copies) {
+    backend_->Copy(pool_.block(copy.to), pool_.block(copy.from), static_cast<size_t>(pool_.block_bytes()));
+  }
+  if (plan.slices.empty()) return backend_->FinishStep();
+  backend_->BeginStep({.ids = ids_, .slices = slices_});
+  decoder_->Forward(static_cast<int64_t>(ids_.size()), sampled_rows_, pool_.layers());
+  SampleAll();
+  if (absl::Status status = backend_->FinishStep(); !status.ok()) return status;
+  FillResult(result);
+  return absl::OkStatus();
+}
+
+void ModelExecutor::SampleAll() {
+  const auto count = static_cast<int64_t>(sampled_rows_.size());
+  rules_.clear();
+  samples_.assign(sampled_rows_.size(), {});
+  for (size_t i = 0; i < sampled_slots_.size(); ++i) {
+    SequenceState& state = slots_[sampled_slots_[i]];
+    rules_.push_back(state.Rules());
+    samples_[i].top = state.top();
+  }
+  for (int64_t begin = 0; begin < count; begin += kLogitRows) {
+    const int64_t rows = std::min(kLogitRows, count - begin);
+    const Tensor logits = decoder_->Logits(begin, rows);
+    if (observer_) observer_(logits);
+    backend_->Sample(logits, absl::MakeConstSpan(rules_).subspan(begin, rows), samples_.data() + begin);
+  }
+}
+
+void ModelExecutor::FillResult(StepResult* result) {
+  result->sampled.reserve(samples_.size());
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    SequenceState& state = slots_[sampled_slots_[i]];
+    const SampleResult& sample = samples_[i];
+    SampledToken& out = result->sampled.emplace_back();
+    out.sequence = state.id();
+    out.token = sample.token;
+    if (sample.status == SampleRowStatus::kNotFinite) {
+      out.status = SampleStatus::kNumericalError;
+      continue;
+    }
+    if (rules_[i].num_logprobs >= 0) {
+      auto logprobs = std::make_shared<TokenLogprobs>();
+      logprobs->chosen = sample.logprob;
+      for (int32_t k = 0; k < sample.num_top; ++k) {
+        logprobs->top.emplace_back(sample.top[k].id, sample.top[k].logprob);
+      }
+      out.logprobs = std::move(logprobs);
+    }
+    state.Append(sample.token);
+  }
+}
+
+}  // namespace orrery
