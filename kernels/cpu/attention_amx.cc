@@ -1,0 +1,316 @@
+// Attention of one query tile over bf16 keys and values on AMX tiles.
+//
+// Per KV tile of kKvTile tokens: the values are staged as AMX tiles once for all rows; then, 32 rows at a
+// time, scores = queries x keys (keys straight from the pool: a block is a column of tiles), online softmax
+// into bf16 weights, out += weights x values. A row's arithmetic is the same in every shape of tile:
+// dimensions in steps of 32 for a score, tokens in steps of 32 for an output, both counted from zero.
+#include "kernels/cpu/attention_tile.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/dtype.h"
+
+namespace orrery {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kStep = 32;  // products that one tile instruction adds up
+constexpr int64_t kTileBytes = 1024;
+constexpr int64_t kScoreStride = kKvTile + 16;   // floats; off the power of two, which would share cache sets
+constexpr int64_t kWeightStride = kKvTile + 32;  // bf16
+
+#define ORRERY_INLINE [[gnu::always_inline]] inline
+
+// Keeps the compiler from moving plain stores behind the tile loads that read them.
+ORRERY_INLINE void OrderMemory() { asm volatile("" ::: "memory"); }
+
+struct Buffers {
+  uint16_t* q;        // [rows16, key_dims]
+  uint16_t* values;   // [kKvTile / 32][value_dims / 16] tiles
+  float* out;         // [rows16, value_dims]
+  float* sum;         // [rows16, 16 lanes]
+  float* max;         // [rows16]
+  float* scores;      // [32, kScoreStride]
+  uint16_t* weights;  // [32, kWeightStride]
+  int64_t rows;
+  int64_t key_dims;
+  int64_t value_dims;
+};
+
+template <typename T>
+T* Take(uint8_t** scratch, int64_t count) {
+  T* taken = reinterpret_cast<T*>(*scratch);
+  *scratch += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  return taken;
+}
+
+ORRERY_INLINE __mmask16 FirstLanes(int64_t n) {
+  return n >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << (n > 0 ? n : 0)) - 1);
+}
+
+Buffers Prepare(const AttentionTileArgs& a) {
+  Buffers t;
+  t.rows = int64_t{a.tokens} * a.group;
+  t.key_dims = (a.head_dim + kStep - 1) / kStep * kStep;
+  t.value_dims = a.value_dims;
+  const int64_t rows16 = (t.rows + kTileRows - 1) / kTileRows * kTileRows;
+  uint8_t* scratch = a.scratch;
+  t.scores = Take<float>(&scratch, 32 * kScoreStride);
+  t.weights = Take<uint16_t>(&scratch, 32 * kWeightStride);
+  t.values = Take<uint16_t>(&scratch, kKvTile * t.value_dims);
+  t.q = Take<uint16_t>(&scratch, rows16 * t.key_dims);
+  t.out = Take<float>(&scratch, rows16 * t.value_dims);
+  t.sum = Take<float>(&scratch, rows16 * 16);
+  t.max = Take<float>(&scratch, rows16);
+  for (int64_t r = 0; r < rows16; ++r) {
+    const float* from = a.q + r / a.group * a.q_stride + r % a.group * a.head_dim;
+    for (int64_t d = 0; d < t.key_dims; d += 16) {
+      const __mmask16 lanes = r < t.rows ? FirstLanes(a.head_dim - d) : 0;
+      const __m256bh bits = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, from + d));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.q + r * t.key_dims + d), (__m256i)bits);
+    }
+    _mm512_storeu_ps(t.sum + r * 16, _mm512_setzero_ps());
+    t.max[r] = -__builtin_inff();
+  }
+  return t;
+}
+
+// C is tiles 0..3, A 4 and 5, B 6 and 7. Few rows in all need only short tiles.
+void Configure(int64_t rows) {
+  struct alignas(64) {
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+  } config;
+  for (int tile = 0; tile < 8; ++tile) {
+    config.row_bytes[tile] = 64;
+    config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
+  }
+  _tile_loadconfig(&config);
+}
+
+ORRERY_INLINE const uint8_t* KeyBlock(const AttentionTileArgs& a, int64_t block) {
+  return a.keys + a.block_table[block] * a.block_stride;
+}
+
+// The values of `tokens` tokens as tiles; zero beyond them up to a whole step: what lies in the pool there
+// may be anything, and zero weights do not undo infinities.
+void StageValues(const AttentionTileArgs& a, const Buffers& t, int64_t first_block, int64_t tokens) {
+  const int64_t columns = t.value_dims / 16;
+  const int64_t pairs = (tokens + kStep - 1) / kStep * kStep / 2;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    uint8_t* to = reinterpret_cast<uint8_t*>(t.values) + pair / 16 * columns * kTileBytes + pair % 16 * 64;
+    if (pair * 2 >= tokens) {
+      for (int64_t c = 0; c < columns; ++c) _mm512_store_si512(to + c * kTileBytes, _mm512_setzero_si512());
+      continue;
+    }
+    const uint8_t* from = KeyBlock(a, first_block + pair / 8) + a.value_offset + pair % 8 * t.value_dims * 4;
+    const __m512i keep = _mm512_set1_epi32(pair * 2 + 1 < tokens ? -1 : 0xffff);
+    for (int64_t c = 0; c < columns; ++c) {
+      _mm512_store_si512(to + c * kTileBytes, _mm512_and_si512(_mm512_loadu_si512(from + c * 64), keep));
+    }
+  }
+}
+
+// Scores of 16 (R = 1) or 32 (R = 2) rows against `blocks` blocks.
+template <int R>
+void Scores(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t first_block, int64_t blocks) {
+  const int64_t q_stride = t.key_dims * 2;
+  const uint16_t* q0 = t.q + row * t.key_dims;
+  const uint16_t* q1 = q0 + kTileRows * t.key_dims;
+  const int64_t steps = t.key_dims / kStep;
+  constexpr int64_t kRowBytes = kScoreStride * 4;
+  float* lower = t.scores + kTileRows * kScoreStride;
+  for (int64_t b = 0; b < blocks; b += 2) {
+    const bool two = b + 1 < blocks;
+    const uint8_t* k0 = KeyBlock(a, first_block + b);
+    const uint8_t* k1 = two ? KeyBlock(a, first_block + b + 1) : k0;
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (R == 2) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    for (int64_t s = 0; s < steps; ++s) {
+      _tile_loadd(4, q0 + s * kStep, q_stride);
+      _tile_loadd(6, k0 + s * kTileBytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, k1 + s * kTileBytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (R == 2) {
+        _tile_loadd(5, q1 + s * kStep, q_stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+    _tile_stored(0, t.scores + b * 16, kRowBytes);
+    if (two) _tile_stored(1, t.scores + b * 16 + 16, kRowBytes);
+    if constexpr (R == 2) {
+      _tile_stored(2, lower + b * 16, kRowBytes);
+      if (two) _tile_stored(3, lower + b * 16 + 16, kRowBytes);
+    }
+  }
+}
+
+// 2^x, x <= 0 but for rounding; relative error 3e-6, far below that of the bf16 it becomes. -infinity gives
+// 0.
+ORRERY_INLINE __m512 Exp2(__m512 x) {
+  const __m512 fraction = _mm512_reduce_ps(x, 1);  // x - floor(x)
+  __m512 p = _mm512_set1_ps(0.013534167911698657f);
+  p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.05201146061904796f));
+  p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.24144275688619407f));
+  p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0.6930038344710632f));
+  p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(1.0000025933706653f));
+  return _mm512_scalef_ps(p, x);  // times 2^floor(x)
+}
+
+// Online softmax of one row: scores become weights of `span` tokens, zero from `valid` on; `scale` includes
+// log2(e). `first` says that the row has seen no tokens yet.
+ORRERY_INLINE void SoftmaxRow(const Buffers& t, int64_t row, const float* scores, uint16_t* weights,
+                              int64_t span, int64_t valid, float scale, bool first) {
+  const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
+  const int64_t full = valid / 16 * 16;
+  const __mmask16 rest = FirstLanes(valid - full);
+  __m512 best = full < valid ? _mm512_mask_loadu_ps(lowest, rest, scores + full) : lowest;
+  for (int64_t i = 0; i < full; i += 16) best = _mm512_max_ps(best, _mm512_loadu_ps(scores + i));
+  const float tile_max = _mm512_reduce_max_ps(best);
+  const float old_max = t.max[row];
+  const float new_max = tile_max > old_max ? tile_max : old_max;
+  const __m512 factor = _mm512_set1_ps(scale), shift = _mm512_set1_ps(new_max * scale);
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < span; i += 32) {
+    __m512 s0 = _mm512_loadu_ps(scores + i), s1 = _mm512_loadu_ps(scores + i + 16);
+    if (i + 32 > valid) {
+      s0 = _mm512_mask_mov_ps(lowest, FirstLanes(valid - i), s0);
+      s1 = _mm512_mask_mov_ps(lowest, FirstLanes(valid - i - 16), s1);
+    }
+    const __m512 w0 = Exp2(_mm512_fmsub_ps(s0, factor, shift));
+    const __m512 w1 = Exp2(_mm512_fmsub_ps(s1, factor, shift));
+    sum = _mm512_add_ps(sum, w0);
+    sum = _mm512_add_ps(sum, w1);
+    _mm512_storeu_si512(weights + i, (__m512i)_mm512_cvtne2ps_pbh(w1, w0));
+  }
+  float* total = t.sum + row * 16;
+  if (!first && new_max != old_max) {
+    const __m512 rescale = Exp2(_mm512_set1_ps((old_max - new_max) * scale));
+    float* out = t.out + row * t.value_dims;
+    for (int64_t d = 0; d < t.value_dims; d += 16) {
+      _mm512_storeu_ps(out + d, _mm512_mul_ps(_mm512_loadu_ps(out + d), rescale));
+    }
+    sum = _mm512_fmadd_ps(_mm512_loadu_ps(total), rescale, sum);
+  } else {
+    sum = _mm512_add_ps(_mm512_loadu_ps(total), sum);
+  }
+  t.max[row] = new_max;
+  _mm512_storeu_ps(total, sum);
+}
+
+// out[rows, C * 16 dimensions from column] += weights x values over `steps` steps of 32 tokens.
+template <int R, int C>
+ORRERY_INLINE void AddColumns(const Buffers& t, int64_t row, int64_t column, int64_t steps, bool first) {
+  const int64_t columns = t.value_dims / 16;
+  const int64_t out_stride = t.value_dims * 4;
+  float* o0 = t.out + row * t.value_dims + column * 16;
+  float* o1 = o0 + kTileRows * t.value_dims;
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, o0, out_stride);
+    if constexpr (C > 1) _tile_loadd(1, o0 + 16, out_stride);
+    if constexpr (R > 1) _tile_loadd(2, o1, out_stride);
+    if constexpr (R > 1 && C > 1) _tile_loadd(3, o1 + 16, out_stride);
+  }
+  const uint16_t* w1 = t.weights + kTileRows * kWeightStride;
+  const uint8_t* values = reinterpret_cast<const uint8_t*>(t.values) + column * kTileBytes;
+  for (int64_t s = 0; s < steps; ++s) {
+    const uint8_t* v = values + s * columns * kTileBytes;
+    _tile_loadd(4, t.weights + s * kStep, kWeightStride * 2);
+    _tile_loadd(6, v, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (C > 1) {
+      _tile_loadd(7, v + kTileBytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (R > 1) {
+      _tile_loadd(5, w1 + s * kStep, kWeightStride * 2);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (C > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, o0, out_stride);
+  if constexpr (C > 1) _tile_stored(1, o0 + 16, out_stride);
+  if constexpr (R > 1) _tile_stored(2, o1, out_stride);
+  if constexpr (R > 1 && C > 1) _tile_stored(3, o1 + 16, out_stride);
+}
+
+// One KV tile, beginning at token `begin`, for rows row .. row + R * 16 (those that exist).
+template <int R>
+void TileRows(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t begin) {
+  const int64_t last = (row + R * kTileRows < t.rows ? row + R * kTileRows : t.rows) - 1;
+  const int64_t seen = a.position + last / a.group + 1 - begin;  // tokens of this KV tile that `last` sees
+  if (seen <= 0) return;
+  const int64_t tokens = seen < kKvTile ? seen : kKvTile;
+  const int64_t steps = (tokens + kStep - 1) / kStep;
+  Scores<R>(a, t, row, begin / kKvBlockTokens, (tokens + kKvBlockTokens - 1) / kKvBlockTokens);
+  OrderMemory();
+  const float scale = a.scale * 1.44269504088896341f;
+  for (int64_t r = row; r <= last; ++r) {
+    const int64_t valid = a.position + r / a.group + 1 - begin;
+    uint16_t* weights = t.weights + (r - row) * kWeightStride;
+    if (valid <= 0) {
+      __builtin_memset(weights, 0, static_cast<size_t>(steps * kStep) * 2);
+    } else {
+      SoftmaxRow(t, r, t.scores + (r - row) * kScoreStride, weights, steps * kStep,
+                 valid < tokens ? valid : tokens, scale, begin == 0);
+    }
+  }
+  OrderMemory();
+  const int64_t columns = t.value_dims / 16;
+  for (int64_t c = 0; c + 2 <= columns; c += 2) AddColumns<R, 2>(t, row, c, steps, begin == 0);
+  if (columns % 2 != 0) AddColumns<R, 1>(t, row, columns - 1, steps, begin == 0);
+}
+
+void WriteOut(const AttentionTileArgs& a, const Buffers& t) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const int64_t at = r / a.group * a.out_stride + r % a.group * a.head_dim;
+    const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_loadu_ps(t.sum + r * 16)));
+    for (int64_t d = 0; d < a.head_dim; d += 16) {
+      const __mmask16 lanes = FirstLanes(a.head_dim - d);
+      // Adding zero: a negative zero would tell shapes of tiles apart.
+      const __m512 v =
+          _mm512_fmadd_ps(_mm512_loadu_ps(t.out + r * t.value_dims + d), inverse, _mm512_setzero_ps());
+      if (a.out_bf16) {
+        _mm256_mask_storeu_epi16(reinterpret_cast<uint16_t*>(a.out) + at + d, lanes,
+                                 (__m256i)_mm512_cvtneps_pbh(v));
+      } else {
+        _mm512_mask_storeu_ps(reinterpret_cast<float*>(a.out) + at + d, lanes, v);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void AttentionTileAmx(const AttentionTileArgs& a) {
+  const Buffers t = Prepare(a);
+  Configure(t.rows);
+  const int64_t end = int64_t{a.position} + a.tokens;
+  for (int64_t begin = 0; begin < end; begin += kKvTile) {
+    StageValues(a, t, begin / kKvBlockTokens, end - begin < kKvTile ? end - begin : kKvTile);
+    OrderMemory();
+    int64_t row = 0;
+    for (; row + kTileRows < t.rows; row += 2 * kTileRows) TileRows<2>(a, t, row, begin);
+    if (row < t.rows) TileRows<1>(a, t, row, begin);
+  }
+  _tile_release();
+  WriteOut(a, t);
+}
+
+}  // namespace orrery
+#endif
