@@ -1,8 +1,8 @@
-// AMX tiles, for bf16 and i8 weights. A block of work is 512 values of k times one panel (32 columns): 32 KiB
-// of bf16 weights that stay in the L1 cache while all rows pass over them, 32 rows (2 x 2 tiles) at a time.
-// Sums travel between blocks of k through memory as f32, which is exact: the order of additions is that of k
-// for any number of rows. While a block is multiplied the next one is prefetched, so that few rows run at
-// the speed of memory. i8 weights are widened to bf16 (exact) on the way, once for each block.
+// AMX tiles, for bf16 and i8 weights. A block of work is 1024 values of k times one panel (32 columns): 64
+// KiB of bf16 weights that stay in the L2 cache while all rows pass over them, 32 rows (2 x 2 tiles) at a
+// time. Sums travel between blocks of k through memory as f32, which is exact: the order of additions is that
+// of k for any number of rows. While a block is multiplied the next one is prefetched, so that few rows run
+// at the speed of memory. i8 weights are widened to bf16 (exact) on the way, once for each block.
 
 #include "kernels/cpu/matmul_task.h"
 
@@ -16,10 +16,13 @@ namespace {
 
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;            // 16 rows of 32 bf16 or of 16 f32
-constexpr int64_t kBlockSteps = 16;             // steps of 32 values of k
+constexpr int64_t kBlockSteps = 32;             // steps of 32 values of k
+constexpr int64_t kRingSteps = 8;               // of widened weights kept when no further rows will use them
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
 constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
-constexpr int64_t kPackSteps = 32;              // steps of k in a unit of packing
+
+// The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
+inline void PublishToTiles() { asm volatile("" : : : "memory"); }
 
 // C is tiles 0..3, A is 4 and 5, B is 6 and 7. Fewer than 16 rows in all need shorter tiles only.
 void ConfigureTiles(int64_t rows) {
@@ -34,6 +37,7 @@ void ConfigureTiles(int64_t rows) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
   }
+  PublishToTiles();
   _tile_loadconfig(&config);
 }
 
@@ -75,10 +79,11 @@ inline void WidenStep(const std::byte* in, std::byte* out) {
   }
 }
 
-// One block for 16 * kTiles rows: sums += a * b. With kWiden, b is i8 and is left as bf16 in `widened`.
+// One block for 16 * kTiles rows: sums += a * b. With kWiden, b is i8 and is left as bf16 in `widened`, step
+// s at s modulo `ring` (a power of two).
 template <int kTiles, bool kWiden>
 inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t steps,
-                          float* sums, bool first, std::byte* widened, Prefetcher& prefetch) {
+                          float* sums, bool first, std::byte* widened, int64_t ring, Prefetcher& prefetch) {
   if (first) {
     _tile_zero(0);
     _tile_zero(1);
@@ -98,16 +103,19 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
   if constexpr (kWiden) {
     for (int64_t s = 0; s < kAhead && s < steps; ++s) WidenStep(b + s * kTileBytes, widened + s * kStepBytes);
   }
-  const std::byte* tiles = kWiden ? widened : b;
+  PublishToTiles();
   for (int64_t s = 0; s < steps; ++s) {
     prefetch.Step();
     if constexpr (kWiden) {
-      if (s + kAhead < steps) WidenStep(b + (s + kAhead) * kTileBytes, widened + (s + kAhead) * kStepBytes);
+      const int64_t later = s + kAhead;
+      if (later < steps) WidenStep(b + later * kTileBytes, widened + (later & (ring - 1)) * kStepBytes);
+      PublishToTiles();
     }
-    _tile_loadd(6, tiles + s * kStepBytes, 64);
+    const std::byte* const tiles = kWiden ? widened + (s & (ring - 1)) * kStepBytes : b + s * kStepBytes;
+    _tile_loadd(6, tiles, 64);
     _tile_loadd(4, a + s * kTileBytes, 64);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, tiles + s * kStepBytes + kTileBytes, 64);
+    _tile_loadd(7, tiles + kTileBytes, 64);
     _tile_dpbf16ps(1, 4, 7);
     if constexpr (kTiles == 2) {
       _tile_loadd(5, a + a_stride + s * kTileBytes, 64);
@@ -182,16 +190,17 @@ class Worker {
     }
     const std::byte* const b = weight_.panel(block.panel) + block.step * step_bytes_;
     std::byte* const widened = scratch_ + MatMulTask::kThreadScratchBytes - kBlockSteps * kStepBytes;
+    const int64_t ring = pairs_ == 1 ? kRingSteps : kBlockSteps;
     const bool i8 = weight_.dtype() == DType::kI8;
     for (int64_t pair = 0; pair < pairs_; ++pair) {
-      const std::byte* a = task_.packed_in + (pair * 2 * steps_ + block.step) * kTileBytes;
+      const std::byte* a = task_.packed_in + (block.step * tiles_ + pair * 2 * steps) * kTileBytes;
       std::byte* const slot = scratch_ + ((block.panel - chunk) * pairs_ + pair) * kPairBytes;
       float* const sums = reinterpret_cast<float*>(slot);
       const bool one_tile = pair * 2 + 1 == tiles_;
       const auto multiply = i8 && pair == 0 ? (one_tile ? MultiplyBlock<1, true> : MultiplyBlock<2, true>)
                                             : (one_tile ? MultiplyBlock<1, false> : MultiplyBlock<2, false>);
-      multiply(a, steps_ * kTileBytes, i8 && pair > 0 ? widened : b, steps, sums, block.step == 0, widened,
-               prefetch);
+      multiply(a, steps * kTileBytes, i8 && pair > 0 ? widened : b, steps, sums, block.step == 0, widened,
+               ring, prefetch);
       if (block.step + steps == steps_) Finish(block.panel, pair, sums);
     }
   }
@@ -227,19 +236,20 @@ inline __m512 LoadPart(const MatMulInput& in, int64_t row, int64_t column, int64
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-// Activations as tiles of A: [tile of rows][step of k][16 rows][32], zeros where a tile is padded.
+// Activations as tiles of A: [block of k][tile of rows][step of the block][16 rows][32], zeros where a tile
+// is padded.
 void Pack(MatMulTask& task) {
   const int64_t k = task.weight->k();
   const int64_t steps = task.weight->padded_k() / PackedMatrix::kDepth;
   const int64_t tiles = (task.in.rows + kTileRows - 1) / kTileRows;
-  const int64_t pieces = (steps + kPackSteps - 1) / kPackSteps;
+  const int64_t pieces = (steps + kBlockSteps - 1) / kBlockSteps;
   while (true) {
     const int64_t unit = task.next_pack.fetch_add(1, std::memory_order_relaxed);
     if (unit >= tiles * pieces) return;
-    const int64_t tile = unit / pieces, begin = unit % pieces * kPackSteps;
-    const int64_t end = begin + kPackSteps < steps ? begin + kPackSteps : steps;
+    const int64_t tile = unit / pieces, begin = unit % pieces * kBlockSteps;
+    const int64_t end = begin + kBlockSteps < steps ? begin + kBlockSteps : steps;
     const int64_t rows = tiles == 1 ? task.in.rows : kTileRows;
-    std::byte* const out = task.packed_in + tile * steps * kTileBytes;
+    std::byte* const out = task.packed_in + (begin * tiles + tile * (end - begin)) * kTileBytes;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t row = tile * kTileRows + r;
       const int64_t width = row < task.in.rows ? k : 0;
@@ -247,7 +257,7 @@ void Pack(MatMulTask& task) {
         const int64_t column = s * PackedMatrix::kDepth;
         const __m512 low = LoadPart(task.in, row, column, width - column);
         const __m512 high = LoadPart(task.in, row, column + 16, width - column - 16);
-        _mm512_store_si512(out + s * kTileBytes + r * 64, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        _mm512_store_si512(out + (s - begin) * kTileBytes + r * 64, (__m512i)_mm512_cvtne2ps_pbh(high, low));
       }
     }
   }

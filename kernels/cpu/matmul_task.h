@@ -13,11 +13,12 @@
 namespace orrery {
 
 struct MatMulTask {
-  static constexpr int64_t kMaxRows = 512;  // rows of a block: activations of 512 values of k fill 512 KiB
+  static constexpr int64_t kMaxRows =
+      512;  // rows of a block: activations of 1024 values of k fill 1 MiB as bf16
   static constexpr int64_t kMaxChunkPanels = 8;
   // Per thread: sums of a chunk of panels, and one block of widened i8 weights.
   static constexpr int64_t kThreadScratchBytes =
-      kMaxRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 32 * 1024;
+      kMaxRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 64 * 1024;
 
   MatMulInput in;  // in.rows <= kMaxRows
   const PackedMatrix* weight = nullptr;

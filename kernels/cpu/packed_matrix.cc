@@ -3,11 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace orrery {
 namespace {
@@ -95,17 +90,6 @@ void Convert(const float* values, DType dtype, float inverse_scale, std::byte* o
 
 }  // namespace
 
-PackedMatrix::Buffer PackedMatrix::Allocate(size_t bytes) {
-  // Large matrices are streamed: huge pages save a page walk every 4 KiB.
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const std::align_val_t alignment{bytes >= 2 * kHugePage ? kHugePage : 64};
-  auto* data = static_cast<std::byte*>(::operator new[](bytes, alignment, std::nothrow));
-#if defined(__linux__)
-  if (data != nullptr && bytes >= 2 * kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-#endif
-  return Buffer(data, Free{alignment});
-}
-
 std::optional<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, std::span<const MatrixSource> sources,
                                                int64_t k, DType dtype, ColumnOrder order) {
   if (k < 1 || (!IsSourceDType(dtype) && dtype != DType::kI8)) return std::nullopt;
@@ -122,11 +106,11 @@ std::optional<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, std::span<const
   if (packed.n_ < 1 || (gated && packed.n_ % 2 != 0)) return std::nullopt;
   const int64_t per_panel = gated ? kHalf : kColumns;
   packed.panels_ = (packed.out_columns() + per_panel - 1) / per_panel;
-  packed.data_ = Allocate(packed.bytes());
-  if (packed.data_ == nullptr) return std::nullopt;
+  packed.data_ = AlignedBuffer::Allocate(packed.bytes());
+  if (packed.data_.data() == nullptr) return std::nullopt;
   if (dtype == DType::kI8) {
-    packed.scales_ = Allocate(static_cast<size_t>(packed.panels_ * kColumns) * sizeof(float));
-    if (packed.scales_ == nullptr) return std::nullopt;
+    packed.scales_ = AlignedBuffer::Allocate(static_cast<size_t>(packed.panels_ * kColumns) * sizeof(float));
+    if (packed.scales_.data() == nullptr) return std::nullopt;
   }
   pool.ParallelFor(packed.panels_, 1, [&](int64_t panel, int64_t, int) { packed.PackPanel(sources, panel); });
   return packed;
@@ -160,7 +144,7 @@ void PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t pane
     const float max_abs = columns[c].data == nullptr ? 0 : MaxAbs(columns[c].data, columns[c].dtype, k_);
     const float scale = max_abs / 127.0f;
     columns[c].inverse_scale = scale >= 0x1p-120f ? 1.0f / scale : 0;  // smaller is zero; avoids 1 / 0
-    reinterpret_cast<float*>(scales_.get())[panel * kColumns + c] = scale >= 0x1p-120f ? scale : 0;
+    scales_.as<float>()[panel * kColumns + c] = scale >= 0x1p-120f ? scale : 0;
   }
   // Pieces of 256: long enough to read rows as streams, short enough that the piece of the panel they are
   // scattered over stays in the L1 cache.
@@ -185,7 +169,7 @@ void PackedMatrix::PackStep(const Column& column, int64_t panel, int64_t index, 
     Convert(values, dtype_, column.inverse_scale, packed);
   }
   // The column's values lie in 32-bit words, one per row of a tile (or of the f32 panel).
-  std::byte* out = data_.get() + panel * panel_bytes() + OffsetOf(dtype_, k, index);
+  std::byte* out = data_.data() + panel * panel_bytes() + OffsetOf(dtype_, k, index);
   const int64_t stride = dtype_ == DType::kF32 ? kColumns * 4 : kHalf * 4;
   for (size_t word = 0; word < kDepth * size; word += 4, out += stride) std::memcpy(out, packed + word, 4);
 }

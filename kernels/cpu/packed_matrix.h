@@ -15,11 +15,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <optional>
 #include <span>
 
+#include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/dtype.h"
 
@@ -67,20 +66,11 @@ class PackedMatrix {
   size_t bytes() const { return static_cast<size_t>(panels_ * panel_bytes()); }
   DType dtype() const { return dtype_; }
   ColumnOrder order() const { return order_; }
-  const std::byte* panel(int64_t index) const { return data_.get() + index * panel_bytes(); }
+  const std::byte* panel(int64_t index) const { return data_.data() + index * panel_bytes(); }
   // [panels * 32], in packed column order; null unless i8.
-  const float* scales() const { return reinterpret_cast<const float*>(scales_.get()); }
+  const float* scales() const { return scales_.as<const float>(); }
 
  private:
-  struct Free {
-    Free() : alignment(std::align_val_t{64}) {}
-    explicit Free(std::align_val_t value) : alignment(value) {}
-    void operator()(std::byte* data) const { ::operator delete[](data, alignment); }
-
-    std::align_val_t alignment;
-  };
-  using Buffer = std::unique_ptr<std::byte[], Free>;
-
   // Where one packed column comes from; null data is a column of zeros.
   struct Column {
     const std::byte* data = nullptr;
@@ -88,7 +78,6 @@ class PackedMatrix {
     float inverse_scale = 0;
   };
 
-  static Buffer Allocate(size_t bytes);
   void PackPanel(std::span<const MatrixSource> sources, int64_t panel);
   void PackStep(const Column& column, int64_t panel, int64_t index, int64_t k);
   Column FindColumn(std::span<const MatrixSource> sources, int64_t panel, int64_t column) const;
@@ -99,8 +88,8 @@ class PackedMatrix {
   int64_t panels_ = 0;
   DType dtype_ = DType::kF32;
   ColumnOrder order_ = ColumnOrder::kStacked;
-  Buffer data_;
-  Buffer scales_;
+  AlignedBuffer data_;
+  AlignedBuffer scales_;
 };
 
 }  // namespace orrery
