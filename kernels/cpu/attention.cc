@@ -14,6 +14,18 @@ constexpr int32_t kTileRows = 64;  // query rows (tokens x heads of a group) tha
 
 int32_t TileTokens(const AttentionShape& shape) { return std::max(1, kTileRows / shape.group()); }
 
+using TileFunction = void (*)(const AttentionTileArgs& args);
+
+TileFunction TileFunctionFor(DType kv_dtype) {
+  const VectorKernels& kernels = ActiveVectorKernels();
+  if (kv_dtype == DType::kF32) return kernels.attention_f32;
+  if (kv_dtype == DType::kF16) return kernels.attention_f16;
+#if defined(__x86_64__)
+  if (ActiveIsa() == Isa::kAmx) return AttentionTileAmx;
+#endif
+  return kernels.attention_bf16;
+}
+
 }  // namespace
 
 void AttentionPlan::AlignedDelete::operator()(uint8_t* data) const { ::operator delete[](data, kAlign); }
@@ -60,10 +72,7 @@ void AttentionPlan::Build(const KvSlice* slices, int64_t num_slices) {
 void PagedAttention(ThreadPool& threads, AttentionPlan& plan, const float* qkv, const KvPoolView& pool,
                     float scale, RowsOut out) {
   const AttentionShape& shape = plan.shape_;
-  const VectorKernels& kernels = ActiveVectorKernels();
-  const auto run_tile = shape.kv_dtype == DType::kF32    ? kernels.attention_f32
-                        : shape.kv_dtype == DType::kBF16 ? kernels.attention_bf16
-                                                         : kernels.attention_f16;
+  const TileFunction run_tile = TileFunctionFor(shape.kv_dtype);
   const int64_t qkv_stride = shape.qkv_stride();
   const int64_t out_stride = int64_t{shape.num_q_heads} * shape.head_dim;
   const int64_t out_size = static_cast<int64_t>(SizeOf(out.dtype));

@@ -63,7 +63,8 @@ class AttentionPlan {
   int max_threads_;
 };
 
-// qkv [rows, qkv_stride]: the rotated queries at the start of each row -> out [rows, num_q_heads * head_dim].
+// scale > 0. qkv [rows, qkv_stride]: the rotated queries at the start of each row -> out [rows, num_q_heads *
+// head_dim].
 void PagedAttention(ThreadPool& threads, AttentionPlan& plan, const float* qkv, const KvPoolView& pool,
                     float scale, RowsOut out);
 

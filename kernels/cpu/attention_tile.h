@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/kv_layout.h"
+
 namespace orrery {
 
 // Tokens between two rescalings of the online softmax, counted from position 0 of the sequence.
@@ -33,8 +35,16 @@ struct AttentionTileArgs {
 constexpr int64_t TileScratchBytes(int64_t rows, int64_t head_dim) {
   const int64_t dims = (head_dim + 31) / 32 * 32;
   const int64_t padded_rows = (rows + 31) / 32 * 32;
-  return padded_rows * (dims * 4 * 2 + kKvTile * 4 + 64) + kKvTile * dims * 2 + 4096;
+  const int64_t per_row = 2 * dims * 4 + kKvTile * 4 + 128;  // queries, output, scores, sums and maxima
+  const int64_t shared =
+      kKvTile * dims * 2 + 32 * 6 * kKvTile;  // staged values; scores and weights of 32 rows
+  return padded_rows * per_row + shared + 32 * 64 * 4;
 }
+
+#if defined(__x86_64__)
+// bf16 keys and values; only where ActiveIsa() is kAmx.
+void AttentionTileAmx(const AttentionTileArgs& args);
+#endif
 
 }  // namespace orrery
 
