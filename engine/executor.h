@@ -1,7 +1,8 @@
 // An Executor turns a StepPlan into a StepResult: the only thing that a simulator replaces on a worker.
 //
 // Single owner thread. Launch enqueues a step and does not wait; Wait blocks until that step is done. Steps
-// are waited for in launch order. At most max_in_flight() steps are between Launch and Wait (CPU 1, CUDA 2).
+// run and are waited for in launch order: a block or slot that one plan frees may be written by the next. At
+// most max_in_flight() steps are between Launch and Wait (CPU 1, CUDA 2).
 #ifndef ORRERY_ENGINE_EXECUTOR_H_
 #define ORRERY_ENGINE_EXECUTOR_H_
 

@@ -126,7 +126,7 @@ class WorkerCore {
 
   // Snapshot, and forgets the samples finished since the last one. O(running).
   void State(Time now, WorkerState* state);
-  // Facts of an ended sample; kept from its last event until the next Plan.
+  // Facts of an ended sample; kept from its last event until the second Plan after it.
   std::optional<SampleReport> Report(const SampleKey& key) const;
   const WorkerCounters& counters() const;
   const WorkerOptions& options() const;

@@ -29,6 +29,7 @@ struct WorkerView {
   absl::Span<const SequenceView> running;  // admission order
   int32_t blocks_free = 0;                 // free + evictable cached blocks
   int32_t blocks_total = 0;
+  int32_t free_slots = 0;  // for sequences that never ran; preempted ones have kept theirs
   BatchLimits limits;
   const StepCostModel* cost = nullptr;  // null: none fitted
   const LengthPredictor* predictor = nullptr;

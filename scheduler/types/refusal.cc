@@ -3,9 +3,7 @@
 #include <vector>
 
 #include "absl/strings/cord.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "scheduler/base/text.h"
 
 namespace orrery {
 namespace {
@@ -67,9 +65,9 @@ std::string_view ReasonName(RefusalReason reason) {
 absl::Status ToStatus(const Refusal& refusal) {
   absl::Status status(CodeOf(refusal.reason), refusal.message);
   // The message itself is the status's; field names hold no line breaks.
-  status.SetPayload(kPayloadType, absl::Cord(absl::StrCat(static_cast<int>(refusal.reason), "\n",
-                                                          refusal.field, "\n", refusal.limit, "\n",
-                                                          refusal.actual, "\n", refusal.predicted_wait.ns)));
+  status.SetPayload(kPayloadType,
+                    absl::Cord(Cat(static_cast<int>(refusal.reason), "\n", refusal.field, "\n", refusal.limit,
+                                   "\n", refusal.actual, "\n", refusal.predicted_wait.ns)));
   return status;
 }
 
@@ -77,19 +75,21 @@ std::optional<Refusal> RefusalOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kPayloadType);
   if (!payload.has_value()) return std::nullopt;
   const std::string text(*payload);
-  const std::vector<std::string> parts = absl::StrSplit(text, '\n');
-  Refusal refusal;
-  int reason = 0;
-  if (parts.size() != 5 || !absl::SimpleAtoi(parts[0], &reason) || reason < 0 ||
-      reason > static_cast<int>(RefusalReason::kNoWorker) || !absl::SimpleAtoi(parts[2], &refusal.limit) ||
-      !absl::SimpleAtoi(parts[3], &refusal.actual) ||
-      !absl::SimpleAtoi(parts[4], &refusal.predicted_wait.ns)) {
+  const std::vector<std::string_view> parts = Split(text, '\n');
+  if (parts.size() != 5) return std::nullopt;
+  const auto reason = ParseNumber<int>(parts[0]);
+  const auto limit = ParseNumber<int64_t>(parts[2]), actual = ParseNumber<int64_t>(parts[3]);
+  const auto wait_ns = ParseNumber<int64_t>(parts[4]);
+  if (!reason || !limit || !actual || !wait_ns || *reason < 0 ||
+      *reason > static_cast<int>(RefusalReason::kNoWorker)) {
     return std::nullopt;
   }
-  refusal.reason = static_cast<RefusalReason>(reason);
-  refusal.field = parts[1];
-  refusal.message = std::string(status.message());
-  return refusal;
+  return Refusal{.reason = static_cast<RefusalReason>(*reason),
+                 .field = std::string(parts[1]),
+                 .limit = *limit,
+                 .actual = *actual,
+                 .predicted_wait = Duration::Nanoseconds(*wait_ns),
+                 .message = std::string(status.message())};
 }
 
 }  // namespace orrery

@@ -1,0 +1,64 @@
+// Predicted time of a step from its composition. Policies believe one instance, a simulator may obey another.
+#ifndef ORRERY_SCHEDULER_COST_STEP_COST_H_
+#define ORRERY_SCHEDULER_COST_STEP_COST_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "scheduler/base/time.h"
+#include "scheduler/types/step_plan.h"
+
+namespace orrery {
+
+// What a step is made of, in sums; every slice adds to it once.
+struct StepShape {
+  int32_t decodes = 0;         // slices of one token that sample
+  int64_t decode_context = 0;  // tokens their attention reads, the new one included
+  int32_t chunks = 0;          // all other slices
+  int32_t prefill_tokens = 0;  // of the chunks
+  double prefill_squares = 0;  // sum over chunks of (begin + count)^2 - begin^2
+
+  void AddDecode(int32_t context) {
+    ++decodes;
+    decode_context += context;
+  }
+  void AddChunk(int32_t begin, int32_t count) {
+    ++chunks;
+    prefill_tokens += count;
+    const double end = static_cast<double>(begin) + count;
+    prefill_squares += end * end - static_cast<double>(begin) * begin;
+  }
+  int32_t tokens() const { return decodes + prefill_tokens; }
+};
+
+StepShape ShapeOf(const StepPlan& plan);
+
+class StepCostModel {
+ public:
+  virtual ~StepCostModel() = default;
+  // 0 for an empty shape; never negative.
+  virtual Duration Predict(const StepShape& shape) const = 0;
+};
+
+// Milliseconds and tokens, as in the published fits:
+//   max(alpha of the phases present) + per_seq * decodes + per_kv_token * decode_context
+//   + per_token * prefill_tokens + per_token_sq * prefill_squares
+struct LinearCostOptions {
+  double alpha_decode = 0, per_seq = 0, per_kv_token = 0;
+  double alpha_prefill = 0, per_token = 0, per_token_sq = 0;
+};
+std::unique_ptr<StepCostModel> NewLinearCost(const LinearCostOptions& options);
+
+// "constant:MS", "tile:c=MS,a=MS,b0=TOKENS" (c + a * ceil(tokens / b0); arXiv:2504.07347), or
+// "linear:alpha_decode=..,per_seq=..,per_kv_token=..,alpha_prefill=..,per_token=..,per_token_sq=..".
+// Profiles in files are read elsewhere and arrive as numbers.
+absl::StatusOr<std::unique_ptr<StepCostModel>> ParseStepCost(std::string_view text);
+// The form that ParseStepCost reads back to the same numbers.
+std::string FormatLinearCost(const LinearCostOptions& options);
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_COST_STEP_COST_H_

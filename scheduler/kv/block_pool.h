@@ -1,0 +1,37 @@
+// The ids of the KV pool with their reference counts. Only ids: the bytes are the engine's.
+#ifndef ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
+#define ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/base/ids.h"
+
+namespace orrery {
+
+// A block is free (in the list), held (references > 0), or detached: references 0 and not free, which is
+// where a prefix cache keeps it. All O(1). Ids are handed out fresh before freed ones are used again, so an
+// idle pool costs nothing.
+class BlockPool {
+ public:
+  explicit BlockPool(int32_t num_blocks);
+
+  int32_t num_blocks() const { return num_blocks_; }
+  int32_t num_free() const { return num_blocks_ - fresh_ + static_cast<int32_t>(freed_.size()); }
+  int32_t references(BlockId block) const { return Value(block) < fresh_ ? references_[Value(block)] : 0; }
+
+  BlockId Take();               // references 0 -> 1; REQUIRES: num_free() > 0
+  void Hold(BlockId block);     // one more reference; a detached block is held again
+  int32_t Drop(BlockId block);  // references left; at 0 the block is detached
+  void Free(BlockId block);     // REQUIRES: detached
+
+ private:
+  int32_t num_blocks_;
+  int32_t fresh_ = 0;                // ids [fresh_, num_blocks) were never used
+  std::vector<BlockId> freed_;       // last freed first
+  std::vector<int32_t> references_;  // [fresh_]
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_KV_BLOCK_POOL_H_

@@ -1,0 +1,42 @@
+#include "scheduler/kv/prefix_index.h"
+
+#include "scheduler/base/check.h"
+
+namespace orrery {
+
+std::optional<BlockId> PrefixIndex::Find(const Hash128& name, const TokenList& tokens, int32_t index) const {
+  const auto found = blocks_.find(name);
+  if (found == blocks_.end()) return std::nullopt;
+  const BlockId block = found->second;
+  if (depth_[Value(block)] != index) return std::nullopt;
+  const TokenId* stored = &tokens_[static_cast<size_t>(Value(block)) * block_tokens_];
+  for (int32_t i = 0; i < block_tokens_; ++i) {
+    if (stored[i] != tokens[index * block_tokens_ + i]) return std::nullopt;
+  }
+  return block;
+}
+
+bool PrefixIndex::Publish(BlockId block, const Hash128& name, const TokenList& tokens, int32_t index) {
+  ORRERY_CHECK(!published(block));
+  if (!blocks_.emplace(name, block).second) return false;
+  if (const auto needed = static_cast<size_t>(Value(block)) + 1; needed > depth_.size()) {
+    names_.resize(needed);
+    depth_.resize(needed, -1);
+    tokens_.resize(needed * block_tokens_);
+  }
+  names_[Value(block)] = name;
+  depth_[Value(block)] = index;
+  TokenId* stored = &tokens_[static_cast<size_t>(Value(block)) * block_tokens_];
+  for (int32_t i = 0; i < block_tokens_; ++i) stored[i] = tokens[index * block_tokens_ + i];
+  ++version_;
+  return true;
+}
+
+void PrefixIndex::Withdraw(BlockId block) {
+  ORRERY_CHECK(published(block));
+  blocks_.erase(names_[Value(block)]);
+  depth_[Value(block)] = -1;
+  ++version_;
+}
+
+}  // namespace orrery

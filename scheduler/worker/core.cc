@@ -1,0 +1,342 @@
+// The doors of WorkerCore: construction, arrivals, cancels, timers, snapshots.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/base/check.h"
+#include "scheduler/base/text.h"
+#include "scheduler/journal.h"
+#include "scheduler/kv/block_ledger.h"
+#include "scheduler/types/refusal.h"
+#include "scheduler/worker/impl.h"
+
+namespace orrery {
+namespace {
+
+constexpr size_t kMaxStopIds = 1 << 12;
+
+absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int64_t high) {
+  return absl::InvalidArgumentError(
+      Cat("worker option ", field, " = ", value, " is outside [", low, ", ", high, "]"));
+}
+
+absl::Status Refused(RefusalReason reason, std::string_view field, int64_t limit, int64_t actual,
+                     std::string_view what) {
+  return ToStatus({.reason = reason,
+                   .field = std::string(field),
+                   .limit = limit,
+                   .actual = actual,
+                   .message = Cat(field, ": ", what, " (", actual, ", limit ", limit, ")")});
+}
+
+absl::Status ValidateOptions(const WorkerOptions& options) {
+  const struct {
+    std::string_view field;
+    int64_t value, low, high;
+  } kRanges[] = {
+      {"num_blocks", options.num_blocks, 1, 1 << 26},
+      {"block_tokens", options.block_tokens, 1, 1024},
+      {"max_num_seqs", options.max_num_seqs, 1, 4096},
+      {"max_step_tokens", options.max_step_tokens, 1, 1 << 20},
+      {"max_context", options.max_context, 2, 1 << 24},
+      {"vocab_size", options.vocab_size, 0, 1 << 30},
+      {"max_waiting", options.max_waiting, 1, 1 << 20},
+      {"max_in_flight", options.max_in_flight, 1, 2},
+  };
+  for (const auto& range : kRanges) {
+    if (range.value < range.low || range.value > range.high) {
+      return OutOfRange(range.field, range.value, range.low, range.high);
+    }
+  }
+  // Token counts of the whole pool stay well inside 32 bits per sequence and 64 in all.
+  if (int64_t{options.num_blocks} * options.block_tokens > int64_t{1} << 31) {
+    return OutOfRange("num_blocks * block_tokens", int64_t{options.num_blocks} * options.block_tokens, 1,
+                      int64_t{1} << 31);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+WorkerCore::Impl::Impl(const WorkerOptions& options, WorkerParts parts)
+    : options_(options),
+      parts_(std::move(parts)),
+      fallback_(FcfsOptions{}),
+      limits_{.max_step_tokens = options.max_step_tokens,
+              // A running sequence needs a row in every step.
+              .max_num_seqs = std::min(options.max_num_seqs, options.max_step_tokens),
+              .block_tokens = options.block_tokens},
+      kv_(options.num_blocks, options.block_tokens, options.prefix_cache, std::move(parts_.eviction)) {
+  for (int32_t slot = limits_.max_num_seqs; slot-- > 0;) free_slots_.push_back(static_cast<uint32_t>(slot));
+}
+
+absl::Status WorkerCore::Impl::ValidateSizes(const Submit& submit) const {
+  if (submit.num_prompt < 1) {
+    return Refused(RefusalReason::kInvalid, "num_prompt", 1, submit.num_prompt, "empty prompt");
+  }
+  if (submit.num_emitted < 0) {
+    return Refused(RefusalReason::kInvalid, "num_emitted", 0, submit.num_emitted, "negative");
+  }
+  const int64_t given = int64_t{submit.num_prompt} + submit.num_emitted;
+  if (submit.stop.max_tokens <= submit.num_emitted) {
+    return Refused(RefusalReason::kInvalid, "max_tokens", int64_t{submit.num_emitted} + 1,
+                   submit.stop.max_tokens, "leaves nothing to generate");
+  }
+  const int64_t total = int64_t{submit.num_prompt} + submit.stop.max_tokens;
+  if (given >= options_.max_context) {
+    return Refused(RefusalReason::kContext, "prompt", options_.max_context - 1, given,
+                   "prompt is longer than the context");
+  }
+  if (total > options_.max_context) {
+    return Refused(RefusalReason::kContext, "max_tokens", options_.max_context - submit.num_prompt,
+                   submit.stop.max_tokens, "prompt and output exceed the context");
+  }
+  // The KV of the last output token is never needed.
+  const int64_t kv_tokens = int64_t{options_.num_blocks} * options_.block_tokens;
+  if (total - 1 > kv_tokens) {
+    return Refused(RefusalReason::kKvTooSmall, "max_tokens",
+                   std::max<int64_t>(0, kv_tokens + 1 - submit.num_prompt), submit.stop.max_tokens,
+                   "prompt and output can never fit the KV pool");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerCore::Impl::Validate(const Submit& submit, Time now) const {
+  if (draining_) {
+    return ToStatus({.reason = RefusalReason::kDraining, .field = "worker", .message = "worker is draining"});
+  }
+  if (absl::Status status = ValidateSizes(submit); !status.ok()) return status;
+  if (submit.tokens != nullptr && !submit.tokens->empty()) {
+    const int64_t given = int64_t{submit.num_prompt} + submit.num_emitted;
+    if (static_cast<int64_t>(submit.tokens->size()) != given) {
+      return Refused(RefusalReason::kInvalid, "token_ids", given, static_cast<int64_t>(submit.tokens->size()),
+                     "count does not match num_prompt + num_emitted");
+    }
+    const int32_t vocab = options_.vocab_size;
+    for (const TokenId id : *submit.tokens) {
+      if (id < 0 || (vocab > 0 && id >= vocab)) {
+        return Refused(RefusalReason::kInvalid, "token_ids", vocab, id, "id outside the vocabulary");
+      }
+    }
+  }
+  if (submit.stop.stop_ids.size() > kMaxStopIds) {
+    return Refused(RefusalReason::kInvalid, "stop_ids", kMaxStopIds,
+                   static_cast<int64_t>(submit.stop.stop_ids.size()), "too many");
+  }
+  if (!std::is_sorted(submit.stop.stop_ids.begin(), submit.stop.stop_ids.end())) {
+    return Refused(RefusalReason::kInvalid, "stop_ids", 0, 0, "not ascending");
+  }
+  if (submit.deadline <= now) {
+    return Refused(RefusalReason::kDeadline, "deadline", submit.deadline.ns, now.ns, "has passed");
+  }
+  if (by_key_.contains(submit.key)) {
+    return Refused(RefusalReason::kDuplicate, "request_id", 1, 2, "sample is here already");
+  }
+  if (const int64_t waiting = int64_t{waiting_.size()} + num_hidden_; waiting >= options_.max_waiting) {
+    return Refused(RefusalReason::kQueueFull, "max_waiting", options_.max_waiting, waiting, "queue is full");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
+  const absl::Status valid = Validate(submit, now);
+  if (journal_ != nullptr) journal_->Arrival(submit, now, valid.ok());
+  if (!valid.ok()) {
+    ++counters_.refused;
+    return valid;
+  }
+  ++counters_.accepted;
+  counters_.prompt_tokens += static_cast<uint64_t>(submit.num_prompt);
+  last_submission_ = std::max(last_submission_, submit.submission);
+
+  auto owned = std::make_unique<Sequence>();
+  Sequence* sequence = owned.get();
+  sequence->id = SequenceId{next_sequence_++};
+  sequence->submit = std::make_shared<const Submit>(std::move(submit));
+  sequence->num_given = sequence->submit->num_prompt + sequence->submit->num_emitted;
+  sequence->report.arrived = now;
+  sequence->report.first_scheduled = sequence->report.first_token = sequence->report.finished = Time::Never();
+  sequences_.emplace(sequence->id, std::move(owned));
+  by_key_.emplace(sequence->submit->key, sequence);
+  if (!sequence->submit->deadline.is_never()) {
+    deadlines_.emplace(sequence->submit->deadline, sequence->id);
+  }
+  ExtendChain(sequence, (sequence->num_given - 1) / options_.block_tokens);
+  JoinGroup(sequence);
+  return absl::OkStatus();
+}
+
+void WorkerCore::Impl::JoinGroup(Sequence* sequence) {
+  auto& group = groups_[sequence->submit->key.request];
+  if (group == nullptr) {
+    group = std::make_unique<SampleGroup>();
+    group->request = sequence->submit->key.request;
+  }
+  sequence->group = group.get();
+  // Samples of one prompt: the first computes it, the others find it in the prefix cache.
+  if (!sequence->chain.empty()) {
+    for (const Sequence* other : group->members) {
+      if (other->chain.size() < sequence->chain.size() || PromptResident(*other)) continue;
+      if (other->chain[sequence->chain.size() - 1] == sequence->chain.back()) sequence->follower = true;
+    }
+  }
+  group->members.push_back(sequence);
+  if (sequence->follower) {
+    ++group->num_followers;
+    ++num_hidden_;
+    sequence->state = SequenceState::kHidden;
+    sequence->queued_tokens = sequence->num_tokens();
+    waiting_tokens_ += sequence->queued_tokens;
+  } else {
+    Queue(sequence);
+  }
+}
+
+void WorkerCore::Impl::Queue(Sequence* sequence) {
+  sequence->state = SequenceState::kWaiting;
+  waiting_tokens_ += sequence->num_tokens() - sequence->queued_tokens;
+  sequence->queued_tokens = sequence->num_tokens();
+  sequence->match.clear();
+  sequence->match_version = ~0ull;
+  waiting_with_slot_ += sequence->slot >= 0;
+  waiting_.Insert(ViewOf(*sequence), sequence);
+}
+
+SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
+  const Submit& submit = *sequence.submit;
+  SequenceView view;
+  view.id = sequence.id;
+  view.arrival = sequence.report.arrived;
+  view.first_token_deadline = view.arrival + submit.slo.ttft;
+  view.next_token_deadline =
+      sequence.last_token.is_never() ? view.first_token_deadline : sequence.last_token + submit.slo.tpot;
+  view.deadline = submit.deadline;
+  view.first_scheduled = sequence.report.first_scheduled;
+  view.last_token = sequence.last_token;
+  view.num_prompt = sequence.num_given;
+  view.num_tokens = sequence.num_tokens();
+  view.num_computed = sequence.num_computed;
+  view.num_generated = sequence.num_generated();
+  view.max_new_tokens = sequence.max_new();
+  view.num_blocks = static_cast<int32_t>(sequence.blocks.size());
+  view.priority = submit.priority;
+  view.tenant = submit.tenant;
+  view.num_preemptions = sequence.report.num_preemptions;
+  return view;
+}
+
+void WorkerCore::Impl::OnCancel(const SampleKey& key, Time now, TokenEvents* events) {
+  if (journal_ != nullptr) journal_->Cancel(key, now);
+  const auto found = by_key_.find(key);
+  if (found != by_key_.end()) End(found->second, FinishReason::kCancelled, now, {}, events);
+}
+
+void WorkerCore::Impl::OnCancelRequest(RequestId request, Time now, TokenEvents* events) {
+  if (journal_ != nullptr) journal_->CancelRequest(request, now);
+  // End removes the member, and with the last one the group.
+  for (auto found = groups_.find(request); found != groups_.end(); found = groups_.find(request)) {
+    End(found->second->members.back(), FinishReason::kCancelled, now, {}, events);
+  }
+}
+
+void WorkerCore::Impl::OnTimer(Time now, TokenEvents* events) {
+  if (journal_ != nullptr) journal_->Timer(now);
+  if (wake_ <= now) wake_ = Time::Never();
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    End(sequences_.at(deadlines_.begin()->second).get(), FinishReason::kDeadline, now, {}, events);
+  }
+}
+
+Time WorkerCore::Impl::NextWake() const {
+  return deadlines_.empty() ? wake_ : std::min(wake_, deadlines_.begin()->first);
+}
+
+void WorkerCore::Impl::State(Time now, WorkerState* state) {
+  state->worker = options_.worker;
+  state->incarnation = options_.incarnation;
+  state->role = options_.role;
+  state->group = options_.group;
+  state->rank = options_.rank;
+  state->sequence_number = ++state_number_;
+  state->at = now;
+  state->step = last_step_;
+  state->last_submission = last_submission_;
+  state->blocks_total = options_.num_blocks;
+  state->blocks_free = kv_.pool().num_free();
+  state->blocks_cached = kv_.num_cached();
+  state->blocks_reserved = state->blocks_held = 0;
+  state->free_slots = static_cast<int32_t>(free_slots_.size() + released_slots_.size());
+  state->num_waiting = waiting_.size() + num_hidden_;
+  state->waiting_prompt_tokens = waiting_tokens_;
+  state->kv_tokens = 0;
+  state->running.clear();
+  for (const Sequence* sequence : running_by_key_) {
+    state->kv_tokens += sequence->num_computed;
+    state->running.push_back({sequence->submit->key, sequence->num_computed, sequence->num_generated(),
+                              std::max(0, sequence->num_given - sequence->num_computed)});
+  }
+  state->finished.swap(finished_);
+  finished_.clear();
+  state->step_time = last_step_time_;
+  state->draining = draining_;
+  state->prefix_event_sequence = kv_.version();
+}
+
+// WorkerCore: the public face.
+
+WorkerCore::WorkerCore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+WorkerCore::~WorkerCore() = default;
+
+absl::StatusOr<std::unique_ptr<WorkerCore>> WorkerCore::Create(const WorkerOptions& options,
+                                                               WorkerParts parts) {
+  if (absl::Status status = ValidateOptions(options); !status.ok()) return status;
+  if (parts.policy == nullptr || parts.eviction == nullptr) {
+    return absl::InvalidArgumentError("a worker needs a batch policy and an eviction policy");
+  }
+  return std::unique_ptr<WorkerCore>(new WorkerCore(std::make_unique<Impl>(options, std::move(parts))));
+}
+
+absl::Status WorkerCore::OnArrival(Submit submit, Time now) {
+  return impl_->OnArrival(std::move(submit), now);
+}
+void WorkerCore::OnCancel(const SampleKey& key, Time now, TokenEvents* events) {
+  impl_->OnCancel(key, now, events);
+}
+void WorkerCore::OnCancelRequest(RequestId request, Time now, TokenEvents* events) {
+  impl_->OnCancelRequest(request, now, events);
+}
+void WorkerCore::OnTimer(Time now, TokenEvents* events) { impl_->OnTimer(now, events); }
+void WorkerCore::Drain(Time now) {
+  if (impl_->journal_ != nullptr) impl_->journal_->Drain(now);
+  impl_->draining_ = true;
+}
+const StepPlan& WorkerCore::Plan(Time now) { return impl_->Plan(now); }
+bool WorkerCore::can_plan() const { return impl_->num_flights_ < impl_->options_.max_in_flight; }
+absl::Status WorkerCore::OnStepDone(const StepResult& result, Time now, TokenEvents* events) {
+  return impl_->OnStepDone(result, now, events);
+}
+absl::Status WorkerCore::OnStepFailed(StepId step, std::string_view error, Time now, TokenEvents* events) {
+  return impl_->OnStepFailed(step, error, now, events);
+}
+Time WorkerCore::NextWake() const { return impl_->NextWake(); }
+bool WorkerCore::has_work() const {
+  return !impl_->running_.empty() || num_waiting() > 0 || !impl_->released_slots_.empty();
+}
+bool WorkerCore::idle() const { return !has_work() && impl_->num_flights_ == 0; }
+int32_t WorkerCore::in_flight() const { return impl_->num_flights_; }
+void WorkerCore::State(Time now, WorkerState* state) { impl_->State(now, state); }
+std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
+  for (const auto* reports : {&impl_->reports_, &impl_->old_reports_}) {
+    if (const auto found = reports->find(key); found != reports->end()) return found->second;
+  }
+  return std::nullopt;
+}
+const WorkerCounters& WorkerCore::counters() const { return impl_->counters_; }
+const WorkerOptions& WorkerCore::options() const { return impl_->options_; }
+const DecisionRecord& WorkerCore::last_decision() const { return impl_->last_decision_; }
+int32_t WorkerCore::num_waiting() const { return impl_->waiting_.size() + impl_->num_hidden_; }
+int32_t WorkerCore::num_running() const { return static_cast<int32_t>(impl_->running_.size()); }
+int64_t WorkerCore::waiting_tokens() const { return impl_->waiting_tokens_; }
+void WorkerCore::set_journal(JournalWriter* journal) { impl_->journal_ = journal; }
+absl::Status WorkerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
+
+}  // namespace orrery

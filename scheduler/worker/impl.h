@@ -1,0 +1,158 @@
+// The body of WorkerCore, shared by its four files: core (doors), plan (decide and commit), step (results),
+// check (invariants). Nobody else includes it.
+#ifndef ORRERY_SCHEDULER_WORKER_IMPL_H_
+#define ORRERY_SCHEDULER_WORKER_IMPL_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "scheduler/kv/kv_cache.h"
+#include "scheduler/policy/batch_policy.h"
+#include "scheduler/policy/fcfs.h"
+#include "scheduler/worker/sequence.h"
+#include "scheduler/worker/waiting_list.h"
+#include "scheduler/worker_core.h"
+
+namespace orrery {
+
+using TokenEvents = std::vector<TokenEvent>;
+
+class WorkerCore::Impl {
+ public:
+  Impl(const WorkerOptions& options, WorkerParts parts);
+
+  // core.cc
+  absl::Status OnArrival(Submit submit, Time now);
+  void OnCancel(const SampleKey& key, Time now, TokenEvents* events);
+  void OnCancelRequest(RequestId request, Time now, TokenEvents* events);
+  void OnTimer(Time now, TokenEvents* events);
+  Time NextWake() const;
+  void State(Time now, WorkerState* state);
+
+  // plan.cc
+  const StepPlan& Plan(Time now);
+
+  // step.cc
+  absl::Status OnStepDone(const StepResult& result, Time now, TokenEvents* events);
+  absl::Status OnStepFailed(StepId step, std::string_view error, Time now, TokenEvents* events);
+
+  // check.cc
+  absl::Status CheckInvariants() const;
+
+ private:
+  friend class WorkerCore;
+
+  struct KeyHash {
+    size_t operator()(const SampleKey& key) const {
+      return absl::Hash<std::array<uint64_t, 2>>()(
+          {Value(key.request), (uint64_t{key.sample} << 32) | key.attempt});
+    }
+  };
+  // A slice of a plan in flight, beside plan.slices.
+  struct FlightRow {
+    Sequence* sequence = nullptr;
+    uint32_t epoch = 0;
+  };
+  struct Flight {
+    StepPlan plan;
+    std::vector<FlightRow> rows;  // [plan.slices]
+  };
+  // A grant that was checked but not yet committed.
+  struct Row {
+    Sequence* sequence = nullptr;
+    int32_t count = 0;  // tokens
+    int32_t need = 0;   // new blocks
+  };
+
+  // core.cc
+  absl::Status Validate(const Submit& submit, Time now) const;
+  absl::Status ValidateSizes(const Submit& submit) const;
+  void JoinGroup(Sequence* sequence);
+  void Queue(Sequence* sequence);  // to the waiting list
+  SequenceView ViewOf(const Sequence& sequence) const;
+
+  // plan.cc
+  void RefreshMatches();
+  void BuildViews();
+  void Decide(BatchPolicy* policy, Time now, Flight* flight);
+  void CommitPreemptions(const BatchDecision& decision);
+  void CommitRun(const BatchDecision& decision, Flight* flight, Time now);
+  void CommitAdmissions(const BatchDecision& decision, Flight* flight, Time now);
+  bool AdmitOne(Sequence* sequence, int32_t count, Flight* flight, Time now);
+  void CommitSlice(Sequence* sequence, int32_t count, Flight* flight, Time now);
+  void Preempt(Sequence* sequence);
+  void FinishPlan(Flight* flight);
+  Sequence* Find(SequenceId id) const;
+  int32_t NewBlocks(const Sequence& sequence, int32_t count) const;
+
+  // step.cc
+  absl::Status ValidateResult(const Flight& flight, const StepResult& result) const;
+  void Landed(Sequence* sequence, int32_t num_resident);
+  // False when the sequence ended (and may be gone).
+  bool Sampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
+  void Publish(Sequence* sequence);
+  void ExtendChain(Sequence* sequence, int32_t num_blocks) const;
+  // Sends the last event (or marks the given one) and lets go of everything that no step in flight names.
+  void End(Sequence* sequence, FinishReason reason, Time now, TokenEvent event, TokenEvents* events);
+  void Retire(Sequence* sequence);  // blocks, slot and memory of an ended sequence
+  void LeaveGroup(Sequence* sequence);
+  void ReleaseFollowers(SampleGroup* group);
+  bool PromptResident(const Sequence& sequence) const;
+  void CloseFlight();
+
+  WorkerOptions options_;
+  WorkerParts parts_;
+  FcfsPolicy fallback_;
+  BatchLimits limits_;
+  KvCache kv_;
+  WorkerCounters counters_;
+  DecisionRecord last_decision_;
+  JournalWriter* journal_ = nullptr;
+  bool draining_ = false;
+
+  uint64_t next_sequence_ = 1;
+  // Lookups only; nothing that is decided iterates them.
+  absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;  // ended ones in flight included
+  absl::flat_hash_map<SampleKey, Sequence*, KeyHash> by_key_;             // live ones
+  absl::flat_hash_map<RequestId, std::unique_ptr<SampleGroup>> groups_;
+  std::set<std::pair<Time, SequenceId>> deadlines_;  // of live sequences that have one
+
+  WaitingList waiting_;
+  int32_t num_hidden_ = 0;
+  int64_t waiting_tokens_ = 0;
+  std::vector<Sequence*> running_;         // admission order
+  std::vector<Sequence*> running_by_key_;  // ascending key, for State
+  std::vector<SequenceView> running_views_;
+  std::vector<SequenceView> admissible_;  // waiting ones that have a slot, while no slot is free
+  int32_t waiting_with_slot_ = 0;
+
+  std::vector<uint32_t> free_slots_;      // last freed first
+  std::vector<uint32_t> released_slots_;  // to be announced by the next plan
+  std::vector<SequenceId> preempted_;     // to be announced by the next plan that is not empty
+  std::vector<Row> rows_;                 // scratch of Plan
+  BatchDecision decision_;
+  Time wake_ = Time::Never();
+  uint64_t plan_serial_ = 0;
+  uint64_t next_step_ = 1;
+
+  std::array<Flight, 2> flights_;
+  int32_t first_flight_ = 0, num_flights_ = 0;
+  StepPlan empty_plan_;
+
+  absl::flat_hash_map<SampleKey, SampleReport, KeyHash> reports_;      // ended since the last plan
+  absl::flat_hash_map<SampleKey, SampleReport, KeyHash> old_reports_;  // and before it
+  std::vector<SampleKey> finished_;                                    // ended since the last snapshot
+  uint64_t state_number_ = 0, last_submission_ = 0;
+  StepId last_step_{};
+  Duration last_step_time_{};
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_WORKER_IMPL_H_

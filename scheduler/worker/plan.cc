@@ -1,0 +1,281 @@
+// Deciding and committing a step: the policy answers, the answer is checked against the pool, and only then
+// anything changes.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/base/check.h"
+#include "scheduler/journal.h"
+#include "scheduler/kv/block_ledger.h"
+#include "scheduler/worker/impl.h"
+
+namespace orrery {
+
+const StepPlan& WorkerCore::Impl::Plan(Time now) {
+  ORRERY_CHECK(num_flights_ < options_.max_in_flight);
+  old_reports_.swap(reports_);
+  reports_.clear();
+  wake_ = Time::Never();
+  Flight* flight = &flights_[(first_flight_ + num_flights_) % 2];
+  flight->plan.Clear();
+  flight->rows.clear();
+
+  // Slots of sequences that ended: the plan announces them before anybody gets them.
+  flight->plan.released_slots.swap(released_slots_);
+  free_slots_.insert(free_slots_.end(), flight->plan.released_slots.begin(),
+                     flight->plan.released_slots.end());
+
+  if (!running_.empty() || waiting_.size() > 0) {
+    Decide(parts_.policy.get(), now, flight);
+    last_decision_ = decision_.why;
+    const bool stuck = flight->rows.empty() && num_flights_ == 0 && wake_.is_never();
+    if (stuck && (!running_.empty() || waiting_.size() > 0)) {
+      ++counters_.fallbacks;
+      Decide(&fallback_, now, flight);
+    }
+  }
+  counters_.evicted_blocks = kv_.evicted();
+  FinishPlan(flight);
+  if (journal_ != nullptr) journal_->Plan(flight->plan, now);
+  return flight->plan;
+}
+
+void WorkerCore::Impl::FinishPlan(Flight* flight) {
+  StepPlan& plan = flight->plan;
+  if (!plan.slices.empty()) plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
+  if (plan.empty()) return;
+  plan.preempted.swap(preempted_);
+  plan.step = StepId{next_step_++};
+  plan.group_step = Value(plan.step);
+  ++num_flights_;
+}
+
+void WorkerCore::Impl::Decide(BatchPolicy* policy, Time now, Flight* flight) {
+  waiting_.Compact();
+  RefreshMatches();
+  BuildViews();
+  WorkerView view;
+  view.waiting = waiting_.views();
+  if (free_slots_.empty() && waiting_with_slot_ > 0) view.waiting = admissible_;
+  view.running = running_views_;
+  view.blocks_free = kv_.available();
+  view.blocks_total = options_.num_blocks;
+  view.free_slots = static_cast<int32_t>(free_slots_.size());
+  view.limits = limits_;
+  view.cost = parts_.cost.get();
+  view.predictor = parts_.predictor.get();
+  decision_.Clear();
+  policy->Plan(view, now, &decision_);
+  wake_ = decision_.wake;
+
+  ++plan_serial_;
+  CommitPreemptions(decision_);
+  CommitRun(decision_, flight, now);
+  CommitAdmissions(decision_, flight, now);
+}
+
+void WorkerCore::Impl::RefreshMatches() {
+  if (!kv_.enabled()) return;
+  const absl::Span<SequenceView> views = waiting_.views();
+  const absl::Span<Sequence* const> sequences = waiting_.sequences();
+  for (size_t i = 0; i < views.size(); ++i) {
+    Sequence* sequence = sequences[i];
+    if (sequence->chain.empty()) continue;
+    std::vector<BlockId>& match = sequence->match;
+    if (sequence->match_version != kv_.version()) {
+      // A block is published before its children and (by lru) evicted after them, so the last one vouches for
+      // all. Should an eviction policy break that, the view is too hopeful; admission looks at every block.
+      if (!match.empty() && !kv_.Has(match.back(), sequence->chain[match.size() - 1])) match.clear();
+      const auto reusable = std::min<size_t>(
+          sequence->chain.size(), static_cast<size_t>((sequence->num_tokens() - 1) / options_.block_tokens));
+      kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
+      sequence->match_version = kv_.version();
+    }
+    views[i].cached_tokens = static_cast<int32_t>(match.size()) * options_.block_tokens;
+    // Whoever holds a block holds its parents: held ones come first.
+    const auto held_end = std::partition_point(
+        match.begin(), match.end(), [&](BlockId block) { return kv_.pool().references(block) > 0; });
+    views[i].shared_blocks = static_cast<int32_t>(held_end - match.begin());
+  }
+}
+
+void WorkerCore::Impl::BuildViews() {
+  running_views_.clear();
+  for (const Sequence* sequence : running_) {
+    if (sequence->ending()) continue;
+    SequenceView view = ViewOf(*sequence);
+    const auto shared_end =
+        std::partition_point(sequence->blocks.begin(), sequence->blocks.end(),
+                             [&](BlockId block) { return kv_.pool().references(block) > 1; });
+    view.shared_blocks = static_cast<int32_t>(shared_end - sequence->blocks.begin());
+    running_views_.push_back(view);
+  }
+  if (!free_slots_.empty() || waiting_with_slot_ == 0) return;
+  // No slot is free: only those preempted with one can be admitted, whoever waits before them.
+  admissible_.clear();
+  for (int32_t i = 0; i < waiting_.size(); ++i) {
+    if (waiting_.sequences()[i]->slot >= 0) admissible_.push_back(waiting_.views()[i]);
+  }
+}
+
+Sequence* WorkerCore::Impl::Find(SequenceId id) const {
+  const auto found = sequences_.find(id);
+  return found == sequences_.end() ? nullptr : found->second.get();
+}
+
+int32_t WorkerCore::Impl::NewBlocks(const Sequence& sequence, int32_t count) const {
+  return std::max(0, BlocksFor(sequence.num_computed + count, options_.block_tokens) -
+                         static_cast<int32_t>(sequence.blocks.size()));
+}
+
+void WorkerCore::Impl::CommitPreemptions(const BatchDecision& decision) {
+  for (const SequenceId id : decision.preempt) {
+    Sequence* sequence = Find(id);
+    if (sequence == nullptr || sequence->state != SequenceState::kRunning || sequence->ending()) {
+      ++counters_.repairs;
+      continue;
+    }
+    Preempt(sequence);
+  }
+}
+
+void WorkerCore::Impl::CommitRun(const BatchDecision& decision, Flight* flight, Time now) {
+  rows_.clear();
+  int32_t tokens = 0;
+  int64_t need = 0;
+  for (const Grant& grant : decision.run) {
+    Sequence* sequence = Find(grant.sequence);
+    const bool usable = sequence != nullptr && sequence->state == SequenceState::kRunning &&
+                        !sequence->ending() && sequence->planned_by != plan_serial_;
+    const int32_t room = limits_.max_step_tokens - tokens;
+    const int32_t count =
+        usable ? std::min({grant.count, sequence->num_tokens() - sequence->num_computed, room}) : 0;
+    if (count < 1) {
+      ++counters_.repairs;
+      continue;
+    }
+    counters_.repairs += count != grant.count;
+    sequence->planned_by = plan_serial_;
+    rows_.push_back({sequence, count, NewBlocks(*sequence, count)});
+    tokens += count;
+    need += rows_.back().need;
+  }
+  // The policy promised more blocks than there are: the latest admitted gives way. The last one running
+  // cannot: it waits for the blocks of ended sequences that a step in flight still holds.
+  while (need > kv_.available()) {
+    ++counters_.repairs;
+    Sequence* victim = running_.size() > 1 ? running_.back() : nullptr;
+    const auto row = victim == nullptr ? rows_.end() - 1
+                                       : std::find_if(rows_.begin(), rows_.end(), [&](const Row& candidate) {
+                                           return candidate.sequence == victim;
+                                         });
+    if (row != rows_.end()) {
+      need -= row->need;
+      rows_.erase(row);
+    }
+    if (victim != nullptr) Preempt(victim);
+  }
+  for (const Row& row : rows_) {
+    ORRERY_CHECK(kv_.Allocate(row.need, &row.sequence->blocks));
+    CommitSlice(row.sequence, row.count, flight, now);
+  }
+}
+
+void WorkerCore::Impl::CommitAdmissions(const BatchDecision& decision, Flight* flight, Time now) {
+  for (const Grant& grant : decision.admit) {
+    Sequence* sequence = Find(grant.sequence);
+    const bool usable = sequence != nullptr && sequence->state == SequenceState::kWaiting &&
+                        static_cast<int32_t>(running_.size()) < limits_.max_num_seqs &&
+                        (sequence->slot >= 0 || !free_slots_.empty());
+    const int32_t count = std::min(grant.count, limits_.max_step_tokens - flight->plan.num_tokens);
+    if (!usable || count < 1 || !AdmitOne(sequence, count, flight, now)) ++counters_.repairs;
+  }
+}
+
+bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* flight, Time now) {
+  std::vector<BlockId>& match = sequence->match;
+  match.clear();
+  if (!sequence->chain.empty()) {
+    const auto reusable = std::min<size_t>(
+        sequence->chain.size(), static_cast<size_t>((sequence->num_tokens() - 1) / options_.block_tokens));
+    kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
+  }
+  const auto cached = static_cast<int32_t>(match.size()) * options_.block_tokens;
+  count = std::min(count, sequence->num_tokens() - cached);
+  // Holding the match first keeps it from being evicted by the blocks asked for next.
+  kv_.Hold(match);
+  sequence->blocks = match;
+  if (!kv_.Allocate(BlocksFor(cached + count, options_.block_tokens) - static_cast<int32_t>(match.size()),
+                    &sequence->blocks)) {
+    kv_.Release(sequence->blocks);
+    sequence->blocks.clear();
+    sequence->match_version = ~0ull;
+    return false;
+  }
+  waiting_.Remove(sequence->id);
+  waiting_with_slot_ -= sequence->slot >= 0;
+  waiting_tokens_ -= std::exchange(sequence->queued_tokens, 0);
+  if (sequence->slot < 0) {
+    sequence->slot = static_cast<int32_t>(free_slots_.back());
+    free_slots_.pop_back();
+    flight->plan.admitted.push_back({sequence->id, static_cast<uint32_t>(sequence->slot), sequence->submit});
+    sequence->report.first_scheduled = now;
+    sequence->report.cached_tokens = cached;
+    sequence->made.reserve(std::min(sequence->max_new(), 1024));
+  }
+  counters_.prefix_hit_tokens += static_cast<uint64_t>(cached);
+  sequence->state = SequenceState::kRunning;
+  sequence->num_computed = sequence->num_resident = cached;
+  sequence->num_published = static_cast<int32_t>(match.size());
+  sequence->planned_by = plan_serial_;
+  running_.push_back(sequence);
+  const auto by_key = [](const Sequence* a, const Sequence* b) { return a->submit->key < b->submit->key; };
+  running_by_key_.insert(std::upper_bound(running_by_key_.begin(), running_by_key_.end(), sequence, by_key),
+                         sequence);
+  CommitSlice(sequence, count, flight, now);
+  return true;
+}
+
+void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* flight, Time) {
+  StepPlan& plan = flight->plan;
+  Slice slice;
+  slice.sequence = sequence->id;
+  slice.slot = static_cast<uint32_t>(sequence->slot);
+  slice.begin = sequence->num_computed;
+  slice.count = count;
+  slice.sample = slice.begin + count == sequence->num_tokens();
+  slice.input = sequence->pending > 0 ? InputSource::kPreviousStep : InputSource::kHost;
+  slice.output_index = slice.sample ? sequence->submit->num_emitted + sequence->num_generated() : 0;
+  plan.slices.push_back(slice);
+  plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
+  plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());
+  plan.num_tokens += count;
+  plan.num_samples += slice.sample;
+  flight->rows.push_back({sequence, sequence->epoch});
+  sequence->num_computed += count;
+  sequence->pending += slice.sample;
+  ++sequence->flying;
+}
+
+void WorkerCore::Impl::Preempt(Sequence* sequence) {
+  ++counters_.preemptions;
+  counters_.recomputed_tokens += static_cast<uint64_t>(sequence->num_computed);
+  ++sequence->report.num_preemptions;
+  ++sequence->epoch;
+  preempted_.push_back(sequence->id);
+  kv_.Release(sequence->blocks);
+  sequence->blocks.clear();
+  sequence->num_computed = sequence->num_resident = sequence->num_published = 0;
+  running_.erase(std::find(running_.begin(), running_.end(), sequence));
+  running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));
+  if (sequence->flying == 0) {
+    Queue(sequence);
+    return;
+  }
+  // Its newest token is still in flight: back in the queue when that step is done.
+  sequence->state = SequenceState::kHidden;
+  sequence->queued_tokens = sequence->num_tokens();
+  waiting_tokens_ += sequence->queued_tokens;
+  ++num_hidden_;
+}
+
+}  // namespace orrery

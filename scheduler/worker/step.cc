@@ -1,0 +1,245 @@
+// What a finished step means: tokens out, blocks published, sequences ended.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "scheduler/base/check.h"
+#include "scheduler/base/text.h"
+#include "scheduler/journal.h"
+#include "scheduler/predict/length_predictor.h"
+#include "scheduler/worker/impl.h"
+
+namespace orrery {
+namespace {
+
+// Ended samples kept for the next snapshot. Beyond this a reader learns of an end by absence from `running`.
+constexpr size_t kMaxFinished = 1 << 16;
+
+}  // namespace
+
+absl::Status WorkerCore::Impl::ValidateResult(const Flight& flight, const StepResult& result) const {
+  if (result.step != flight.plan.step) {
+    return absl::InvalidArgumentError(Cat("result of step ", Value(result.step), " while step ",
+                                          Value(flight.plan.step), " is the oldest in flight"));
+  }
+  if (result.sampled.size() != static_cast<size_t>(flight.plan.num_samples)) {
+    return absl::InvalidArgumentError(Cat("step ", Value(result.step), " sampled ", result.sampled.size(),
+                                          " tokens instead of ", flight.plan.num_samples));
+  }
+  size_t next = 0;
+  for (const Slice& slice : flight.plan.slices) {
+    if (!slice.sample) continue;
+    const SampledToken& sampled = result.sampled[next++];
+    if (sampled.sequence != slice.sequence) {
+      return absl::InvalidArgumentError(Cat("step ", Value(result.step), " sampled for sequence ",
+                                            Value(sampled.sequence), " instead of ", Value(slice.sequence)));
+    }
+    const bool in_vocabulary =
+        sampled.token >= 0 && (options_.vocab_size == 0 || sampled.token < options_.vocab_size);
+    if (sampled.status == SampleStatus::kOk && !in_vocabulary) {
+      return absl::InvalidArgumentError(
+          Cat("step ", Value(result.step), " sampled id ", sampled.token, " outside the vocabulary"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, TokenEvents* events) {
+  if (num_flights_ == 0) return absl::InvalidArgumentError("result of a step while none is in flight");
+  Flight& flight = flights_[first_flight_];
+  if (absl::Status status = ValidateResult(flight, result); !status.ok()) return status;
+  if (journal_ != nullptr) journal_->StepDone(result, now);
+  ++counters_.steps;
+  counters_.computed_tokens += static_cast<uint64_t>(flight.plan.num_tokens);
+  last_step_ = result.step;
+  last_step_time_ = result.end - result.start;
+
+  size_t next = 0;
+  for (size_t i = 0; i < flight.rows.size(); ++i) {
+    const Slice& slice = flight.plan.slices[i];
+    Sequence* sequence = flight.rows[i].sequence;
+    const SampledToken* sampled = slice.sample ? &result.sampled[next++] : nullptr;
+    --sequence->flying;
+    if (sequence->state == SequenceState::kEnded) {
+      counters_.wasted_rows += static_cast<uint64_t>(slice.count);
+      if (sequence->flying == 0) Retire(sequence);
+      continue;
+    }
+    if (sequence->epoch == flight.rows[i].epoch) Landed(sequence, slice.begin + slice.count);
+    if (sampled != nullptr && !Sampled(sequence, *sampled, now, events)) continue;
+    if (sequence->state == SequenceState::kHidden && !sequence->follower && sequence->flying == 0) {
+      --num_hidden_;  // preempted in flight: all its tokens are known now
+      Queue(sequence);
+    }
+  }
+  CloseFlight();
+  return absl::OkStatus();
+}
+
+void WorkerCore::Impl::Landed(Sequence* sequence, int32_t num_resident) {
+  sequence->num_resident = num_resident;
+  Publish(sequence);
+  if (sequence->group->num_followers > 0 && PromptResident(*sequence)) ReleaseFollowers(sequence->group);
+}
+
+bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, Time now,
+                               TokenEvents* events) {
+  --sequence->pending;
+  if (sampled.status != SampleStatus::kOk) {
+    TokenEvent event;
+    event.error = "numerical error: logits are not finite";
+    End(sequence, FinishReason::kError, now, std::move(event), events);
+    return false;
+  }
+  const Submit& submit = *sequence->submit;
+  sequence->made.push_back(sampled.token);
+  if (sequence->report.first_token.is_never()) sequence->report.first_token = now;
+  sequence->last_token = now;
+  ++counters_.generated_tokens;
+  TokenEvent event;
+  event.index = submit.num_emitted + static_cast<int32_t>(sequence->made.size()) - 1;
+  event.token = sampled.token;
+  event.logprobs = sampled.logprobs;
+  const int32_t emitted = event.index + 1;
+  const std::vector<TokenId>& stop_ids = submit.stop.stop_ids;
+  const bool stops =
+      emitted > submit.stop.min_tokens && std::binary_search(stop_ids.begin(), stop_ids.end(), sampled.token);
+  if (stops || emitted >= submit.stop.max_tokens) {
+    End(sequence, stops ? FinishReason::kStop : FinishReason::kLength, now, std::move(event), events);
+    return false;
+  }
+  event.key = submit.key;
+  event.at = now;
+  events->push_back(std::move(event));
+  return true;
+}
+
+void WorkerCore::Impl::ExtendChain(Sequence* sequence, int32_t num_blocks) const {
+  if (!kv_.enabled() || !sequence->has_ids()) return;
+  while (static_cast<int32_t>(sequence->chain.size()) < num_blocks) {
+    const Hash128 parent = sequence->chain.empty()
+                               ? ChainRoot(options_.hash_key, sequence->submit->cache_salt)
+                               : sequence->chain.back();
+    sequence->chain.push_back(BlockHash(options_.hash_key, parent, sequence->ids(),
+                                        static_cast<int32_t>(sequence->chain.size()), options_.block_tokens));
+  }
+}
+
+void WorkerCore::Impl::Publish(Sequence* sequence) {
+  const int32_t full = sequence->num_resident / options_.block_tokens;
+  if (full == sequence->num_published || !kv_.enabled() || !sequence->has_ids()) return;
+  ExtendChain(sequence, full);
+  for (int32_t i = sequence->num_published; i < full; ++i) {
+    sequence->blocks[i] = kv_.Publish(sequence->blocks[i], sequence->chain[i], sequence->ids(), i);
+  }
+  sequence->num_published = full;
+}
+
+bool WorkerCore::Impl::PromptResident(const Sequence& sequence) const {
+  return sequence.num_resident / options_.block_tokens >= (sequence.num_given - 1) / options_.block_tokens;
+}
+
+void WorkerCore::Impl::ReleaseFollowers(SampleGroup* group) {
+  if (group->num_followers == 0) return;
+  // As long as a member computes the prompt the others wait for it; when none is left, one takes over.
+  bool led = false;
+  for (const Sequence* member : group->members) led |= !member->follower && !PromptResident(*member);
+  if (led) return;
+  bool resident = false;
+  for (const Sequence* member : group->members) resident |= !member->follower;
+  for (Sequence* member : group->members) {
+    if (!member->follower) continue;
+    member->follower = false;
+    --group->num_followers;
+    --num_hidden_;
+    Queue(member);
+    if (!resident) return;
+  }
+}
+
+absl::Status WorkerCore::Impl::OnStepFailed(StepId step, std::string_view error, Time now,
+                                            TokenEvents* events) {
+  if (num_flights_ == 0 || flights_[first_flight_].plan.step != step) {
+    return absl::InvalidArgumentError(Cat("step ", Value(step), " is not the oldest in flight"));
+  }
+  if (journal_ != nullptr) journal_->StepFailed(step, error, now);
+  ++counters_.failed_steps;
+  for (const FlightRow& row : flights_[first_flight_].rows) {
+    Sequence* sequence = row.sequence;
+    --sequence->flying;
+    if (sequence->state == SequenceState::kEnded) {
+      if (sequence->flying == 0) Retire(sequence);
+      continue;
+    }
+    TokenEvent event;
+    event.error = std::string(error);
+    End(sequence, FinishReason::kError, now, std::move(event), events);
+  }
+  CloseFlight();
+  return absl::OkStatus();
+}
+
+void WorkerCore::Impl::CloseFlight() {
+  flights_[first_flight_].rows.clear();
+  first_flight_ = (first_flight_ + 1) % 2;
+  --num_flights_;
+}
+
+void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, TokenEvent event,
+                           TokenEvents* events) {
+  const Submit& submit = *sequence->submit;
+  ++counters_.finished[static_cast<size_t>(reason)];
+  sequence->report.finished = now;
+  switch (sequence->state) {
+    case SequenceState::kWaiting:
+      waiting_.Remove(sequence->id);
+      waiting_with_slot_ -= sequence->slot >= 0;
+      waiting_tokens_ -= sequence->queued_tokens;
+      break;
+    case SequenceState::kHidden:
+      --num_hidden_;
+      waiting_tokens_ -= sequence->queued_tokens;
+      break;
+    case SequenceState::kRunning:
+      running_.erase(std::find(running_.begin(), running_.end(), sequence));
+      running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));
+      break;
+    case SequenceState::kEnded:
+      ORRERY_CHECK(false);
+  }
+  sequence->state = SequenceState::kEnded;
+  if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
+    const SequenceView view = ViewOf(*sequence);
+    parts_.policy->OnFinished(view, now);
+    if (parts_.predictor != nullptr) parts_.predictor->OnFinished(view);
+  }
+  by_key_.erase(submit.key);
+  if (!submit.deadline.is_never()) deadlines_.erase({submit.deadline, sequence->id});
+  LeaveGroup(sequence);
+  reports_[submit.key] = sequence->report;
+  if (finished_.size() < kMaxFinished) finished_.push_back(submit.key);
+  event.key = submit.key;
+  event.finish = reason;
+  event.at = now;
+  events->push_back(std::move(event));
+  if (sequence->flying == 0) Retire(sequence);
+}
+
+void WorkerCore::Impl::LeaveGroup(Sequence* sequence) {
+  SampleGroup* group = std::exchange(sequence->group, nullptr);
+  group->members.erase(std::find(group->members.begin(), group->members.end(), sequence));
+  if (std::exchange(sequence->follower, false)) --group->num_followers;
+  if (group->members.empty()) {
+    groups_.erase(group->request);
+  } else {
+    ReleaseFollowers(group);
+  }
+}
+
+void WorkerCore::Impl::Retire(Sequence* sequence) {
+  kv_.Release(sequence->blocks);
+  if (sequence->slot >= 0) released_slots_.push_back(static_cast<uint32_t>(sequence->slot));
+  sequences_.erase(sequence->id);
+}
+
+}  // namespace orrery
