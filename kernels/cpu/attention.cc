@@ -10,7 +10,7 @@ namespace orrery {
 namespace {
 
 constexpr std::align_val_t kAlign{64};
-constexpr int32_t kTileRows = 64;  // query rows (tokens x heads of a group) that share a pass over the keys
+constexpr int32_t kTileRows = 128;  // query rows (tokens x heads of a group) that share a pass over the keys
 
 int32_t TileTokens(const AttentionShape& shape) { return std::max(1, kTileRows / shape.group()); }
 
@@ -32,10 +32,10 @@ void AttentionPlan::AlignedDelete::operator()(uint8_t* data) const { ::operator 
 
 AttentionPlan::AttentionPlan(const AttentionShape& shape, int64_t max_rows, int64_t max_slices,
                              int max_threads)
-    : shape_(shape), tile_tokens_(TileTokens(shape)), max_threads_(max_threads) {
+    : shape_(shape), tile_tokens_(TileTokens(shape)) {
   const int64_t tile_rows = int64_t{tile_tokens_} * shape.group();
   scratch_bytes_ = (TileScratchBytes(tile_rows, shape.head_dim) + 63) / 64 * 64;
-  tiles_.reserve(max_slices + max_rows / tile_tokens_);
+  work_.reserve(max_slices);
   positions_.resize(max_rows);
   kv_slots_.resize(max_rows);
   scratch_.reset(new (kAlign) uint8_t[scratch_bytes_ * max_threads]);
@@ -44,7 +44,7 @@ AttentionPlan::AttentionPlan(const AttentionShape& shape, int64_t max_rows, int6
 AttentionPlan::~AttentionPlan() = default;
 
 void AttentionPlan::Build(const KvSlice* slices, int64_t num_slices) {
-  tiles_.clear();
+  work_.clear();
   for (const KvSlice* slice = slices; slice != slices + num_slices; ++slice) {
     for (int32_t i = 0; i < slice->count; ++i) {
       const int32_t position = slice->position + i;
@@ -52,51 +52,59 @@ void AttentionPlan::Build(const KvSlice* slices, int64_t num_slices) {
       kv_slots_[slice->row_begin + i] =
           int64_t{slice->block_table[position / kKvBlockTokens]} * kKvBlockTokens + position % kKvBlockTokens;
     }
-    for (int32_t begin = 0; begin < slice->count; begin += tile_tokens_) {
-      const int32_t count = std::min(tile_tokens_, slice->count - begin);
-      const int32_t position = slice->position + begin;
-      // A pass over the keys costs as much as a few rows of arithmetic, however few rows there are.
-      const int64_t rows = std::max(8, count * shape_.group());
-      tiles_.push_back({.cost = (int64_t{position} + count) * rows,
-                        .block_table = slice->block_table,
-                        .row_begin = slice->row_begin + begin,
-                        .count = count,
-                        .position = position});
-    }
+    // A pass over the keys costs as much as a few rows of arithmetic, however few rows there are.
+    const int64_t rows = std::max(8, slice->count * shape_.group());
+    work_.push_back({.slice = *slice,
+                     .cost = (int64_t{slice->position} + slice->count) * rows,
+                     .first_item = 0,
+                     .tiles = (slice->count + tile_tokens_ - 1) / tile_tokens_});
   }
-  std::sort(tiles_.begin(), tiles_.end(), [](const Tile& a, const Tile& b) {
-    return a.cost != b.cost ? a.cost > b.cost : a.row_begin < b.row_begin;
+  std::sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) {
+    return a.cost != b.cost ? a.cost > b.cost : a.slice.row_begin < b.slice.row_begin;
   });
+  num_items_ = 0;
+  for (Work& work : work_) {
+    work.first_item = num_items_;
+    num_items_ += int64_t{work.tiles} * shape_.num_kv_heads;
+  }
+}
+
+AttentionTileArgs AttentionPlan::TileOf(int64_t item, const float* qkv, const KvPoolView& pool,
+                                        RowsOut out) const {
+  const Work& work = *(std::upper_bound(work_.begin(), work_.end(), item,
+                                        [](int64_t i, const Work& w) { return i < w.first_item; }) -
+                       1);
+  const int64_t kv_head = (item - work.first_item) / work.tiles;
+  const int32_t tile = work.tiles - 1 - static_cast<int32_t>((item - work.first_item) % work.tiles);
+  const int32_t begin = tile * tile_tokens_;
+  const int64_t row = work.slice.row_begin + begin;
+  const int64_t column = kv_head * shape_.group() * shape_.head_dim;
+  const int64_t out_stride = int64_t{shape_.num_q_heads} * shape_.head_dim;
+  return {.q = qkv + row * shape_.qkv_stride() + column,
+          .q_stride = shape_.qkv_stride(),
+          .tokens = std::min(tile_tokens_, work.slice.count - begin),
+          .group = shape_.group(),
+          .head_dim = shape_.head_dim,
+          .position = work.slice.position + begin,
+          .block_table = work.slice.block_table,
+          .keys = static_cast<const uint8_t*>(pool.base) + kv_head * KvHeadBytes(shape_),
+          .value_offset = KvKeyBytes(shape_),
+          .block_stride = pool.block_stride,
+          .value_dims = PaddedValueDims(shape_),
+          .out = static_cast<uint8_t*>(out.data) +
+                 (row * out_stride + column) * static_cast<int64_t>(SizeOf(out.dtype)),
+          .out_stride = out_stride,
+          .out_bf16 = out.dtype == DType::kBF16};
 }
 
 void PagedAttention(ThreadPool& threads, AttentionPlan& plan, const float* qkv, const KvPoolView& pool,
                     float scale, RowsOut out) {
-  const AttentionShape& shape = plan.shape_;
-  const TileFunction run_tile = TileFunctionFor(shape.kv_dtype);
-  const int64_t qkv_stride = shape.qkv_stride();
-  const int64_t out_stride = int64_t{shape.num_q_heads} * shape.head_dim;
-  const int64_t out_size = static_cast<int64_t>(SizeOf(out.dtype));
-  const int64_t items = static_cast<int64_t>(plan.tiles_.size()) * shape.num_kv_heads;
-  threads.ParallelFor(items, 1, [&](int64_t begin, int64_t, int thread) {
-    const AttentionPlan::Tile& tile = plan.tiles_[begin / shape.num_kv_heads];
-    const int64_t kv_head = begin % shape.num_kv_heads;
-    const int64_t column = kv_head * shape.group() * shape.head_dim;
-    run_tile({.q = qkv + tile.row_begin * qkv_stride + column,
-              .q_stride = qkv_stride,
-              .tokens = tile.count,
-              .group = shape.group(),
-              .head_dim = shape.head_dim,
-              .position = tile.position,
-              .block_table = tile.block_table,
-              .keys = static_cast<const uint8_t*>(pool.base) + kv_head * KvHeadBytes(shape),
-              .value_offset = KvKeyBytes(shape),
-              .block_stride = pool.block_stride,
-              .value_dims = PaddedValueDims(shape),
-              .scale = scale,
-              .out = static_cast<uint8_t*>(out.data) + (tile.row_begin * out_stride + column) * out_size,
-              .out_stride = out_stride,
-              .out_bf16 = out.dtype == DType::kBF16,
-              .scratch = plan.scratch_.get() + thread * plan.scratch_bytes_});
+  const TileFunction run_tile = TileFunctionFor(plan.shape_.kv_dtype);
+  threads.ParallelFor(plan.num_items_, 1, [&](int64_t item, int64_t, int thread) {
+    AttentionTileArgs args = plan.TileOf(item, qkv, pool, out);
+    args.scale = scale;
+    args.scratch = plan.scratch_.get() + thread * plan.scratch_bytes_;
+    run_tile(args);
   });
 }
 

@@ -23,6 +23,8 @@
 
 namespace orrery {
 
+struct AttentionTileArgs;
+
 // What a step's attention is made of, and the memory it needs; allocated once by the constructor.
 class AttentionPlan {
  public:
@@ -43,24 +45,29 @@ class AttentionPlan {
  private:
   friend void PagedAttention(ThreadPool& threads, AttentionPlan& plan, const float* qkv,
                              const KvPoolView& pool, float scale, RowsOut out);
-  // Rows of one sequence that one thread computes, for one KV head, at a time.
-  struct Tile {
+  // A slice of the step as work: items [first_item, first_item + tiles * KV heads), each one tile of query
+  // rows of one KV head. Tiles of a head follow each other, so that its keys stay in a cache, the longest
+  // first.
+  struct Work {
+    KvSlice slice;
     int64_t cost;
-    const int32_t* block_table;
-    int32_t row_begin, count, position;
+    int64_t first_item;
+    int32_t tiles;
   };
 
   AttentionShape shape_;
   int32_t tile_tokens_;  // most tokens in a tile
   int64_t scratch_bytes_;
-  std::vector<Tile> tiles_;  // of the step, most expensive first
+  int64_t num_items_ = 0;
+  std::vector<Work> work_;  // of the step, most expensive first
   std::vector<int32_t> positions_;
   std::vector<int64_t> kv_slots_;
+  AttentionTileArgs TileOf(int64_t item, const float* qkv, const KvPoolView& pool, RowsOut out) const;
+
   struct AlignedDelete {
     void operator()(uint8_t* data) const;
   };
   std::unique_ptr<uint8_t[], AlignedDelete> scratch_;  // [max_threads, scratch_bytes]
-  int max_threads_;
 };
 
 // scale > 0. qkv [rows, qkv_stride]: the rotated queries at the start of each row -> out [rows, num_q_heads *

@@ -68,14 +68,18 @@ int32_t FirstAtLeast(const VectorKernels& kernels, const float* x, int32_t n, fl
 Cut FilterWeights(const VectorKernels& kernels, const SampleArgs& args, const Scratch& scratch, int32_t vocab,
                   double total) {
   Cut cut;
+  const float* left = scratch.weights;
+  int64_t num_left = vocab;
   if (args.top_k > 0 && args.top_k < vocab) {
     cut = CutAtCount(kernels, scratch.weights, vocab, args.top_k, scratch.candidates);
+    num_left = kernels.keep_between(scratch.weights, vocab, cut.least, kInfinity, scratch.candidates);
+    left = scratch.candidates;
     double above;
-    kernels.count_at_least(scratch.weights, vocab, NextAbove(cut.least), &above);
+    kernels.count_at_least(left, num_left, NextAbove(cut.least), &above);
     total = above + static_cast<double>(cut.ties) * cut.least;
   }
   if (args.top_p < 1.0f) {
-    const Cut nucleus = CutAtSum(kernels, scratch.weights, vocab, args.top_p * total, scratch.candidates);
+    const Cut nucleus = CutAtSum(kernels, left, num_left, args.top_p * total, total, scratch.candidates);
     if (nucleus.least > cut.least || (nucleus.least == cut.least && nucleus.ties < cut.ties)) cut = nucleus;
   }
   if (args.min_p > cut.least) cut = {.least = std::min(args.min_p, 1.0f)};
@@ -140,16 +144,12 @@ void FillLogprobs(const VectorKernels& kernels, const float* logits, int32_t voc
   if (result->num_top == 0) return;
   const Cut cut = CutAtCount(kernels, logits, vocab, result->num_top, scratch.candidates);
   int32_t* ids = reinterpret_cast<int32_t*>(scratch.candidates);
-  const int64_t above = kernels.ids_at_least(logits, vocab, NextAbove(cut.least), vocab, ids);
+  const int64_t found = kernels.ids_at_least(logits, vocab, cut.least, vocab, ids);
   const auto better = [&](int32_t a, int32_t b) {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   };
-  std::sort(ids, ids + above, better);
-  for (int64_t i = 0; i < above; ++i) result->top[i] = {.id = ids[i], .logprob = logprob(ids[i])};
-  int64_t filled = above;
-  for (int32_t id = 0; id < vocab && filled < result->num_top; ++id) {
-    if (logits[id] == cut.least) result->top[filled++] = {.id = id, .logprob = logprob(id)};
-  }
+  std::partial_sort(ids, ids + result->num_top, ids + found, better);
+  for (int32_t i = 0; i < result->num_top; ++i) result->top[i] = {.id = ids[i], .logprob = logprob(ids[i])};
 }
 
 void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab, const SampleArgs& args,

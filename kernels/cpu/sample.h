@@ -9,7 +9,8 @@
 //   5. one draw: with ids ascending, the first whose cumulative share exceeds `uniform`
 //
 // Log-probabilities are those of the log-softmax of the unmodified logits. A row's result depends on that row
-// and its arguments alone. Any finite argument gives a valid id; see SampleRowStatus for rows that are broken.
+// and its arguments alone. Any finite argument gives a valid id; see SampleRowStatus for rows that are
+// broken.
 #ifndef ORRERY_KERNELS_CPU_SAMPLE_H_
 #define ORRERY_KERNELS_CPU_SAMPLE_H_
 

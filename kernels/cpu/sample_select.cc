@@ -6,7 +6,8 @@
 namespace orrery {
 namespace {
 
-constexpr int64_t kSample = 64;
+constexpr int64_t kSample = 128;
+constexpr int64_t kSorted = 256;  // so few are sorted
 // More passes than this mean that the sampled pivots are useless; sorting what is left is bounded.
 constexpr int kMaxPasses = 16;
 
@@ -45,53 +46,61 @@ Cut CutSorted(const Measure& measure, float* x, int64_t n, double goal) {
   return {};
 }
 
-// An element of x that a sample puts just below the cut.
-float GuessPivot(const Measure& measure, const float* x, int64_t n, double goal) {
+// An element of x near the cut, judged by a sample that stands for a measure of `total`; `shift` elements of
+// the sample further down (positive) or up.
+float GuessPivot(const Measure& measure, const float* x, int64_t n, double goal, double total,
+                 int64_t shift) {
   float sample[kSample];
-  for (int64_t i = 0; i < kSample; ++i) sample[i] = x[i * n / kSample];
+  double sampled = 0;
+  for (int64_t i = 0; i < kSample; ++i) sampled += measure.Of(sample[i] = x[i * n / kSample]);
   std::sort(sample, sample + kSample, std::greater<float>());
-  const double each = static_cast<double>(n) / kSample;
+  const double wanted = sampled * goal / total;
   double above = 0;
   int64_t i = 0;
-  while (i + 1 < kSample && above < goal) above += each * measure.Of(sample[i++]);
-  return sample[i];
+  while (i < kSample && above < wanted) above += measure.Of(sample[i++]);
+  return sample[std::clamp<int64_t>(i + shift, 0, kSample - 1)];
 }
 
 Cut FindCut(const VectorKernels& kernels, const Measure& measure, const float* values, int64_t n, double goal,
-            float* candidates) {
+            double total, float* candidates) {
   const float* x = values;
   float least = -std::numeric_limits<float>::infinity();
   float below = std::numeric_limits<float>::infinity();
-  for (int pass = 0; n > kSample && pass < kMaxPasses; ++pass) {
-    const float pivot = GuessPivot(measure, x, n, goal);
-    int64_t count, count_above;
-    const double at_least = measure.AtLeast(kernels, x, n, pivot, &count);
-    if (at_least < goal && count < n) {
-      goal -= at_least;
-      below = pivot;
+  for (int pass = 0; n > kSorted && pass < kMaxPasses; ++pass) {
+    // Alternately a little below the cut and a little above it, so that a few passes enclose it.
+    const float pivot = GuessPivot(measure, x, n, goal, total, pass % 2 == 0 ? kSample / 16 : -kSample / 16);
+    int64_t count_above, count;
+    const double above = measure.AtLeast(kernels, x, n, NextAbove(pivot), &count_above);
+    if (above >= goal) {
+      least = NextAbove(pivot);
+      total = above;
     } else {
-      const double above = measure.AtLeast(kernels, x, n, NextAbove(pivot), &count_above);
-      if (above < goal) {
+      const double at_least = measure.AtLeast(kernels, x, n, pivot, &count);
+      if (at_least >= goal || count == n) {
         const int64_t present = count - count_above;
         return {.least = pivot, .ties = TiesFor(measure, pivot, goal - above, present), .present = present};
       }
-      least = NextAbove(pivot);
+      goal -= at_least;
+      total -= at_least;
+      below = pivot;
     }
     n = kernels.keep_between(x, n, least, below, candidates);
     x = candidates;
   }
-  if (x == values) std::copy_n(values, n, candidates);
+  if (x == values && values != candidates) std::copy_n(values, n, candidates);
   return CutSorted(measure, candidates, n, goal);
 }
 
 }  // namespace
 
 Cut CutAtCount(const VectorKernels& kernels, const float* values, int64_t n, int64_t k, float* candidates) {
-  return FindCut(kernels, {.by_sum = false}, values, n, static_cast<double>(k), candidates);
+  return FindCut(kernels, {.by_sum = false}, values, n, static_cast<double>(k), static_cast<double>(n),
+                 candidates);
 }
 
-Cut CutAtSum(const VectorKernels& kernels, const float* values, int64_t n, double sum, float* candidates) {
-  return FindCut(kernels, {.by_sum = true}, values, n, sum, candidates);
+Cut CutAtSum(const VectorKernels& kernels, const float* values, int64_t n, double sum, double total,
+             float* candidates) {
+  return FindCut(kernels, {.by_sum = true}, values, n, sum, total, candidates);
 }
 
 }  // namespace orrery

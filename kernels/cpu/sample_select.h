@@ -21,11 +21,13 @@ struct Cut {
 
 inline float NextAbove(float x) { return std::nextafter(x, std::numeric_limits<float>::infinity()); }
 
-// The k largest, k in [1, n]. candidates: room for n + 16.
+// The k largest, k in [1, n]. candidates: room for n + 16; may be `values`, which it overwrites.
 Cut CutAtCount(const VectorKernels& kernels, const float* values, int64_t n, int64_t k, float* candidates);
 
-// The fewest of the largest whose sum reaches `sum`; values >= 0. All of them when rounding keeps them below.
-Cut CutAtSum(const VectorKernels& kernels, const float* values, int64_t n, double sum, float* candidates);
+// The fewest of the largest whose sum reaches `sum`, in (0, total]; values >= 0, `total` about their sum. All
+// of them when rounding keeps them below.
+Cut CutAtSum(const VectorKernels& kernels, const float* values, int64_t n, double sum, double total,
+             float* candidates);
 
 }  // namespace orrery
 
