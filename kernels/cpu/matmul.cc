@@ -46,8 +46,12 @@ const std::byte* Row(const void* data, DType dtype, int64_t stride, int64_t row)
 }  // namespace
 
 size_t MatMulScratchBytes(int64_t max_rows, int64_t max_k, int num_threads) {
-  const int64_t rows = RoundUp(std::min(max_rows, MatMulTask::kMaxRows), 32);
-  const int64_t packed_in = rows * RoundUp(max_k, PackedMatrix::kDepth) * 4;
+  const auto packed_in_bytes = [&](int64_t k) {
+    const int64_t rows = RoundUp(std::min(max_rows, MatMulTask::RowsFor(k)), 32);
+    return rows * RoundUp(k, PackedMatrix::kDepth) * 4;
+  };
+  // A smaller k may take more rows.
+  const int64_t packed_in = std::max(packed_in_bytes(max_k), packed_in_bytes(std::min<int64_t>(max_k, 1024)));
   return static_cast<size_t>(packed_in + num_threads * MatMulTask::kThreadScratchBytes);
 }
 
@@ -57,11 +61,12 @@ void MatMul(ThreadPool& pool, const MatMulInput& in, const PackedMatrix& weight,
   assert(out.dtype == DType::kF32 || out.dtype == DType::kBF16);
   assert(reinterpret_cast<uintptr_t>(scratch) % 64 == 0);
   const MatMulKernel& kernel = KernelFor(weight.dtype());
-  for (int64_t begin = 0; begin < in.rows; begin += MatMulTask::kMaxRows) {
+  const int64_t block = MatMulTask::RowsFor(weight.k());
+  for (int64_t begin = 0; begin < in.rows; begin += block) {
     MatMulTask task;
     task.in = in;
     task.in.data = Row(in.data, in.dtype, in.stride, begin);
-    task.in.rows = std::min(in.rows - begin, MatMulTask::kMaxRows);
+    task.in.rows = std::min(in.rows - begin, block);
     task.weight = &weight;
     task.out = out;
     task.out.data = const_cast<std::byte*>(Row(out.data, out.dtype, out.stride, begin));

@@ -1,8 +1,12 @@
-// AMX tiles, for bf16 and i8 weights. A block of work is 1024 values of k times one panel (32 columns): 64
-// KiB of bf16 weights that stay in the L2 cache while all rows pass over them, 32 rows (2 x 2 tiles) at a
-// time. Sums travel between blocks of k through memory as f32, which is exact: the order of additions is that
-// of k for any number of rows. While a block is multiplied the next one is prefetched, so that few rows run
-// at the speed of memory. i8 weights are widened to bf16 (exact) on the way, once for each block.
+// AMX tiles, for bf16 and i8 weights. A block of work is up to 2048 values of k times one panel (32 columns):
+// at most 128 KiB of weights as bf16, which stay in the L2 cache beside the activations while all rows pass
+// over them, 32 rows (2 x 2 tiles) at a time. Longer sums travel between blocks through memory as f32, which
+// is exact: the order of additions is that of k for any number of rows.
+//
+// The tile unit waits for the L2 cache, so everything else happens in its shadow, a little at each step of k:
+// the next block of weights is prefetched (few rows then run at the speed of memory), lines of the result are
+// fetched for writing, and rows of the previous result go through the epilogue. i8 weights are widened to
+// bf16 (exact) once for each block.
 
 #include "kernels/cpu/matmul_task.h"
 
@@ -16,10 +20,16 @@ namespace {
 
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;            // 16 rows of 32 bf16 or of 16 f32
-constexpr int64_t kBlockSteps = 32;             // steps of 32 values of k
-constexpr int64_t kRingSteps = 8;               // of widened weights kept when no further rows will use them
+constexpr int64_t kBlockSteps = 64;             // steps of 32 values of k
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
+constexpr int64_t kRingSteps = 8;               // of widened weights kept when no further rows will use them
+constexpr int64_t kPairRows = 2 * kTileRows;
 constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
+constexpr int64_t kWidenedBytes = kBlockSteps * kStepBytes;
+
+static_assert(MatMulTask::kThreadScratchBytes >=
+              MatMulTask::kBlockRows / kPairRows * MatMulTask::kMaxChunkPanels * kPairBytes + 2 * kPairBytes +
+                  kWidenedBytes);
 
 // The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
 inline void PublishToTiles() { asm volatile("" : : : "memory"); }
@@ -41,17 +51,76 @@ void ConfigureTiles(int64_t rows) {
   _tile_loadconfig(&config);
 }
 
-// Touches `lines` cache lines at each step of a block, so that the next block has arrived when this one ends.
-struct Prefetcher {
-  const std::byte* next = nullptr;
-  const std::byte* end = nullptr;
-  int lines = 0;
+// What is done beside the products, one Step for each step of k.
+class Background {
+ public:
+  explicit Background(const MatMulTask& task) : task_(task) {
+    const int64_t size = static_cast<int64_t>(SizeOf(task.out.dtype));
+    const bool gated = task.weight->order() == ColumnOrder::kGated;
+    row_bytes_ = (gated ? PackedMatrix::kHalfColumns : PackedMatrix::kPanelColumns) * size;
+    stride_bytes_ = task.out.stride * size;
+  }
+
+  // Weights to have arrived after `steps`.
+  void Prefetch(const std::byte* weights, int64_t bytes, int64_t steps) {
+    weights_ = weights;
+    weights_end_ = weights + bytes;
+    lines_ = (bytes / 64 + steps - 1) / steps;
+  }
+
+  // Lines of the result that the rows of a panel will be written to.
+  void PrefetchResult(int64_t first_row, int64_t rows, int64_t panel) {
+    out_ = static_cast<const std::byte*>(task_.out.data) + first_row * stride_bytes_ + panel * row_bytes_;
+    out_rows_ = rows;
+  }
+
+  // Sums ready for the epilogue, row r of tile t at sums + t * 512 + r * 16; finishes what was left of the
+  // previous ones.
+  void Finish(const float* sums, int64_t first_row, int64_t rows, int64_t panel) {
+    Flush();
+    sums_ = sums;
+    first_row_ = first_row;
+    rows_ = rows;
+    done_ = 0;
+    panel_ = panel;
+  }
+
+  void Flush() {
+    while (done_ < rows_) FinishOne();
+  }
 
   void Step() {
-    for (int i = 0; i < lines && next < end; ++i, next += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+    for (int64_t i = 0; i < lines_ && weights_ < weights_end_; ++i, weights_ += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(weights_), _MM_HINT_T1);
     }
+    if (out_rows_ > 0) {
+      for (int64_t i = 0; i < row_bytes_; i += 64) __builtin_prefetch(out_ + i, 1, 2);
+      out_ += stride_bytes_;
+      --out_rows_;
+    }
+    if (done_ < rows_) FinishOne();
   }
+
+ private:
+  void FinishOne() {
+    const float* const row = sums_ + done_ / kTileRows * 512 + done_ % kTileRows * 16;
+    FinishRow(task_, first_row_ + done_, panel_, row, row + 256);
+    ++done_;
+  }
+
+  const MatMulTask& task_;
+  int64_t row_bytes_;
+  int64_t stride_bytes_;
+  const std::byte* weights_ = nullptr;
+  const std::byte* weights_end_ = nullptr;
+  int64_t lines_ = 0;
+  const std::byte* out_ = nullptr;
+  int64_t out_rows_ = 0;
+  const float* sums_ = nullptr;
+  int64_t first_row_ = 0;
+  int64_t rows_ = 0;
+  int64_t done_ = 0;
+  int64_t panel_ = 0;
 };
 
 // Widens one step of a panel: 1 KiB of i8 + 128 to 2 KiB of bf16. A lane holds 4 values of k of one column.
@@ -79,12 +148,13 @@ inline void WidenStep(const std::byte* in, std::byte* out) {
   }
 }
 
-// One block for 16 * kTiles rows: sums += a * b. With kWiden, b is i8 and is left as bf16 in `widened`, step
-// s at s modulo `ring` (a power of two).
+// One block for 16 * kTiles rows: to = (from, or 0 if null) + a * b. With kWiden, b is i8 and is left as bf16
+// in `widened`, step s at s modulo `ring` (a power of two).
 template <int kTiles, bool kWiden>
 inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t steps,
-                          float* sums, bool first, std::byte* widened, int64_t ring, Prefetcher& prefetch) {
-  if (first) {
+                          const float* from, float* to, std::byte* widened, int64_t ring,
+                          Background& background) {
+  if (from == nullptr) {
     _tile_zero(0);
     _tile_zero(1);
     if constexpr (kTiles == 2) {
@@ -92,11 +162,11 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
       _tile_zero(3);
     }
   } else {
-    _tile_loadd(0, sums, 64);
-    _tile_loadd(1, sums + 256, 64);
+    _tile_loadd(0, from, 64);
+    _tile_loadd(1, from + 256, 64);
     if constexpr (kTiles == 2) {
-      _tile_loadd(2, sums + 512, 64);
-      _tile_loadd(3, sums + 768, 64);
+      _tile_loadd(2, from + 512, 64);
+      _tile_loadd(3, from + 768, 64);
     }
   }
   constexpr int64_t kAhead = 2;  // steps between the stores of the widened tile and its load
@@ -105,7 +175,6 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
   }
   PublishToTiles();
   for (int64_t s = 0; s < steps; ++s) {
-    prefetch.Step();
     if constexpr (kWiden) {
       const int64_t later = s + kAhead;
       if (later < steps) WidenStep(b + later * kTileBytes, widened + (later & (ring - 1)) * kStepBytes);
@@ -122,12 +191,13 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
+    background.Step();
   }
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + 256, 64);
+  _tile_stored(0, to, 64);
+  _tile_stored(1, to + 256, 64);
   if constexpr (kTiles == 2) {
-    _tile_stored(2, sums + 512, 64);
-    _tile_stored(3, sums + 768, 64);
+    _tile_stored(2, to + 512, 64);
+    _tile_stored(3, to + 768, 64);
   }
 }
 
@@ -138,7 +208,7 @@ struct Block {
   int64_t Steps(int64_t all) const { return all - step < kBlockSteps ? all - step : kBlockSteps; }
 };
 
-// What a thread needs for all of its blocks.
+// One thread's share of a product.
 class Worker {
  public:
   Worker(MatMulTask& task, int thread)
@@ -148,16 +218,20 @@ class Worker {
         tiles_((task.in.rows + kTileRows - 1) / kTileRows),
         pairs_((tiles_ + 1) / 2),
         step_bytes_(weight_.dtype() == DType::kI8 ? kTileBytes : kStepBytes),
-        scratch_(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes) {}
+        widened_(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes),
+        results_(reinterpret_cast<float*>(widened_ + kWidenedBytes)),
+        partial_sums_(results_ + 2 * kPairBytes / 4),
+        background_(task) {}
 
   void Run() {
     ConfigureTiles(task_.in.rows);
     int64_t chunk = TakeChunk();
     while (chunk < weight_.panels()) {
-      const int64_t next = TakeChunk();  // taken early: its first block is prefetched by our last
+      const int64_t next = TakeChunk();  // taken early: its first block is prefetched during our last
       RunChunk(chunk, next);
       chunk = next;
     }
+    background_.Flush();
     _tile_release();
   }
 
@@ -174,44 +248,36 @@ class Worker {
         Block next = {panel + 1, step};
         if (next.panel == end) next = {begin, step + kBlockSteps};
         if (next.step >= steps_) next = {next_chunk, 0};
-        RunBlock({panel, step}, begin, next);
+        if (next.panel < weight_.panels()) {
+          background_.Prefetch(weight_.panel(next.panel) + next.step * step_bytes_,
+                               next.Steps(steps_) * step_bytes_, pairs_ * Block{panel, step}.Steps(steps_));
+        }
+        RunBlock({panel, step}, partial_sums_ + (panel - begin) * pairs_ * kPairBytes / 4);
       }
     }
   }
 
-  void RunBlock(const Block& block, int64_t chunk, const Block& next) {
+  // partial_sums: of the panel, carried from block to block of k.
+  void RunBlock(const Block& block, float* partial_sums) {
     const int64_t steps = block.Steps(steps_);
-    Prefetcher prefetch;
-    if (next.panel < weight_.panels()) {
-      const int64_t bytes = next.Steps(steps_) * step_bytes_;
-      prefetch.next = weight_.panel(next.panel) + next.step * step_bytes_;
-      prefetch.end = prefetch.next + bytes;
-      prefetch.lines = static_cast<int>((bytes / 64 + pairs_ * steps - 1) / (pairs_ * steps));
-    }
+    const bool first = block.step == 0, last = block.step + steps == steps_;
     const std::byte* const b = weight_.panel(block.panel) + block.step * step_bytes_;
-    std::byte* const widened = scratch_ + MatMulTask::kThreadScratchBytes - kBlockSteps * kStepBytes;
-    const int64_t ring = pairs_ == 1 ? kRingSteps : kBlockSteps;
     const bool i8 = weight_.dtype() == DType::kI8;
+    const int64_t ring = pairs_ == 1 ? kRingSteps : kBlockSteps;
     for (int64_t pair = 0; pair < pairs_; ++pair) {
       const std::byte* a = task_.packed_in + (block.step * tiles_ + pair * 2 * steps) * kTileBytes;
-      std::byte* const slot = scratch_ + ((block.panel - chunk) * pairs_ + pair) * kPairBytes;
-      float* const sums = reinterpret_cast<float*>(slot);
-      const bool one_tile = pair * 2 + 1 == tiles_;
+      float* const sums = partial_sums + pair * kPairBytes / 4;
+      float* const to = last ? results_ + (result_ ^= 1) * kPairBytes / 4 : sums;
+      const int64_t first_row = pair * kPairRows;
+      const int64_t left = task_.in.rows - first_row;
+      const int64_t rows = left < kPairRows ? left : kPairRows;
+      if (last) background_.PrefetchResult(first_row, rows, block.panel);
+      const bool one_tile = rows <= kTileRows;
       const auto multiply = i8 && pair == 0 ? (one_tile ? MultiplyBlock<1, true> : MultiplyBlock<2, true>)
                                             : (one_tile ? MultiplyBlock<1, false> : MultiplyBlock<2, false>);
-      multiply(a, steps * kTileBytes, i8 && pair > 0 ? widened : b, steps, sums, block.step == 0, widened,
-               ring, prefetch);
-      if (block.step + steps == steps_) Finish(block.panel, pair, sums);
-    }
-  }
-
-  void Finish(int64_t panel, int64_t pair, const float* sums) {
-    const int64_t first = pair * 2 * kTileRows;
-    const int64_t left = task_.in.rows - first;
-    const int64_t rows = left < 2 * kTileRows ? left : 2 * kTileRows;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float* row = sums + r / kTileRows * 512 + r % kTileRows * 16;
-      FinishRow(task_, first + r, panel, row, row + 256);
+      multiply(a, steps * kTileBytes, i8 && pair > 0 ? widened_ : b, steps, first ? nullptr : sums, to,
+               widened_, ring, background_);
+      if (last) background_.Finish(to, first_row, rows, block.panel);
     }
   }
 
@@ -221,7 +287,12 @@ class Worker {
   const int64_t tiles_;       // of 16 rows
   const int64_t pairs_;       // of tiles
   const int64_t step_bytes_;  // of a panel as stored
-  std::byte* const scratch_;
+  // In the thread's scratch:
+  std::byte* const widened_;
+  float* const results_;       // two of 32 rows by 32 columns: one being finished while the next is summed
+  float* const partial_sums_;  // [panels of a chunk][pairs][32 x 32]
+  int result_ = 0;
+  Background background_;
 };
 
 void Multiply(MatMulTask& task, int thread) { Worker(task, thread).Run(); }

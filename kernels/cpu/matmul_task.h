@@ -13,14 +13,19 @@
 namespace orrery {
 
 struct MatMulTask {
-  static constexpr int64_t kMaxRows =
-      512;  // rows of a block: activations of 1024 values of k fill 1 MiB as bf16
-  static constexpr int64_t kMaxChunkPanels = 8;
-  // Per thread: sums of a chunk of panels, and one block of widened i8 weights.
-  static constexpr int64_t kThreadScratchBytes =
-      kMaxRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 64 * 1024;
+  // Rows worked on at once: as many as leave 2048 values of k of theirs, as bf16, in half of a 2 MiB L2 cache
+  // (a weight is read again for every block of rows, but from memory only as fast as they can use it).
+  static constexpr int64_t kBlockRows = 256;
+  static constexpr int64_t kMaxRows = 512;  // when k <= 1024
+  static constexpr int64_t RowsFor(int64_t k) { return k <= 1024 ? kMaxRows : kBlockRows; }
 
-  MatMulInput in;  // in.rows <= kMaxRows
+  static constexpr int64_t kMaxChunkPanels = 8;
+  // Per thread: sums of a chunk of panels of which k is worked off in parts, and room for one block of
+  // widened i8 weights.
+  static constexpr int64_t kThreadScratchBytes =
+      kBlockRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 136 * 1024;
+
+  MatMulInput in;  // in.rows <= RowsFor(k)
   const PackedMatrix* weight = nullptr;
   MatMulOutput out;
   MatMulEpilogue epilogue;

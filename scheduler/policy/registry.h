@@ -8,20 +8,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "scheduler/base/options.h"
 #include "scheduler/kv/eviction_policy.h"
 #include "scheduler/policy/batch_policy.h"
+#include "scheduler/policy/policy_info.h"
 #include "scheduler/predict/length_predictor.h"
 
 namespace orrery {
-
-struct PolicyInfo {
-  std::string_view kind;   // "batch", "eviction", "predictor"; the router adds "route"
-  std::string_view name;   // as on the command line
-  std::string_view paper;  // where it comes from; empty: common knowledge
-  std::string_view summary;
-  std::vector<OptionInfo> options;
-};
 
 // All policies of the scheduler, by kind, then in table order.
 std::vector<PolicyInfo> SchedulerPolicies();

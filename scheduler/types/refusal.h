@@ -29,11 +29,11 @@ enum class RefusalReason : uint8_t {
 
 struct Refusal {
   RefusalReason reason = RefusalReason::kInvalid;
-  std::string field;   // of the request (or of the server's limits, for load): "max_tokens", "token_ids"...
-  int64_t limit = 0;   // in the unit of the field
-  int64_t actual = 0;  // what was asked for, or what there is now
+  std::string field{};  // of the request (or of the server's limits, for load): "max_tokens", "token_ids"...
+  int64_t limit = 0;    // in the unit of the field
+  int64_t actual = 0;   // what was asked for, or what there is now
   Duration predicted_wait{};  // load: when a retry may succeed; 0: unknown
-  std::string message;        // one line for people
+  std::string message{};      // one line for people
 };
 
 // The reason as interfaces.md spells it: "queue_full", "kv_too_small", ...

@@ -1,0 +1,25 @@
+#include "router/policy/registry.h"
+
+#include "router/policy/jsq_tokens.h"
+#include "scheduler/policy/policy_table.h"
+
+namespace orrery {
+namespace {
+
+constexpr PolicyEntry<RoutePolicy> kRoute[] = {
+    PolicyLine<RoutePolicy, JsqTokensPolicy>("jsq-tokens", "", "the worker with the fewest tokens to hold"),
+};
+
+}  // namespace
+
+std::vector<PolicyInfo> RouterPolicies() {
+  std::vector<PolicyInfo> infos;
+  DescribePolicies("route", kRoute, &infos);
+  return infos;
+}
+
+absl::StatusOr<std::unique_ptr<RoutePolicy>> NewRoutePolicy(std::string_view spec) {
+  return NewPolicy("route", kRoute, spec);
+}
+
+}  // namespace orrery

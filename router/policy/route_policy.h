@@ -1,0 +1,76 @@
+// Which worker gets which waiting request. A policy sees the pool and what is known of the workers, returns
+// assignments and changes nothing; what it leaves out stays pooled until the next call. Same view, same
+// policy state: same answer. No clock, no randomness of its own; ties go to the lower worker id.
+#ifndef ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
+#define ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "scheduler/base/ids.h"
+#include "scheduler/base/time.h"
+#include "scheduler/types/decision_record.h"
+#include "scheduler/types/request.h"
+
+namespace orrery {
+
+// A worker as the router knows it: its last snapshot, and what was sent since on top.
+struct WorkerLoad {
+  WorkerId worker{};
+  bool accepts = false;        // up and not draining; assigning to another is a mistake that RouterCore drops
+  Time state_at{};             // of the snapshot
+  int64_t kv_tokens = 0;       // resident
+  int64_t waiting_tokens = 0;  // in its queue, not yet computed
+  int64_t sent_tokens = 0;     // sent to it and not yet in a snapshot
+  int32_t num_running = 0, num_waiting = 0, num_sent = 0;  // samples
+  int32_t free_slots = 0;                                  // by the snapshot
+  int64_t kv_capacity_tokens = 0;
+  int32_t max_context = 0;
+
+  // Everything it holds or will have to hold.
+  int64_t load_tokens() const { return kv_tokens + waiting_tokens + sent_tokens; }
+};
+
+struct ClusterView {
+  absl::Span<const WorkerLoad> workers;  // ascending worker id
+};
+
+// A pooled request; its samples go to one worker, since they share the prompt's KV.
+struct Waiting {
+  RequestId request{};
+  Time arrival{};
+  int32_t prompt_tokens = 0;   // what the worker has to compute; emitted tokens of a replay included
+  int32_t max_new_tokens = 0;  // per sample
+  int32_t num_samples = 1;
+  Slo slo{};
+  Time deadline = Time::Never();
+  int32_t priority = 0;
+  uint32_t tenant = 0;
+};
+
+struct Placement {
+  RequestId request{};
+  WorkerId worker{};
+};
+
+struct Assignment {
+  std::vector<Placement> placements;
+  DecisionRecord why;
+  void Clear() {
+    placements.clear();
+    why = {};
+  }
+};
+
+class RoutePolicy {
+ public:
+  virtual ~RoutePolicy() = default;
+  // Fills an empty *assignment. `waiting` is in arrival order.
+  virtual void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
+                      Assignment* assignment) = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_

@@ -1,0 +1,285 @@
+#include "router/router_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/base/text.h"
+#include "scheduler/types/refusal.h"
+
+namespace orrery {
+namespace {
+
+// Long enough to smooth over steps, short enough to follow a change of load.
+constexpr Duration kRateMemory = Duration::Milliseconds(10'000);
+
+}  // namespace
+
+RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy)
+    : limits_(limits), policy_(std::move(policy)), rate_(kRateMemory) {}
+
+WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
+  const auto found = std::lower_bound(loads_.begin(), loads_.end(), worker,
+                                      [](const WorkerLoad& load, WorkerId id) { return load.worker < id; });
+  return found != loads_.end() && found->worker == worker ? &*found : nullptr;
+}
+
+void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out) {
+  Worker& worker = workers_[info.worker];
+  if (worker.up) {
+    EndWorkersSamples(info.worker, absl::UnavailableError("the worker restarted"), out);
+  }
+  worker = Worker{.info = info, .up = true};
+  WorkerLoad* load = LoadOf(info.worker);
+  if (load == nullptr) {
+    const auto at = std::find_if(loads_.begin(), loads_.end(),
+                                 [&](const WorkerLoad& other) { return info.worker < other.worker; });
+    load = &*loads_.insert(at, WorkerLoad{});
+  }
+  *load = WorkerLoad{.worker = info.worker,
+                     .accepts = true,
+                     .state_at = now,
+                     .free_slots = info.slots,
+                     .kv_capacity_tokens = info.kv_capacity_tokens,
+                     .max_context = info.max_context};
+  Place(now, out);
+}
+
+void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
+  const auto found = workers_.find(worker);
+  if (found == workers_.end()) return;
+  EndWorkersSamples(worker, absl::UnavailableError("the worker is gone"), out);
+  workers_.erase(found);
+  std::erase_if(loads_, [&](const WorkerLoad& load) { return load.worker == worker; });
+  Place(now, out);
+}
+
+void RouterCore::EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out) {
+  std::vector<RequestId> lost;
+  for (const auto& [id, request] : requests_) {
+    if (request->placed && request->worker == worker) lost.push_back(id);
+  }
+  std::sort(lost.begin(), lost.end());
+  for (const RequestId id : lost) {
+    Request* request = requests_.at(id).get();
+    const auto num_samples = static_cast<uint32_t>(request->samples.size());
+    for (uint32_t i = 0, left = static_cast<uint32_t>(request->num_live); i < num_samples && left > 0; ++i) {
+      if (request->samples[i].ended) continue;
+      --left;
+      EndSample(request, i, FinishReason::kError, why, out);  // with the last one the request is gone
+    }
+  }
+}
+
+void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput* out) {
+  const auto found = workers_.find(state.worker);
+  if (found == workers_.end() || found->second.info.incarnation != state.incarnation) return;
+  Worker& worker = found->second;
+  if (state.sequence_number <= worker.state_number) return;
+  worker.state_number = state.sequence_number;
+  worker.draining = state.draining;
+  WorkerLoad* load = LoadOf(state.worker);
+  while (!worker.sent.empty() && worker.sent.front().submission <= state.last_submission) {
+    load->sent_tokens -= worker.sent.front().tokens;
+    --load->num_sent;
+    worker.sent.pop_front();
+  }
+  load->accepts = !state.draining;
+  load->state_at = state.at;
+  load->kv_tokens = state.kv_tokens;
+  load->waiting_tokens = state.waiting_prompt_tokens;
+  load->num_running = static_cast<int32_t>(state.running.size());
+  load->num_waiting = state.num_waiting;
+  load->free_slots = state.free_slots;
+  if (!pool_.empty()) Place(now, out);
+}
+
+int64_t RouterCore::queued_tokens() const {
+  int64_t tokens = pooled_tokens_;
+  for (const WorkerLoad& load : loads_) tokens += load.waiting_tokens + load.sent_tokens;
+  return tokens;
+}
+
+AdmissionCapacity RouterCore::Capacity() const {
+  AdmissionCapacity capacity;
+  for (const WorkerLoad& load : loads_) {
+    if (!load.accepts) continue;
+    ++capacity.num_workers;
+    capacity.max_context = std::max(capacity.max_context, load.max_context);
+    capacity.kv_tokens = std::max(capacity.kv_tokens, load.kv_capacity_tokens);
+  }
+  return capacity;
+}
+
+absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time now, RouterOutput* out) {
+  const RequestId id = prototype.key.request;
+  absl::Status status;
+  if (draining_) {
+    status =
+        ToStatus({.reason = RefusalReason::kDraining, .field = "server", .message = "server is draining"});
+  } else if (requests_.contains(id)) {
+    status = ToStatus({.reason = RefusalReason::kDuplicate,
+                       .field = "request_id",
+                       .message = "a request of this id is running"});
+  } else {
+    status = CheckAdmission(limits_, Capacity(), {queued_tokens(), rate_.tokens_per_s()}, prototype,
+                            num_samples, now);
+  }
+  if (!status.ok()) {
+    ++counters_.refused;
+    return status;
+  }
+  ++counters_.accepted;
+  rate_.Add(0, !requests_.empty(), now);
+  pool_.push_back({.request = id,
+                   .arrival = now,
+                   .prompt_tokens = prototype.num_prompt,
+                   .max_new_tokens = prototype.stop.max_tokens,
+                   .num_samples = num_samples,
+                   .slo = prototype.slo,
+                   .deadline = prototype.deadline,
+                   .priority = prototype.priority,
+                   .tenant = prototype.tenant});
+  pooled_tokens_ += prototype.num_prompt;
+  if (!prototype.deadline.is_never()) deadlines_.emplace(prototype.deadline, id);
+  auto request = std::make_unique<Request>();
+  request->samples.resize(static_cast<size_t>(num_samples));
+  request->num_live = num_samples;
+  request->prototype = std::move(prototype);
+  requests_.emplace(id, std::move(request));
+  Place(now, out);
+  return absl::OkStatus();
+}
+
+void RouterCore::Place(Time now, RouterOutput* out) {
+  if (pool_.empty()) return;
+  assignment_.Clear();
+  policy_->Assign({loads_}, pool_, now, &assignment_);
+  bool placed_any = false;
+  for (const Placement& placement : assignment_.placements) {
+    const auto found = requests_.find(placement.request);
+    const WorkerLoad* load = LoadOf(placement.worker);
+    if (found == requests_.end() || found->second->placed || load == nullptr || !load->accepts) continue;
+    Send(found->second.get(), placement.worker, out);
+    placed_any = true;
+  }
+  if (!placed_any) return;
+  std::erase_if(pool_, [&](const Waiting& waiting) {
+    const Request& request = *requests_.at(waiting.request);
+    if (!request.placed) return false;
+    pooled_tokens_ -= waiting.prompt_tokens;
+    if (!waiting.deadline.is_never()) deadlines_.erase({waiting.deadline, waiting.request});
+    return true;
+  });
+}
+
+void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
+  Worker& worker = workers_.at(worker_id);
+  WorkerLoad* load = LoadOf(worker_id);
+  request->placed = true;
+  request->worker = worker_id;
+  for (uint32_t i = 0; i < request->samples.size(); ++i) {
+    Submit submit = request->prototype;
+    submit.key.sample = i;
+    submit.key.attempt = request->samples[i].attempt;
+    submit.submission = worker.next_submission++;
+    submit.sampling.seed += i;
+    // The samples share the prompt: it is computed once.
+    const int64_t tokens = i == 0 ? submit.num_prompt + submit.num_emitted : 0;
+    worker.sent.push_back({submit.submission, tokens});
+    load->sent_tokens += tokens;
+    ++load->num_sent;
+    ++counters_.dispatched;
+    out->dispatch.push_back({worker_id, std::move(submit)});
+  }
+}
+
+bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, RouterOutput* out) {
+  const auto found = requests_.find(event.key.request);
+  Request* request = found == requests_.end() ? nullptr : found->second.get();
+  const bool known = request != nullptr && request->placed && request->worker == from &&
+                     event.key.sample < request->samples.size() &&
+                     !request->samples[event.key.sample].ended &&
+                     request->samples[event.key.sample].attempt == event.key.attempt;
+  SampleState* sample = known ? &request->samples[event.key.sample] : nullptr;
+  const auto expected = known ? static_cast<int32_t>(sample->emitted.size()) : 0;
+  if (!known || (event.token >= 0 && event.index != expected)) {
+    ++counters_.dropped_events;
+    counters_.gap_events += known && event.index > expected;
+    return false;
+  }
+  ++counters_.fresh_events;
+  if (event.token >= 0) {
+    if (!std::exchange(request->started, true)) rate_.Add(request->prototype.num_prompt, true, now);
+    sample->emitted.push_back(event.token);
+  }
+  if (event.finish != FinishReason::kNone) {
+    EndSample(request, event.key.sample, FinishReason::kNone, absl::OkStatus(), out);
+    if (requests_.empty()) rate_.Add(0, true, now);
+  }
+  return true;
+}
+
+void RouterCore::EndSample(Request* request, uint32_t index, FinishReason finish, const absl::Status& why,
+                           RouterOutput* out) {
+  SampleState& sample = request->samples[index];
+  const RequestId id = request->prototype.key.request;
+  sample.ended = true;
+  std::vector<TokenId>().swap(sample.emitted);
+  if (finish != FinishReason::kNone) out->ended.push_back({{id, index, sample.attempt}, finish, why});
+  if (--request->num_live == 0) requests_.erase(id);
+}
+
+void RouterCore::OnRefused(WorkerId from, const SampleKey& key, const absl::Status& why, Time now,
+                           RouterOutput* out) {
+  const auto found = requests_.find(key.request);
+  if (found == requests_.end()) return;
+  Request* request = found->second.get();
+  if (!request->placed || request->worker != from || key.sample >= request->samples.size()) return;
+  const SampleState& sample = request->samples[key.sample];
+  if (sample.ended || sample.attempt != key.attempt) return;
+  const auto refusal = RefusalOf(why);
+  if (refusal.has_value() && refusal->reason == RefusalReason::kDraining) {
+    if (WorkerLoad* load = LoadOf(from); load != nullptr) load->accepts = false;
+  }
+  rate_.Add(0, true, now);
+  EndSample(request, key.sample, FinishReason::kError, why, out);
+}
+
+void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return;
+  Request* request = found->second.get();
+  if (request->placed) {
+    out->cancel.push_back({request->worker, id});
+    return;
+  }
+  const auto waiting =
+      std::find_if(pool_.begin(), pool_.end(), [&](const Waiting& w) { return w.request == id; });
+  pooled_tokens_ -= waiting->prompt_tokens;
+  if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
+  pool_.erase(waiting);
+  const auto num_samples = static_cast<uint32_t>(request->samples.size());
+  for (uint32_t i = 0; i < num_samples; ++i) {
+    EndSample(request, i, FinishReason::kCancelled, absl::OkStatus(), out);
+  }
+}
+
+void RouterCore::OnTimer(Time now, RouterOutput* out) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const RequestId id = deadlines_.begin()->second;
+    const size_t first = out->ended.size();
+    OnCancel(id, now, out);
+    for (size_t i = first; i < out->ended.size(); ++i) out->ended[i].finish = FinishReason::kDeadline;
+  }
+}
+
+Time RouterCore::NextWake() const { return deadlines_.empty() ? Time::Never() : deadlines_.begin()->first; }
+
+const std::vector<TokenId>* RouterCore::Emitted(RequestId id, uint32_t sample) const {
+  const auto found = requests_.find(id);
+  if (found == requests_.end() || sample >= found->second->samples.size()) return nullptr;
+  const SampleState& state = found->second->samples[sample];
+  return state.ended ? nullptr : &state.emitted;
+}
+
+}  // namespace orrery

@@ -1,0 +1,164 @@
+// The decisions between workers as a state machine without I/O: requests, snapshots and token events in;
+// dispatches, cancels and refusals out. One worker or many, in one process or not: the same code, and the
+// same in the simulator. It reads no clock, takes no lock and starts no thread.
+//
+// Promises. Every accepted sample ends exactly once as seen through OnTokenEvent (its last event is `fresh`)
+// or in RouterOutput::ended. Events of an older attempt, or with an index already seen, are dropped and
+// counted. What was emitted is kept until the sample ends, so that another worker could continue it. Queues
+// are bounded by admission (router/admission.h).
+#ifndef ORRERY_ROUTER_ROUTER_CORE_H_
+#define ORRERY_ROUTER_ROUTER_CORE_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "router/admission.h"
+#include "router/policy/route_policy.h"
+#include "router/service_rate.h"
+#include "scheduler/base/ids.h"
+#include "scheduler/base/time.h"
+#include "scheduler/types/request.h"
+#include "scheduler/types/worker_state.h"
+
+namespace orrery {
+
+// What a worker says of itself when it connects.
+struct WorkerInfo {
+  WorkerId worker{};
+  uint64_t incarnation = 0;
+  WorkerRole role = WorkerRole::kMixed;
+  int64_t kv_capacity_tokens = 0;
+  int32_t max_context = 0;
+  int32_t slots = 0;
+};
+
+struct Dispatch {
+  WorkerId worker{};
+  Submit submit;
+};
+struct CancelOrder {
+  WorkerId worker{};
+  RequestId request{};
+};
+// A sample that ended without its worker: never placed, or refused by it.
+struct EndedSample {
+  SampleKey key;
+  FinishReason finish = FinishReason::kError;
+  absl::Status why;  // with kError: the refusal
+};
+
+struct RouterOutput {
+  std::vector<Dispatch> dispatch;  // in order, per worker with ascending Submit::submission
+  std::vector<CancelOrder> cancel;
+  std::vector<EndedSample> ended;
+  void Clear() {
+    dispatch.clear();
+    cancel.clear();
+    ended.clear();
+  }
+};
+
+struct RouterCounters {
+  uint64_t accepted = 0, refused = 0;  // requests
+  uint64_t dispatched = 0;             // samples
+  uint64_t fresh_events = 0;
+  uint64_t dropped_events = 0;  // stale attempt, index already seen, unknown sample
+  uint64_t gap_events = 0;      // of those, an index beyond the next one: a worker lost a token
+};
+
+class RouterCore {
+ public:
+  RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy);
+
+  // A worker is there. The same id again is a new incarnation: what ran on the old one ends with an error.
+  void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out);
+  // It is gone for good; the samples it had end with an error.
+  void OnWorkerDown(WorkerId worker, Time now, RouterOutput* out);
+  // A snapshot; older ones than the last, and those of another incarnation, are dropped.
+  void OnWorkerState(const WorkerState& state, Time now, RouterOutput* out);
+
+  // `prototype` is the request: its key names the request, the router fills sample, attempt and submission;
+  // sample i draws with seed + i. Dispatches now or pools it; a refusal changes nothing.
+  absl::Status OnArrival(Submit prototype, int32_t num_samples, Time now, RouterOutput* out);
+  // True when the event is new: forward it.
+  bool OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, RouterOutput* out);
+  // The worker did not take a dispatched sample.
+  void OnRefused(WorkerId from, const SampleKey& key, const absl::Status& why, Time now, RouterOutput* out);
+  // Ends all samples of a request; those on a worker end through its events.
+  void OnCancel(RequestId request, Time now, RouterOutput* out);
+  // Ends pooled requests whose deadline has passed. Call when NextWake() <= now.
+  void OnTimer(Time now, RouterOutput* out);
+  Time NextWake() const;
+  // Refuses all further arrivals.
+  void Drain() { draining_ = true; }
+
+  bool idle() const { return requests_.empty(); }
+  int32_t num_pooled() const { return static_cast<int32_t>(pool_.size()); }
+  int64_t queued_tokens() const;  // accepted prompt tokens that are not computed yet
+  Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
+  absl::Span<const WorkerLoad> workers() const { return loads_; }
+  const RouterCounters& counters() const { return counters_; }
+  const DecisionRecord& last_decision() const { return assignment_.why; }
+  // Emitted ids of a live sample: what a replay would continue from. Null when it has ended.
+  const std::vector<TokenId>* Emitted(RequestId request, uint32_t sample) const;
+
+ private:
+  struct SampleState {
+    uint32_t attempt = 0;
+    bool ended = false;
+    std::vector<TokenId> emitted;
+  };
+  struct Request {
+    Submit prototype;
+    std::vector<SampleState> samples;
+    int32_t num_live = 0;
+    bool placed = false;
+    bool started = false;  // a first token came: its prompt left the queue
+    WorkerId worker{};
+  };
+  // Sent and not yet covered by a snapshot.
+  struct Sent {
+    uint64_t submission = 0;
+    int64_t tokens = 0;
+  };
+  struct Worker {
+    WorkerInfo info;
+    bool up = false, draining = false;
+    uint64_t state_number = 0, next_submission = 1;
+    std::deque<Sent> sent{};
+  };
+
+  WorkerLoad* LoadOf(WorkerId worker);
+  void Place(Time now, RouterOutput* out);
+  void Send(Request* request, WorkerId worker, RouterOutput* out);
+  void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
+                 RouterOutput* out);
+  void EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out);
+  AdmissionCapacity Capacity() const;
+
+  AdmissionLimits limits_;
+  std::unique_ptr<RoutePolicy> policy_;
+  RouterCounters counters_;
+  ServiceRate rate_;
+  bool draining_ = false;
+
+  std::map<WorkerId, Worker> workers_;
+  std::vector<WorkerLoad> loads_;  // ascending id: what the policy sees
+  // Lookups only, except where a worker is lost: then in ascending request id.
+  absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;
+  std::vector<Waiting> pool_;  // arrival order
+  int64_t pooled_tokens_ = 0;
+  std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled requests
+  Assignment assignment_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_ROUTER_ROUTER_CORE_H_

@@ -1,0 +1,226 @@
+#include "router/router_core.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "router/policy/jsq_tokens.h"
+#include "scheduler/types/refusal.h"
+
+namespace orrery {
+namespace {
+
+// A router with `workers` equal workers of 1000 KV tokens.
+class RouterCoreTest : public ::testing::Test {
+ protected:
+  void Up(uint32_t id, uint64_t incarnation = 1) {
+    core_.OnWorkerUp({.worker = WorkerId{id},
+                      .incarnation = incarnation,
+                      .kv_capacity_tokens = 1000,
+                      .max_context = 1000,
+                      .slots = 4},
+                     now_, &out_);
+  }
+  absl::Status Arrive(uint64_t id, int32_t prompt, int32_t samples = 1, Time deadline = Time::Never()) {
+    Submit submit;
+    submit.key.request = RequestId{id};
+    submit.num_prompt = prompt;
+    submit.stop.max_tokens = 10;
+    submit.sampling.seed = 100;
+    submit.deadline = deadline;
+    return core_.OnArrival(submit, samples, now_, &out_);
+  }
+  bool Token(uint32_t worker, uint64_t request, int32_t index, TokenId token,
+             FinishReason finish = FinishReason::kNone, uint32_t sample = 0, uint32_t attempt = 0) {
+    TokenEvent event;
+    event.key = {RequestId{request}, sample, attempt};
+    event.index = index;
+    event.token = token;
+    event.finish = finish;
+    return core_.OnTokenEvent(WorkerId{worker}, event, now_, &out_);
+  }
+  WorkerState State(uint32_t id, uint64_t number, uint64_t last_submission, int64_t kv_tokens) {
+    WorkerState state;
+    state.worker = WorkerId{id};
+    state.incarnation = 1;
+    state.sequence_number = number;
+    state.last_submission = last_submission;
+    state.kv_tokens = kv_tokens;
+    return state;
+  }
+
+  RouterCore core_{AdmissionLimits{.max_queue_tokens = 500}, std::make_unique<JsqTokensPolicy>()};
+  RouterOutput out_;
+  Time now_;
+};
+
+TEST_F(RouterCoreTest, RefusesWithoutAWorkerAndWhileDraining) {
+  EXPECT_EQ(RefusalOf(Arrive(1, 5))->reason, RefusalReason::kNoWorker);
+  Up(0);
+  core_.Drain();
+  EXPECT_EQ(RefusalOf(Arrive(1, 5))->reason, RefusalReason::kDraining);
+  EXPECT_TRUE(core_.idle());
+  EXPECT_EQ(core_.counters().refused, 2u);
+}
+
+TEST_F(RouterCoreTest, SendsTheSamplesOfARequestTogetherWithTheirOwnSeeds) {
+  Up(0);
+  Up(1);
+  ASSERT_TRUE(Arrive(1, 5, 3).ok());
+  ASSERT_EQ(out_.dispatch.size(), 3u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(out_.dispatch[i].worker, WorkerId{0});
+    EXPECT_EQ(out_.dispatch[i].submit.key, (SampleKey{RequestId{1}, i, 0}));
+    EXPECT_EQ(out_.dispatch[i].submit.submission, i + 1);
+    EXPECT_EQ(out_.dispatch[i].submit.sampling.seed, 100 + i);
+  }
+  EXPECT_EQ(RefusalOf(Arrive(1, 5))->reason, RefusalReason::kDuplicate);
+}
+
+TEST_F(RouterCoreTest, CountsWhatWasSentUntilASnapshotCoversIt) {
+  Up(0);
+  Up(1);
+  ASSERT_TRUE(Arrive(1, 50).ok());
+  ASSERT_TRUE(Arrive(2, 20).ok());
+  ASSERT_TRUE(Arrive(3, 20).ok());
+  EXPECT_EQ(out_.dispatch[1].worker, WorkerId{1});
+  EXPECT_EQ(out_.dispatch[2].worker, WorkerId{1}) << "20 sent to worker 1, 50 to worker 0";
+  EXPECT_EQ(core_.queued_tokens(), 90);
+  core_.OnWorkerState(State(1, 1, 1, 20), now_, &out_);
+  EXPECT_EQ(core_.workers()[1].sent_tokens, 20) << "the second is not in the snapshot yet";
+  EXPECT_EQ(core_.workers()[1].load_tokens(), 40);
+  core_.OnWorkerState(State(1, 2, 2, 40), now_, &out_);
+  EXPECT_EQ(core_.workers()[1].load_tokens(), 40);
+  core_.OnWorkerState(State(1, 1, 2, 999), now_, &out_);
+  EXPECT_EQ(core_.workers()[1].kv_tokens, 40) << "an older snapshot is dropped";
+  WorkerState other = State(1, 9, 2, 999);
+  other.incarnation = 2;
+  core_.OnWorkerState(other, now_, &out_);
+  EXPECT_EQ(core_.workers()[1].kv_tokens, 40) << "so is one of another life";
+}
+
+TEST_F(RouterCoreTest, DropsStaleAndRepeatedTokens) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  EXPECT_TRUE(Token(0, 1, 0, 42));
+  EXPECT_FALSE(Token(0, 1, 0, 42)) << "seen";
+  EXPECT_FALSE(Token(0, 1, 2, 44)) << "a gap";
+  EXPECT_FALSE(Token(0, 1, 1, 43, FinishReason::kNone, 0, 1)) << "another attempt";
+  EXPECT_FALSE(Token(0, 1, 1, 43, FinishReason::kNone, 1)) << "no such sample";
+  EXPECT_FALSE(Token(7, 1, 1, 43)) << "another worker";
+  EXPECT_FALSE(Token(0, 9, 0, 43)) << "no such request";
+  EXPECT_THAT(*core_.Emitted(RequestId{1}, 0), ::testing::ElementsAre(42));
+  EXPECT_TRUE(Token(0, 1, 1, 43, FinishReason::kLength));
+  EXPECT_FALSE(Token(0, 1, 2, 44)) << "ended";
+  EXPECT_TRUE(core_.idle());
+  EXPECT_EQ(core_.counters().fresh_events, 2u);
+  EXPECT_EQ(core_.counters().dropped_events, 7u);
+  EXPECT_EQ(core_.counters().gap_events, 1u);
+}
+
+TEST_F(RouterCoreTest, BoundsTheQueueAndPredictsTheWait) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 400).ok());
+  const auto refusal = RefusalOf(Arrive(2, 101));
+  EXPECT_EQ(refusal->reason, RefusalReason::kQueueFull);
+  EXPECT_EQ(refusal->limit, 500);
+  // 400 tokens served in a second of work.
+  now_ = now_ + Duration::Seconds(1);
+  EXPECT_TRUE(Token(0, 1, 0, 1));
+  core_.OnWorkerState(State(0, 1, 1, 400), now_, &out_);
+  ASSERT_TRUE(Arrive(2, 200).ok());
+  EXPECT_NEAR(core_.predicted_wait().seconds(), 0.5, 0.01);
+}
+
+TEST_F(RouterCoreTest, PoolsWhileNobodyAcceptsAndPlacesLater) {
+  Up(0);
+  WorkerState draining = State(0, 1, 0, 0);
+  draining.draining = true;
+  core_.OnWorkerState(draining, now_, &out_);
+  EXPECT_EQ(RefusalOf(Arrive(1, 5))->reason, RefusalReason::kNoWorker);
+  Up(1);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  EXPECT_EQ(out_.dispatch.back().worker, WorkerId{1});
+}
+
+TEST_F(RouterCoreTest, CancelGoesToTheWorkerAndEndsThroughItsEvents) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5, 2).ok());
+  core_.OnCancel(RequestId{1}, now_, &out_);
+  ASSERT_EQ(out_.cancel.size(), 1u);
+  EXPECT_EQ(out_.cancel[0].worker, WorkerId{0});
+  EXPECT_TRUE(out_.ended.empty());
+  EXPECT_TRUE(Token(0, 1, -1, -1, FinishReason::kCancelled, 0));
+  EXPECT_TRUE(Token(0, 1, -1, -1, FinishReason::kCancelled, 1));
+  EXPECT_TRUE(core_.idle());
+  core_.OnCancel(RequestId{1}, now_, &out_);
+  EXPECT_EQ(out_.cancel.size(), 1u) << "cancelling again does nothing";
+}
+
+TEST_F(RouterCoreTest, ALostWorkerEndsItsSamples) {
+  Up(0);
+  ASSERT_TRUE(Arrive(2, 5).ok());
+  ASSERT_TRUE(Arrive(1, 5, 2).ok());
+  EXPECT_TRUE(Token(0, 1, -1, -1, FinishReason::kError, 0));
+  core_.OnWorkerDown(WorkerId{0}, now_, &out_);
+  ASSERT_EQ(out_.ended.size(), 2u);
+  EXPECT_EQ(out_.ended[0].key, (SampleKey{RequestId{1}, 1, 0}));
+  EXPECT_EQ(out_.ended[1].key, (SampleKey{RequestId{2}, 0, 0}));
+  EXPECT_TRUE(core_.idle());
+  EXPECT_TRUE(core_.workers().empty());
+}
+
+TEST_F(RouterCoreTest, ARestartIsAnotherLife) {
+  Up(0, 1);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  Up(0, 2);
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(core_.workers().size(), 1u);
+  EXPECT_EQ(core_.workers()[0].load_tokens(), 0);
+}
+
+TEST_F(RouterCoreTest, ARefusedSampleEndsWithTheWorkersReason) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  const absl::Status why = ToStatus({.reason = RefusalReason::kDraining, .message = "worker is draining"});
+  core_.OnRefused(WorkerId{0}, {RequestId{1}, 0, 0}, why, now_, &out_);
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(RefusalOf(out_.ended[0].why)->reason, RefusalReason::kDraining);
+  EXPECT_EQ(RefusalOf(Arrive(2, 5))->reason, RefusalReason::kNoWorker) << "and it gets nothing more";
+}
+
+// A policy that never places anything.
+class Hoarder final : public RoutePolicy {
+ public:
+  void Assign(const ClusterView&, absl::Span<const Waiting>, Time, Assignment*) override {}
+};
+
+TEST(RouterPool, DeadlinesAndCancelsEndPooledRequests) {
+  RouterCore core(AdmissionLimits{}, std::make_unique<Hoarder>());
+  RouterOutput out;
+  core.OnWorkerUp({.worker = WorkerId{0}, .kv_capacity_tokens = 1000, .max_context = 1000}, Time{}, &out);
+  Submit submit;
+  submit.num_prompt = 5;
+  submit.stop.max_tokens = 5;
+  submit.key.request = RequestId{1};
+  submit.deadline = Time{} + Duration::Milliseconds(3);
+  ASSERT_TRUE(core.OnArrival(submit, 2, Time{}, &out).ok());
+  submit.key.request = RequestId{2};
+  submit.deadline = Time::Never();
+  ASSERT_TRUE(core.OnArrival(submit, 1, Time{}, &out).ok());
+  EXPECT_EQ(core.num_pooled(), 2);
+  EXPECT_EQ(core.queued_tokens(), 10);
+  EXPECT_EQ(core.NextWake(), Time{} + Duration::Milliseconds(3));
+  core.OnTimer(core.NextWake(), &out);
+  ASSERT_EQ(out.ended.size(), 2u);
+  EXPECT_EQ(out.ended[0].finish, FinishReason::kDeadline);
+  EXPECT_TRUE(core.NextWake().is_never());
+  core.OnCancel(RequestId{2}, Time{}, &out);
+  ASSERT_EQ(out.ended.size(), 3u);
+  EXPECT_EQ(out.ended[2].finish, FinishReason::kCancelled);
+  EXPECT_EQ(core.queued_tokens(), 0);
+  EXPECT_TRUE(core.idle());
+}
+
+}  // namespace
+}  // namespace orrery
