@@ -1,0 +1,228 @@
+#include "server/daemon/server.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "scheduler/journal.h"
+#include "scheduler/worker_factory.h"
+#include "server/base/version.h"
+#include "server/loop/journal_file.h"
+#include "spdlog/spdlog.h"
+
+namespace orrery {
+namespace {
+
+constexpr RequestId kWarmUpRequest{0};  // clients' requests count from 1
+constexpr int kWarmUpTokens = 8;
+constexpr auto kWatchInterval = std::chrono::milliseconds(50);
+
+uint64_t RandomWord() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+int32_t SmallerOf(int64_t wish, int32_t engine) {
+  return wish <= 0 ? engine : static_cast<int32_t>(std::min<int64_t>(wish, engine));
+}
+
+WorkerSpec MakeWorkerSpec(const ServerConfig& config, const EngineLimits& engine, int max_in_flight) {
+  WorkerSpec spec;
+  spec.options.incarnation = RandomWord();
+  spec.options.num_blocks = engine.num_blocks;
+  spec.options.block_tokens = engine.block_tokens;
+  spec.options.max_num_seqs = SmallerOf(config.max_num_seqs, engine.max_num_seqs);
+  spec.options.max_step_tokens = SmallerOf(config.max_step_tokens, engine.max_step_tokens);
+  spec.options.max_context = SmallerOf(config.max_context, engine.max_context);
+  spec.options.vocab_size = engine.vocab_size;
+  spec.options.max_waiting =
+      static_cast<int32_t>(std::clamp<int64_t>(config.max_open_requests * config.max_choices, 1, 1 << 20));
+  spec.options.max_in_flight = max_in_flight;
+  spec.options.prefix_cache = config.prefix_cache;
+  spec.options.hash_key = RandomWord();
+  spec.scheduler = config.scheduler;
+  spec.eviction = config.eviction;
+  spec.predictor = config.predictor;
+  return spec;
+}
+
+RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& engine) {
+  RequestLimits limits;
+  limits.vocab_size = engine.vocab_size;
+  limits.max_context = SmallerOf(config.max_context, engine.max_context);
+  limits.kv_tokens = static_cast<int32_t>(
+      std::min<int64_t>(int64_t{engine.num_blocks} * engine.block_tokens, limits.max_context));
+  limits.max_text_bytes = static_cast<size_t>(config.max_text_bytes.bytes);
+  limits.max_choices = static_cast<uint32_t>(config.max_choices);
+  limits.max_stop_strings = static_cast<uint32_t>(config.max_stop_strings);
+  limits.max_stop_bytes = static_cast<size_t>(config.max_stop_bytes.bytes);
+  limits.max_logprobs = static_cast<uint32_t>(std::min<int64_t>(config.max_logprobs, engine.vocab_size));
+  limits.hash_key = RandomWord();
+  return limits;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, ServerParts parts) {
+  std::unique_ptr<Server> server(new Server(config));
+  server->limits_ = parts.executor->limits();
+  server->codec_ = std::move(parts.codec);
+  if (absl::Status status = server->StartFront(parts); !status.ok()) return status;
+  if (absl::Status status = server->StartWorker(parts); !status.ok()) return status;
+  auto grpc = StartGrpcServer(config, server->service_.get());
+  if (!grpc.ok()) return grpc.status();
+  server->grpc_ = *std::move(grpc);
+  if (!config.metrics_listen.empty()) {
+    HttpSources sources;
+    sources.registry = server->metrics_->registry();
+    sources.healthy = [] { return true; };
+    sources.ready = [raw = server.get()] { return raw->ready(); };
+    auto http = HttpServer::Start(config.metrics_listen, std::move(sources));
+    if (!http.ok()) return http.status();
+    server->http_ = *std::move(http);
+  }
+  server->WarmUp();
+  server->watch_ = std::thread([raw = server.get()] { raw->Watch(); });
+  return server;
+}
+
+absl::Status Server::StartFront(ServerParts& parts) {
+  MetricsIdentity identity;
+  identity.model = parts.model.model();
+  identity.role = config_.role;
+  identity.version = kVersion;
+  identity.backend = parts.model.backend();
+  identity.block_tokens = limits_.block_tokens;
+  identity.num_blocks = limits_.num_blocks;
+  identity.scheduler = std::vector<std::string>(absl::StrSplit(config_.scheduler, ':')).front();
+  identity.vllm_names = config_.metrics_compat == "vllm";
+  metrics_ = std::make_unique<ServerMetrics>(identity);
+  FrontOptions options;
+  options.max_queue_tokens = config_.max_queue_tokens;
+  options.stream_buffer_bytes = static_cast<size_t>(config_.stream_buffer_bytes.bytes);
+  options.write_timeout = config_.write_timeout;
+  front_ = std::make_unique<FrontLoop>(options, &clock_, metrics_.get());
+
+  ServiceContext context;
+  context.clock = &clock_;
+  context.front = front_.get();
+  context.codec = codec_.get();
+  context.ready = &ready_;
+  context.limits = MakeRequestLimits(config_, limits_);
+  context.defaults = parts.defaults;
+  context.model = parts.model;
+  context.model.set_vocab_size(static_cast<uint32_t>(limits_.vocab_size));
+  context.model.set_max_context(static_cast<uint32_t>(context.limits.max_context));
+  context.model.set_block_tokens(static_cast<uint32_t>(limits_.block_tokens));
+  context.model.set_num_blocks(static_cast<uint32_t>(limits_.num_blocks));
+  context.model.set_server_version(kVersion);
+  context.max_open_requests = config_.max_open_requests;
+  context.max_queue_tokens = config_.max_queue_tokens;
+  context.log_prompts = config_.log_prompts;
+  service_ = std::make_unique<InferenceService>(std::move(context));
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartWorker(ServerParts& parts) {
+  const WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executor->max_in_flight());
+  auto core = NewWorkerCore(spec);
+  if (!core.ok()) return core.status();
+  WorkerLoop::Parts loop;
+  loop.core = *std::move(core);
+  loop.executor = std::move(parts.executor);
+  if (!config_.record.empty()) {
+    auto file = JournalFile::Create(config_.record);
+    if (!file.ok()) return file.status();
+    loop.journal = std::make_unique<JournalWriter>(spec);
+    loop.journal_file = *std::move(file);
+  }
+  worker_ = std::make_unique<WorkerLoop>(std::move(loop), &clock_,
+                                         [this](WorkerReport report) { OnReport(std::move(report)); });
+  front_->AttachWorker(worker_.get());
+  return absl::OkStatus();
+}
+
+// A prompt of a few tokens and two output tokens: one prefill step, one decode step.
+void Server::WarmUp() {
+  Submit submit;
+  submit.key.request = kWarmUpRequest;
+  const int tokens = std::min(kWarmUpTokens, limits_.max_context - 2);
+  submit.tokens = std::make_shared<const std::vector<TokenId>>(static_cast<size_t>(std::max(tokens, 1)), 0);
+  submit.num_prompt = static_cast<int32_t>(submit.tokens->size());
+  submit.sampling.temperature = 0;
+  submit.stop.max_tokens = tokens > 0 ? 2 : 1;
+  worker_->Submit(std::move(submit));
+}
+
+// On the worker's thread. What the warm-up made is nobody's business but ours.
+void Server::OnReport(WorkerReport report) {
+  if (warm_.load(std::memory_order_relaxed)) return front_->Report(std::move(report));
+  for (const TokenEvent& event : report.events) {
+    if (event.finish == FinishReason::kNone) continue;
+    if (event.finish == FinishReason::kError) {
+      spdlog::critical("warm-up failed: {}", event.error);
+    } else {
+      warm_.store(true);
+    }
+  }
+  for (const RefusedSample& refused : report.refused) {
+    spdlog::critical("warm-up refused: {}", std::string(refused.why.message()));
+  }
+}
+
+void Server::SetReady(bool ready) {
+  if (ready_.exchange(ready) == ready) return;
+  grpc_.server->GetHealthCheckService()->SetServingStatus(ready);
+  grpc_.server->GetHealthCheckService()->SetServingStatus("orrery.v1.Inference", ready);
+  if (ready) {
+    spdlog::info("ready: grpc port {}, metrics port {}", grpc_port(), http_port());
+  } else {
+    spdlog::warn("not ready: {}", draining_.load() ? "draining" : "the engine's step takes too long");
+  }
+}
+
+void Server::Watch() {
+  std::unique_lock lock(watch_mutex_);
+  while (!stop_watching_) {
+    SetReady(warm_.load() && !draining_.load() && worker_->StepAge() < config_.step_timeout);
+    watch_wake_.wait_for(lock, kWatchInterval);
+  }
+}
+
+bool Server::Drain(Duration timeout) {
+  draining_.store(true);
+  watch_wake_.notify_all();
+  auto over = std::make_shared<std::promise<void>>();
+  auto done = over->get_future();
+  front_->Drain([over] { over->set_value(); });
+  const bool clean = done.wait_for(std::chrono::nanoseconds(timeout.ns)) == std::future_status::ready;
+  if (!clean) front_->AbortAll();
+  // The last messages leave.
+  grpc_.server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(clean ? 5 : 1));
+  return clean;
+}
+
+Server::~Server() {
+  if (watch_.joinable()) {
+    {
+      std::lock_guard lock(watch_mutex_);
+      stop_watching_ = true;
+    }
+    watch_wake_.notify_all();
+    watch_.join();
+  }
+  http_.reset();
+  if (grpc_.server != nullptr) {
+    if (front_ != nullptr) front_->AbortAll();
+    grpc_.server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+    grpc_.server->Wait();
+  }
+  if (worker_ != nullptr) worker_->Stop();
+  if (front_ != nullptr) front_->Stop();
+}
+
+}  // namespace orrery

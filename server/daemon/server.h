@@ -1,0 +1,88 @@
+// A whole server in one object: engine, scheduler, front loop, gRPC and HTTP, in the order in which they must
+// start and stop. The daemon is this plus flags and signals; tests run it in their own process with other
+// parts.
+//
+// Ready after a warm-up request has gone through the engine; not ready while a step takes longer than
+// `step_timeout`, and from the beginning of a drain on.
+#ifndef ORRERY_SERVER_DAEMON_SERVER_H_
+#define ORRERY_SERVER_DAEMON_SERVER_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/executor.h"
+#include "orrery/v1/inference.pb.h"
+#include "server/config/server_config.h"
+#include "server/delivery/text_codec.h"
+#include "server/grpc/grpc_server.h"
+#include "server/grpc/inference_service.h"
+#include "server/loop/clock.h"
+#include "server/loop/front_loop.h"
+#include "server/loop/worker_loop.h"
+#include "server/metrics/http_server.h"
+#include "server/metrics/server_metrics.h"
+#include "server/request/request_limits.h"
+
+namespace orrery {
+
+// What a server is made of besides its configuration.
+struct ServerParts {
+  std::unique_ptr<Executor> executor;
+  std::unique_ptr<const TextCodec> codec;
+  SamplingDefaults defaults;
+  orrery::v1::GetModelResponse model;  // sizes are filled in from the executor
+};
+
+class Server {
+ public:
+  // Listens at once and becomes ready when warm. Errors: bad policy, address in use, journal not writable.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config, ServerParts parts);
+  ~Server();
+
+  int grpc_port() const { return grpc_.port; }
+  int http_port() const { return http_ == nullptr ? 0 : http_->port(); }
+  bool ready() const { return ready_.load(std::memory_order_relaxed); }
+  const FrontLoop& front() const { return *front_; }
+  const ServerMetrics& metrics() const { return *metrics_; }
+
+  // Refuses new requests and waits until the running ones are over, `timeout` at most; then ends those that
+  // are left. True when none had to be ended. Call once.
+  bool Drain(Duration timeout);
+
+ private:
+  explicit Server(const ServerConfig& config) : config_(config) {}
+  absl::Status StartWorker(ServerParts& parts);
+  absl::Status StartFront(ServerParts& parts);
+  void OnReport(WorkerReport report);
+  void WarmUp();
+  void Watch();
+  void SetReady(bool ready);
+
+  const ServerConfig config_;
+  const Clock clock_;
+  std::unique_ptr<const TextCodec> codec_;
+  EngineLimits limits_;
+  std::unique_ptr<ServerMetrics> metrics_;
+  std::unique_ptr<FrontLoop> front_;
+  std::unique_ptr<WorkerLoop> worker_;
+  std::unique_ptr<InferenceService> service_;
+  ListeningServer grpc_;
+  std::unique_ptr<HttpServer> http_;
+
+  std::atomic<bool> warm_{false}, ready_{false}, draining_{false};
+  std::mutex watch_mutex_;
+  std::condition_variable watch_wake_;
+  bool stop_watching_ = false;
+  std::thread watch_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_DAEMON_SERVER_H_

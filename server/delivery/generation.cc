@@ -1,0 +1,250 @@
+#include "server/delivery/generation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include "scheduler/base/random.h"
+
+namespace orrery {
+namespace {
+
+// Choice 0 draws from the request's seed itself, so that n = 1 and choice 0 of n agree.
+uint64_t SeedOfChoice(uint64_t seed, uint32_t choice) {
+  if (choice == 0) return seed;
+  return RandomStream(seed, choice).Bits();
+}
+
+grpc::Status StatusOfEnd(const ChoiceStream& stream) {
+  switch (stream.finish()) {
+    case FinishReason::kError:
+      return grpc::Status(grpc::INTERNAL, stream.error());
+    case FinishReason::kDeadline:
+      return grpc::Status(grpc::DEADLINE_EXCEEDED, "the deadline of the request has passed");
+    case FinishReason::kCancelled:
+      return grpc::Status(grpc::CANCELLED, "cancelled");
+    default:
+      return grpc::Status::OK;
+  }
+}
+
+void FillDecision(const DecisionRecord& record, orrery::v1::Finished* finished) {
+  if (record.policy.empty()) return;
+  orrery::v1::Decision* out = finished->add_decisions();
+  out->set_kind("batch");
+  out->set_policy(std::string(record.policy));
+  out->set_objective(std::string(record.objective));
+  out->set_value(record.value);
+  if (!std::isnan(record.bound)) out->set_bound(record.bound);
+  out->set_work(record.work);
+}
+
+}  // namespace
+
+Generation::Generation(RequestId id, GenerationSpec spec, const TextCodec& codec,
+                       std::shared_ptr<StreamWriter> writer, Time arrived)
+    : id_(id),
+      spec_(std::move(spec)),
+      stops_(spec_.stop_strings),
+      writer_(std::move(writer)),
+      arrived_(arrived) {
+  choices_.reserve(spec_.num_choices);
+  for (uint32_t i = 0; i < spec_.num_choices; ++i) {
+    choices_.push_back(
+        {ChoiceStream(i, &spec_, &stops_, codec.NewStreamDecoder(spec_.skip_special)), {}, false, false});
+  }
+}
+
+std::vector<Submit> Generation::Submissions() const {
+  std::vector<Submit> submissions(choices_.size());
+  for (uint32_t i = 0; i < submissions.size(); ++i) {
+    Submit& submit = submissions[i];
+    submit.key = {id_, i, 0};
+    submit.tokens = spec_.prompt;
+    submit.num_prompt = static_cast<int32_t>(spec_.prompt->size());
+    submit.sampling = spec_.sampling;
+    submit.sampling.seed = SeedOfChoice(spec_.sampling.seed, i);
+    submit.stop = spec_.stop;
+    submit.slo = spec_.slo;
+    submit.deadline = deadline();
+    submit.priority = spec_.priority;
+    submit.tenant = spec_.tenant;
+    submit.cache_salt = spec_.cache_salt;
+  }
+  return submissions;
+}
+
+Generation::Effect Generation::OnEvent(const TokenEvent& event) {
+  Effect effect;
+  if (event.key.sample >= choices_.size()) return effect;
+  Choice& choice = choices_[event.key.sample];
+  const Time before = choice.stream.last_token();
+  const int32_t tokens = choice.stream.num_tokens();
+  const ChoiceStream::Effect said = choice.stream.OnEvent(event);
+  effect.token = choice.stream.num_tokens() > tokens;
+  if (effect.token && !before.is_never()) effect.gap = event.at - before;
+  if (effect.token) effect.first = !std::exchange(has_token_, true);
+  effect.cancel_sample = said == ChoiceStream::Effect::kStopString;
+  if (effect.cancel_sample) choice.report_due = true;
+  if (said == ChoiceStream::Effect::kProgress && status_.ok()) status_ = StatusOfEnd(choice.stream);
+  return effect;
+}
+
+void Generation::OnSampleReport(const SampleKey& key, const SampleReport& report) {
+  if (key.sample >= choices_.size()) return;
+  Choice& choice = choices_[key.sample];
+  choice.report = report;
+  choice.report_due = false;
+}
+
+void Generation::EndAll(FinishReason reason) {
+  for (Choice& choice : choices_) {
+    choice.report_due = false;
+    if (choice.stream.ended()) continue;
+    choice.stream.End(reason);
+    if (status_.ok()) status_ = StatusOfEnd(choice.stream);
+  }
+}
+
+bool Generation::all_ended() const {
+  return std::all_of(choices_.begin(), choices_.end(), [](const Choice& c) { return c.stream.ended(); });
+}
+
+bool Generation::SendStarted() {
+  message_.Clear();
+  orrery::v1::Started* started = message_.mutable_started();
+  started->set_request_id(spec_.request_id);
+  started->set_prompt_tokens(static_cast<uint32_t>(spec_.prompt->size()));
+  if (spec_.echo_prompt) started->mutable_prompt_token_ids()->Add(spec_.prompt->begin(), spec_.prompt->end());
+  return writer_->TryWrite(message_);
+}
+
+bool Generation::Pump(const DecisionRecord& decision, Time now) {
+  bool taken = started_sent_ || (started_sent_ = SendStarted());
+  for (size_t visited = 0; taken && visited < choices_.size(); ++visited) {
+    taken = SendChoice(&choices_[next_choice_], decision);
+    if (taken) next_choice_ = (next_choice_ + 1) % choices_.size();
+  }
+  if (taken) {
+    blocked_since_ = Time::Never();
+  } else if (blocked_since_.is_never()) {
+    blocked_since_ = now;
+  }
+  return over();
+}
+
+// False when the writer takes no more.
+bool Generation::SendChoice(Choice* choice, const DecisionRecord& decision) {
+  if (choice->stream.has_delta()) {
+    if (!writer_->TryWrite(choice->stream.delta_message())) return false;
+    choice->stream.ClearDelta();
+  }
+  if (!choice->stream.ended() || choice->report_due || choice->sent_finished) return true;
+  FillFinished(*choice, decision);
+  const bool last = num_finished_sent_ + 1 == choices_.size();
+  if (!(last ? writer_->TryWriteAndFinish(message_, status_) : writer_->TryWrite(message_))) return false;
+  choice->sent_finished = true;
+  ++num_finished_sent_;
+  return true;
+}
+
+void Generation::FillFinished(const Choice& choice, const DecisionRecord& decision) {
+  message_.Clear();
+  orrery::v1::Finished* finished = message_.mutable_finished();
+  const ChoiceStream& stream = choice.stream;
+  stream.FillFinished(finished);
+  orrery::v1::Usage* usage = finished->mutable_usage();
+  usage->set_prompt_tokens(static_cast<uint32_t>(spec_.prompt->size()));
+  usage->set_completion_tokens(static_cast<uint32_t>(stream.num_tokens()));
+  orrery::v1::Attempt* attempt = finished->add_attempts();
+  attempt->set_worker(Value(worker_));
+  orrery::v1::Timings* timings = finished->mutable_timings();
+  if (choice.report) {
+    usage->set_cached_tokens(static_cast<uint32_t>(choice.report->cached_tokens));
+    attempt->set_preemptions(static_cast<uint32_t>(choice.report->num_preemptions));
+  }
+  if (!stream.first_token().is_never()) {
+    const Time scheduled = choice.report ? choice.report->first_scheduled : arrived_;
+    timings->set_queue_ms((scheduled - arrived_).milliseconds());
+    timings->set_prefill_ms((stream.first_token() - scheduled).milliseconds());
+    timings->set_ttft_ms((stream.first_token() - arrived_).milliseconds());
+    timings->set_decode_ms((stream.last_token() - stream.first_token()).milliseconds());
+  }
+  FillEffective(finished->mutable_effective());
+  FillDecision(decision, finished);
+}
+
+void Generation::FillEffective(orrery::v1::Sampling* out) const {
+  const Sampling& sampling = spec_.sampling;
+  out->set_temperature(sampling.temperature);
+  out->set_top_k(sampling.top_k);
+  out->set_top_p(sampling.top_p);
+  out->set_min_p(sampling.min_p);
+  out->set_presence_penalty(sampling.presence_penalty);
+  out->set_frequency_penalty(sampling.frequency_penalty);
+  out->set_repetition_penalty(sampling.repetition_penalty);
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    (*out->mutable_logit_bias())[static_cast<uint32_t>(token)] = bias;
+  }
+  out->set_seed(sampling.seed);
+  out->set_max_tokens(static_cast<uint32_t>(spec_.stop.max_tokens));
+  out->set_min_tokens(static_cast<uint32_t>(spec_.stop.min_tokens));
+  for (const std::string& stop : spec_.stop_strings) out->add_stop(stop);
+  out->mutable_stop_token_ids()->Add(spec_.client_stop_ids.begin(), spec_.client_stop_ids.end());
+  out->set_include_stop_in_output(spec_.include_stop);
+  out->set_skip_special_tokens(spec_.skip_special);
+  out->set_ignore_eos(spec_.ignore_eos);
+  out->set_n(spec_.num_choices);
+  if (sampling.num_logprobs >= 0) out->set_logprobs(static_cast<uint32_t>(sampling.num_logprobs));
+}
+
+Outcome Generation::outcome() const {
+  Outcome outcome = Outcome::kStop;
+  for (const Choice& choice : choices_) {
+    switch (choice.stream.finish()) {
+      case FinishReason::kError:
+        return Outcome::kFailed;
+      case FinishReason::kDeadline:
+        return Outcome::kDeadline;
+      case FinishReason::kCancelled:
+        return Outcome::kCancelled;
+      case FinishReason::kLength:
+        outcome = Outcome::kLength;
+        break;
+      case FinishReason::kStop:
+      case FinishReason::kNone:
+        break;
+    }
+  }
+  return outcome;
+}
+
+RequestTimes Generation::times() const {
+  RequestTimes times;
+  times.arrived = arrived_;
+  times.prompt_tokens = static_cast<int64_t>(spec_.prompt->size());
+  for (const Choice& choice : choices_) {
+    const ChoiceStream& stream = choice.stream;
+    times.output_tokens += stream.num_tokens();
+    if (choice.report) {
+      times.first_scheduled = std::min(times.first_scheduled, choice.report->first_scheduled);
+      times.cached_tokens += choice.report->cached_tokens;
+    }
+    if (stream.first_token().is_never()) continue;
+    times.first_token = std::min(times.first_token, stream.first_token());
+    if (times.last_token.is_never() || stream.last_token() >= times.last_token) {
+      times.last_token = stream.last_token();
+      times.longest_choice = stream.num_tokens();
+    }
+  }
+  return times;
+}
+
+size_t Generation::pending_bytes() const {
+  size_t bytes = 0;
+  for (const Choice& choice : choices_) bytes += choice.stream.delta_bytes();
+  return bytes;
+}
+
+}  // namespace orrery

@@ -1,0 +1,45 @@
+// The text side of a model as the server needs it: prompts to token ids, output ids to text. Safe to use from
+// many threads at once; a StreamDecoder belongs to one choice of one request.
+#ifndef ORRERY_SERVER_DELIVERY_TEXT_CODEC_H_
+#define ORRERY_SERVER_DELIVERY_TEXT_CODEC_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "scheduler/base/ids.h"
+
+namespace orrery {
+
+struct ChatTurn {
+  std::string role;
+  std::string content;
+};
+
+// Text of output ids as they come; what it appends is always whole UTF-8 characters.
+class StreamDecoder {
+ public:
+  virtual ~StreamDecoder() = default;
+  virtual void Append(TokenId token, std::string* text) = 0;
+  // What is left of an incomplete character, as U+FFFD.
+  virtual void Flush(std::string* text) = 0;
+};
+
+class TextCodec {
+ public:
+  virtual ~TextCodec() = default;
+  // `special` adds what the model's post-processor adds (BOS). Special-token strings inside are plain text.
+  virtual absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const = 0;
+  // The rendered chat template, encoded. FAILED_PRECONDITION when the model has none.
+  virtual absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
+                                                          bool add_generation_prompt) const = 0;
+  virtual std::string Decode(absl::Span<const TokenId> tokens, bool skip_special) const = 0;
+  virtual std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special) const = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_DELIVERY_TEXT_CODEC_H_

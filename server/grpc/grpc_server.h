@@ -1,0 +1,25 @@
+// A gRPC server with our limits: message and metadata size, streams per connection, keepalive, connection
+// age, quotas; health checking and reflection included.
+#ifndef ORRERY_SERVER_GRPC_GRPC_SERVER_H_
+#define ORRERY_SERVER_GRPC_GRPC_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "grpcpp/grpcpp.h"
+#include "server/config/server_config.h"
+
+namespace orrery {
+
+struct ListeningServer {
+  std::unique_ptr<grpc::Server> server;
+  int port = 0;
+};
+
+// An address that cannot be bound: INVALID_ARGUMENT, naming it. `service` outlives the server.
+absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, grpc::Service* service);
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_GRPC_GRPC_SERVER_H_

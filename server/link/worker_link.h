@@ -1,0 +1,68 @@
+// The way between the router side of the server and one worker: submissions and cancels there, reports back.
+// In one process the other end is a WorkerLoop; between processes it will be a gRPC stream. No call blocks,
+// and any thread may call.
+#ifndef ORRERY_SERVER_LINK_WORKER_LINK_H_
+#define ORRERY_SERVER_LINK_WORKER_LINK_H_
+
+#include <cstdint>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "scheduler/types/decision_record.h"
+#include "scheduler/types/request.h"
+#include "scheduler/types/worker_state.h"
+
+namespace orrery {
+
+// What one engine step was and cost, for the metrics.
+struct StepStats {
+  int32_t num_prefill_tokens = 0;
+  int32_t num_decodes = 0;
+  int32_t num_sequences = 0;
+  Duration engine;    // Launch to the end of Wait
+  Duration host;      // end of the previous Wait, or waking up, to the end of Launch
+  Duration decision;  // of that, the policy and the bookkeeping of Plan
+  DecisionRecord why;
+};
+
+struct EndedSample {
+  SampleKey key;
+  SampleReport report;
+};
+
+struct RefusedSample {
+  SampleKey key;
+  absl::Status why;
+};
+
+// What a worker tells after every step and after every batch of submissions and cancels.
+struct WorkerReport {
+  std::vector<TokenEvent> events;      // in order; at most one end per sample
+  std::vector<EndedSample> ended;      // the samples whose end is among the events
+  std::vector<RefusedSample> refused;  // submissions that were not accepted
+  std::vector<StepStats> steps;
+  WorkerState state;
+  int64_t preemptions = 0;        // since the start of the worker
+  int64_t prefix_hit_tokens = 0;  // since the start of the worker
+  int64_t policy_fallbacks = 0;   // since the start of the worker
+};
+
+using WorkerReportSink = std::function<void(WorkerReport)>;
+
+class WorkerLink {
+ public:
+  virtual ~WorkerLink() = default;
+  // The answer, if any, is in a later report: token events, or a refusal.
+  virtual void Submit(orrery::Submit submit) = 0;
+  // Ends every sample of a request; unknown or ended ones are left alone.
+  virtual void CancelRequest(RequestId request) = 0;
+  virtual void CancelSample(const SampleKey& key) = 0;
+  // No new sample is accepted from here on.
+  virtual void Drain() = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_LINK_WORKER_LINK_H_

@@ -1,0 +1,313 @@
+#include "server/loop/front_loop.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/base/check.h"
+#include "scheduler/types/refusal.h"
+#include "server/base/errors.h"
+
+namespace orrery {
+namespace {
+
+constexpr Duration kSweepInterval = Duration::Milliseconds(500);
+constexpr Duration kLeastRetry = Duration::Milliseconds(50);
+constexpr Duration kMostRetry = Duration::Seconds(30);
+constexpr Duration kUnknownRetry = Duration::Seconds(1);
+
+absl::Status RefusalFor(RefusalReason reason, std::string field, int64_t limit, int64_t actual, Duration wait,
+                        std::string message) {
+  return ToStatus({reason, std::move(field), limit, actual, wait, std::move(message)});
+}
+
+// What a refused client is told to wait.
+int64_t RetryMilliseconds(const absl::Status& why) {
+  if (why.code() != absl::StatusCode::kResourceExhausted && why.code() != absl::StatusCode::kUnavailable) {
+    return -1;
+  }
+  const auto refusal = RefusalOf(why);
+  if (!refusal || refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
+  const Duration wait = refusal->predicted_wait.ns > 0 ? refusal->predicted_wait : kUnknownRetry;
+  return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
+}
+
+Outcome OutcomeOf(const absl::Status& why) {
+  switch (why.code()) {
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
+      return Outcome::kRejected;
+    case absl::StatusCode::kDeadlineExceeded:
+      return Outcome::kDeadline;
+    case absl::StatusCode::kInternal:
+      return Outcome::kFailed;
+    default:
+      return Outcome::kInvalid;
+  }
+}
+
+}  // namespace
+
+FrontLoop::FrontLoop(const FrontOptions& options, const Clock* clock, ServerMetrics* metrics)
+    : options_(options),
+      clock_(clock),
+      metrics_(metrics),
+      // Bounded by the open requests that the service lets in, a few messages each.
+      mailbox_(std::numeric_limits<size_t>::max()) {}
+
+FrontLoop::~FrontLoop() { Stop(); }
+
+void FrontLoop::Stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true);
+  mailbox_.Interrupt();
+  thread_.join();
+}
+
+void FrontLoop::AttachWorker(WorkerLink* link) {
+  ORRERY_CHECK(link_ == nullptr);
+  link_ = link;
+  thread_ = std::thread([this] { Run(); });
+}
+
+void FrontLoop::Arrive(std::unique_ptr<Generation> generation) { mailbox_.Push(std::move(generation)); }
+void FrontLoop::Writable(RequestId request) { mailbox_.Push(WritableMessage{request}); }
+void FrontLoop::Cancelled(RequestId request, bool deadline) {
+  mailbox_.Push(CancelledMessage{request, deadline});
+}
+void FrontLoop::Closed(RequestId request) { mailbox_.PushQuietly(ClosedMessage{request}); }
+void FrontLoop::RefuseEarly(StreamWriter& writer, const absl::Status& why) {
+  writer.Finish(ToGrpcStatus(why), RetryMilliseconds(why));
+  mailbox_.Push(RefusedMessage{OutcomeOf(why), ErrorInfoOf(why).reason()});
+}
+void FrontLoop::Report(WorkerReport report) { mailbox_.Push(std::move(report)); }
+void FrontLoop::Drain(std::function<void()> drained) { mailbox_.Push(DrainMessage{std::move(drained)}); }
+void FrontLoop::AbortAll() { mailbox_.Push(AbortMessage{}); }
+
+void FrontLoop::Run() {
+  next_sweep_ = clock_->Now() + kSweepInterval;
+  while (!stop_.load(std::memory_order_relaxed)) {
+    mailbox_.Drain(&messages_);
+    now_ = clock_->Now();
+    for (Message& message : messages_) std::visit([this](auto& m) { On(m); }, message);
+    EndAtDeadline();
+    if (now_ >= next_sweep_) Sweep();
+    if (!messages_.empty()) PublishLoad();
+    messages_.clear();
+    if (drained_ && live_.empty()) std::exchange(drained_, nullptr)();
+    mailbox_.Wait(*clock_, NextWake());
+  }
+}
+
+Time FrontLoop::NextWake() const {
+  // With nothing open there is nothing to sweep.
+  const Time sweep = live_.empty() && closing_.empty() ? Time::Never() : next_sweep_;
+  return deadlines_.empty() ? sweep : std::min(sweep, deadlines_.top().at);
+}
+
+Generation* FrontLoop::Find(RequestId id) {
+  const auto it = live_.find(id);
+  return it == live_.end() ? nullptr : it->second.get();
+}
+
+// ------------------------------------------------------------------------------------------- from the calls
+
+absl::Status FrontLoop::Admissible(const Generation& generation) const {
+  const GenerationSpec& spec = generation.spec();
+  if (load_.draining.load(std::memory_order_relaxed)) {
+    return RefusalFor(RefusalReason::kDraining, "", 0, 0, {}, "the server is draining");
+  }
+  if (live_names_.contains(spec.request_id)) {
+    return RefusalFor(RefusalReason::kDuplicate, "request_id", 0, 0, {},
+                      "a request with this request_id is running");
+  }
+  if (generation.deadline() <= now_) {
+    return RefusalFor(RefusalReason::kDeadline, "slo.deadline_ms", 0, 0, {},
+                      "the deadline passed before the request was admitted");
+  }
+  const int64_t tokens = static_cast<int64_t>(spec.prompt->size()) * spec.num_choices;
+  // An empty queue takes any request that the context allows.
+  if (queue_.tokens() > 0 && queue_.tokens() + tokens > options_.max_queue_tokens) {
+    return RefusalFor(RefusalReason::kQueueFull, "max_queue_tokens", options_.max_queue_tokens,
+                      queue_.tokens() + tokens, queue_.PredictedWait(),
+                      absl::StrCat("the queue holds ", queue_.tokens(), " of ", options_.max_queue_tokens,
+                                   " prompt tokens"));
+  }
+  return absl::OkStatus();
+}
+
+void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
+  Generation& generation = *arrival;
+  if (absl::Status why = Admissible(generation); !why.ok()) return Refuse(generation, why);
+  const RequestId id = generation.id();
+  generation.set_worker(worker_);
+  live_names_.insert(generation.spec().request_id);
+  live_.emplace(id, std::move(arrival));
+  if (!generation.deadline().is_never()) deadlines_.push({generation.deadline(), id});
+  metrics_->OnAdmitted(static_cast<int64_t>(generation.spec().prompt->size()));
+  for (Submit& submit : generation.Submissions()) {
+    submit.submission = queue_.OnSubmit(submit.num_prompt);
+    link_->Submit(std::move(submit));
+  }
+  Pump(generation);
+}
+
+// A request that never became live: its call ends with the reason.
+void FrontLoop::Refuse(Generation& generation, const absl::Status& why) {
+  generation.writer()->Finish(ToGrpcStatus(why), RetryMilliseconds(why));
+  metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
+  closing_.emplace(generation.id(), Closing{generation.writer(), now_});
+}
+
+void FrontLoop::On(WritableMessage& message) {
+  if (Generation* generation = Find(message.request)) Pump(*generation);
+}
+
+void FrontLoop::On(CancelledMessage& message) {
+  Generation* generation = Find(message.request);
+  if (generation == nullptr) return;
+  link_->CancelRequest(message.request);
+  generation->writer()->Finish(grpc::Status(grpc::CANCELLED, "cancelled by the client"), -1);
+  Close(*generation, message.deadline ? Outcome::kDeadline : Outcome::kCancelled);
+}
+
+void FrontLoop::On(ClosedMessage& message) { closing_.erase(message.request); }
+
+void FrontLoop::On(RefusedMessage& message) { metrics_->OnRefused(message.outcome, message.reason); }
+
+void FrontLoop::On(DrainMessage& message) {
+  load_.draining.store(true, std::memory_order_relaxed);
+  drained_ = std::move(message.drained);
+  link_->Drain();
+}
+
+void FrontLoop::On(AbortMessage&) {
+  const grpc::Status status = ToGrpcStatus(
+      RefusalFor(RefusalReason::kDraining, "", 0, 0, {}, "the server stopped before the request was done"));
+  while (!live_.empty()) {
+    Generation& generation = *live_.begin()->second;
+    link_->CancelRequest(generation.id());
+    generation.writer()->Finish(status, -1);
+    Close(generation, Outcome::kFailed);
+  }
+}
+
+// ----------------------------------------------------------------------------------------- from the workers
+
+void FrontLoop::On(WorkerReport& report) {
+  if (!report.steps.empty()) last_decision_ = report.steps.back().why;
+  for (const TokenEvent& event : report.events) OnEvent(event);
+  for (const EndedSample& ended : report.ended) {
+    Generation* generation = Find(ended.key.request);
+    if (generation == nullptr) continue;
+    generation->OnSampleReport(ended.key, ended.report);
+    touched_.push_back(ended.key.request);
+  }
+  for (const RefusedSample& refused : report.refused) OnWorkerRefusal(refused);
+  queue_.OnReport(report);
+  metrics_->OnReport(report);
+  for (const RequestId id : touched_) {
+    if (Generation* generation = Find(id)) Pump(*generation);
+  }
+  touched_.clear();
+  const WorkerState& state = report.state;
+  load_.waiting.store(state.num_waiting, std::memory_order_relaxed);
+  load_.running.store(static_cast<int64_t>(state.running.size()), std::memory_order_relaxed);
+  load_.kv_tokens.store(state.kv_tokens, std::memory_order_relaxed);
+  load_.blocks_total.store(state.blocks_total, std::memory_order_relaxed);
+  load_.blocks_free.store(state.blocks_free + state.blocks_cached, std::memory_order_relaxed);
+}
+
+void FrontLoop::OnEvent(const TokenEvent& event) {
+  Generation* generation = Find(event.key.request);
+  if (generation == nullptr) return;
+  const Generation::Effect effect = generation->OnEvent(event);
+  if (effect.token) {
+    metrics_->OnToken(effect.gap);
+    if (effect.first) metrics_->OnFirstToken(event.at - generation->arrived());
+  }
+  if (effect.cancel_sample) link_->CancelSample(event.key);
+  if (touched_.empty() || touched_.back() != event.key.request) touched_.push_back(event.key.request);
+}
+
+void FrontLoop::OnWorkerRefusal(const RefusedSample& refused) {
+  Generation* generation = Find(refused.key.request);
+  if (generation == nullptr) return;
+  link_->CancelRequest(refused.key.request);  // its other samples
+  Refuse(*generation, refused.why);
+  Forget(*generation);
+}
+
+// ------------------------------------------------------------------------------------------------ delivery
+
+void FrontLoop::Pump(Generation& generation) {
+  if (generation.Pump(last_decision_, now_)) {
+    const Outcome outcome = generation.outcome();
+    return Close(generation, outcome);
+  }
+  if (generation.pending_bytes() <= options_.stream_buffer_bytes) return;
+  link_->CancelRequest(generation.id());
+  orrery::v1::ErrorInfo info;
+  info.set_reason("slow_reader");
+  info.set_field("stream_buffer_bytes");
+  info.set_limit(absl::StrCat(options_.stream_buffer_bytes));
+  info.set_actual(absl::StrCat(generation.pending_bytes()));
+  generation.writer()->Finish(
+      ToGrpcStatus(ErrorWithInfo(absl::StatusCode::kResourceExhausted, "the client reads too slowly", info)),
+      -1);
+  Close(generation, Outcome::kCancelled);
+}
+
+void FrontLoop::Close(Generation& generation, Outcome outcome) {
+  metrics_->OnEnd(outcome, generation.times());
+  closing_.emplace(generation.id(), Closing{generation.writer(), now_});
+  Forget(generation);
+}
+
+void FrontLoop::Forget(Generation& generation) {
+  live_names_.erase(generation.spec().request_id);
+  live_.erase(generation.id());
+}
+
+void FrontLoop::EndAtDeadline() {
+  while (!deadlines_.empty() && deadlines_.top().at <= now_) {
+    const RequestId id = deadlines_.top().request;
+    deadlines_.pop();
+    Generation* generation = Find(id);
+    if (generation == nullptr || generation->all_ended()) continue;
+    link_->CancelRequest(id);
+    generation->EndAll(FinishReason::kDeadline);
+    Pump(*generation);
+  }
+}
+
+// Cuts off the calls whose clients take nothing.
+void FrontLoop::Sweep() {
+  next_sweep_ = now_ + kSweepInterval;
+  for (auto& [id, closing] : closing_) {
+    if (closing.aborted || now_ < closing.since + options_.write_timeout) continue;
+    closing.writer->Abort();
+    closing.aborted = true;
+  }
+  std::vector<Generation*> stuck;
+  for (auto& [id, generation] : live_) {
+    const Time since = generation->blocked_since();
+    if (!since.is_never() && now_ >= since + options_.write_timeout) stuck.push_back(generation.get());
+  }
+  for (Generation* generation : stuck) {
+    link_->CancelRequest(generation->id());
+    generation->writer()->Abort();
+    generation->writer()->Finish(grpc::Status(grpc::CANCELLED, "the client reads nothing"), -1);
+    Close(*generation, Outcome::kCancelled);
+  }
+}
+
+void FrontLoop::PublishLoad() {
+  metrics_->SetQueueTokens(queue_.tokens());
+  load_.queue_tokens.store(queue_.tokens(), std::memory_order_relaxed);
+  load_.predicted_wait_ns.store(queue_.PredictedWait().ns, std::memory_order_relaxed);
+  load_.live_requests.store(static_cast<int64_t>(live_.size()), std::memory_order_relaxed);
+}
+
+}  // namespace orrery

@@ -1,0 +1,150 @@
+// One thread between the clients' calls and the workers: admits, submits, takes the workers' reports, turns
+// token events into messages and hands them to the calls' writers. All requests live here, so nothing about a
+// request needs a lock. The loop never waits for a client: a writer takes a message or says that it will call
+// back.
+//
+// A client that does not read holds up nobody. Its unread output is kept until it exceeds
+// `stream_buffer_bytes`; then the request is cancelled in the worker and ends with RESOURCE_EXHAUSTED
+// (slow_reader). A call whose client takes nothing at all for `write_timeout` is cut off.
+#ifndef ORRERY_SERVER_LOOP_FRONT_LOOP_H_
+#define ORRERY_SERVER_LOOP_FRONT_LOOP_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <queue>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "server/delivery/generation.h"
+#include "server/link/worker_link.h"
+#include "server/loop/clock.h"
+#include "server/loop/load_board.h"
+#include "server/loop/mailbox.h"
+#include "server/loop/queue_estimate.h"
+#include "server/metrics/server_metrics.h"
+
+namespace orrery {
+
+struct FrontOptions {
+  int64_t max_queue_tokens = 1'000'000;
+  size_t stream_buffer_bytes = 256 << 10;
+  Duration write_timeout = Duration::Seconds(60);
+};
+
+class FrontLoop {
+ public:
+  // `clock` and `metrics` outlive the loop.
+  FrontLoop(const FrontOptions& options, const Clock* clock, ServerMetrics* metrics);
+  ~FrontLoop();
+  // Ends the thread.
+  void Stop();
+
+  // Once, before the first request: where requests go.
+  void AttachWorker(WorkerLink* link);
+
+  // From any thread. The calls' side:
+  void Arrive(std::unique_ptr<Generation> generation);
+  void Writable(RequestId request);                  // the message in flight is gone
+  void Cancelled(RequestId request, bool deadline);  // the client is gone
+  void Closed(RequestId request);  // the call is over: its writer is not to be touched again
+  // A call that is refused before it became a Generation: ends it and counts it. The caller owns the writer.
+  void RefuseEarly(StreamWriter& writer, const absl::Status& why);
+  // The workers' side:
+  void Report(WorkerReport report);
+  // Refuses what arrives from here on; `drained` is called on the loop's thread when the last request is
+  // over.
+  void Drain(std::function<void()> drained);
+  // Ends every request at once with UNAVAILABLE.
+  void AbortAll();
+
+  const LoadBoard& load() const { return load_; }
+
+ private:
+  struct WritableMessage {
+    RequestId request;
+  };
+  struct CancelledMessage {
+    RequestId request;
+    bool deadline;
+  };
+  struct ClosedMessage {
+    RequestId request;
+  };
+  struct RefusedMessage {
+    Outcome outcome;
+    std::string reason;
+  };
+  struct DrainMessage {
+    std::function<void()> drained;
+  };
+  struct AbortMessage {};
+  using Message = std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
+                               ClosedMessage, RefusedMessage, DrainMessage, AbortMessage>;
+
+  void Run();
+  void On(std::unique_ptr<Generation>& arrival);
+  void On(WorkerReport& report);
+  void On(WritableMessage& message);
+  void On(CancelledMessage& message);
+  void On(ClosedMessage& message);
+  void On(RefusedMessage& message);
+  void On(DrainMessage& message);
+  void On(AbortMessage& message);
+
+  absl::Status Admissible(const Generation& generation) const;
+  void Refuse(Generation& generation, const absl::Status& why);
+  void OnEvent(const TokenEvent& event);
+  void OnWorkerRefusal(const RefusedSample& refused);
+  Generation* Find(RequestId id);
+  void Pump(Generation& generation);
+  void Close(Generation& generation, Outcome outcome);
+  void Forget(Generation& generation);
+  void EndAtDeadline();
+  void Sweep();
+  Time NextWake() const;
+  void PublishLoad();
+
+  const FrontOptions options_;
+  const Clock* clock_;
+  ServerMetrics* metrics_;
+  WorkerLink* link_ = nullptr;
+  LoadBoard load_;
+  Mailbox<Message> mailbox_;
+
+  // Of the loop's thread.
+  Time now_;
+  std::vector<Message> messages_;
+  absl::flat_hash_map<RequestId, std::unique_ptr<Generation>> live_;
+  absl::flat_hash_set<std::string> live_names_;  // the clients' request ids
+  struct Closing {
+    std::shared_ptr<StreamWriter> writer;
+    Time since;
+    bool aborted = false;
+  };
+  absl::flat_hash_map<RequestId, Closing> closing_;  // over, but the call is not yet
+  struct Deadline {
+    Time at;
+    RequestId request;
+    bool operator>(const Deadline& other) const { return at > other.at; }
+  };
+  std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines_;
+  std::vector<RequestId> touched_;
+  QueueEstimate queue_;
+  DecisionRecord last_decision_;
+  WorkerId worker_{};
+  Time next_sweep_;
+  std::function<void()> drained_;
+
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_LOOP_FRONT_LOOP_H_

@@ -1,0 +1,153 @@
+#include "server/loop/worker_loop.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "scheduler/base/check.h"
+
+namespace orrery {
+
+WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
+    : parts_(std::move(parts)),
+      core_(parts_.core.get()),
+      executor_(parts_.executor.get()),
+      clock_(clock),
+      sink_(std::move(sink)),
+      // What is in it is bounded by the requests the server has let in.
+      mailbox_(std::numeric_limits<size_t>::max()),
+      host_since_(clock->Now()) {
+  if (parts_.journal != nullptr) core_->set_journal(parts_.journal.get());
+  thread_ = std::thread([this] { Run(); });
+}
+
+WorkerLoop::~WorkerLoop() { Stop(); }
+
+void WorkerLoop::Stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true);
+  mailbox_.Interrupt();
+  thread_.join();
+}
+
+void WorkerLoop::Submit(orrery::Submit submit) { mailbox_.Push(std::move(submit)); }
+void WorkerLoop::CancelRequest(RequestId request) { mailbox_.Push(request); }
+void WorkerLoop::CancelSample(const SampleKey& key) { mailbox_.Push(key); }
+void WorkerLoop::Drain() { mailbox_.Push(DrainCommand{}); }
+
+Duration WorkerLoop::StepAge() const {
+  const int64_t began = step_began_ns_.load(std::memory_order_relaxed);
+  return began < 0 ? Duration{} : clock_->Now() - Time{began};
+}
+
+void WorkerLoop::Run() {
+  while (!stop_.load(std::memory_order_relaxed)) {
+    mailbox_.Drain(&commands_);
+    const Time now = clock_->Now();
+    for (Command& command : commands_) Apply(command, now);
+    commands_.clear();
+    if (core_->NextWake() <= now) core_->OnTimer(now, &report_.events);
+    // Ends that no step made (cancels, deadlines, refusals) do not wait for the step to come.
+    if (!report_.events.empty() || !report_.refused.empty()) Publish(now);
+    LaunchReady();
+    Record();
+    if (in_flight_.empty()) {
+      RunOutOfWork();
+    } else {
+      FinishOldest();
+    }
+  }
+  for (const InFlight& step : in_flight_) {
+    if (step.error.ok()) (void)executor_->Wait(step.step, &result_);
+  }
+  Record();
+}
+
+void WorkerLoop::Record() {
+  if (parts_.journal == nullptr) return;
+  if (!parts_.journal_file->recording()) {
+    core_->set_journal(nullptr);
+    parts_.journal.reset();
+  } else if (parts_.journal->buffered_bytes() > 0) {
+    parts_.journal_file->Append(parts_.journal->TakeBytes());
+  }
+}
+
+void WorkerLoop::Apply(Command& command, Time now) {
+  if (auto* submit = std::get_if<orrery::Submit>(&command)) {
+    const SampleKey key = submit->key;
+    absl::Status status = core_->OnArrival(std::move(*submit), now);
+    if (!status.ok()) report_.refused.push_back({key, std::move(status)});
+  } else if (auto* request = std::get_if<RequestId>(&command)) {
+    core_->OnCancelRequest(*request, now, &report_.events);
+  } else if (auto* key = std::get_if<SampleKey>(&command)) {
+    core_->OnCancel(*key, now, &report_.events);
+  } else {
+    core_->Drain(now);
+  }
+}
+
+void WorkerLoop::LaunchReady() {
+  while (core_->can_plan() && core_->has_work()) {
+    const Time planned = clock_->Now();
+    const StepPlan& plan = core_->Plan(planned);
+    if (plan.empty()) return;
+    InFlight step;
+    step.step = plan.step;
+    step.stats.decision = clock_->Now() - planned;
+    step.stats.why = core_->last_decision();
+    step.stats.num_sequences = static_cast<int32_t>(plan.slices.size());
+    for (const Slice& slice : plan.slices) {
+      const bool decode = slice.count == 1 && slice.output_index > 0;
+      decode ? ++step.stats.num_decodes : step.stats.num_prefill_tokens += slice.count;
+    }
+    if (in_flight_.empty()) step_began_ns_.store(planned.ns, std::memory_order_relaxed);
+    step.error = executor_->Launch(plan);
+    step.launched = clock_->Now();
+    step.stats.host = step.launched - host_since_;
+    host_since_ = step.launched;
+    in_flight_.push_back(std::move(step));
+  }
+}
+
+void WorkerLoop::FinishOldest() {
+  InFlight& step = in_flight_.front();
+  result_.Clear();
+  if (step.error.ok()) step.error = executor_->Wait(step.step, &result_);
+  const Time now = clock_->Now();
+  step.stats.engine = now - step.launched;
+  result_.start = step.launched;
+  result_.end = host_since_ = now;
+  if (step.error.ok()) step.error = core_->OnStepDone(result_, now, &report_.events);
+  if (!step.error.ok()) {
+    const absl::string_view message = step.error.message();
+    const absl::Status status =
+        core_->OnStepFailed(step.step, {message.data(), message.size()}, now, &report_.events);
+    ORRERY_CHECK(status.ok());
+  }
+  report_.steps.push_back(step.stats);
+  in_flight_.erase(in_flight_.begin());
+  step_began_ns_.store(in_flight_.empty() ? -1 : now.ns, std::memory_order_relaxed);
+  num_steps_.fetch_add(1, std::memory_order_relaxed);
+  Publish(now);
+}
+
+void WorkerLoop::RunOutOfWork() {
+  mailbox_.Wait(*clock_, core_->NextWake());
+  host_since_ = clock_->Now();
+}
+
+void WorkerLoop::Publish(Time now) {
+  for (const TokenEvent& event : report_.events) {
+    if (event.finish == FinishReason::kNone) continue;
+    if (auto report = core_->Report(event.key)) report_.ended.push_back({event.key, *report});
+  }
+  const WorkerCounters& counters = core_->counters();
+  report_.preemptions = static_cast<int64_t>(counters.preemptions);
+  report_.prefix_hit_tokens = static_cast<int64_t>(counters.prefix_hit_tokens);
+  report_.policy_fallbacks = static_cast<int64_t>(counters.fallbacks);
+  core_->State(now, &report_.state);
+  sink_(std::exchange(report_, {}));
+}
+
+}  // namespace orrery

@@ -1,0 +1,87 @@
+// One thread around one WorkerCore and one Executor: drains its mailbox, plans, launches, waits, reports. All
+// decisions are the core's, all arithmetic the executor's, all text somebody else's.
+#ifndef ORRERY_SERVER_LOOP_WORKER_LOOP_H_
+#define ORRERY_SERVER_LOOP_WORKER_LOOP_H_
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/executor.h"
+#include "scheduler/journal.h"
+#include "scheduler/worker_core.h"
+#include "server/link/worker_link.h"
+#include "server/loop/clock.h"
+#include "server/loop/journal_file.h"
+#include "server/loop/mailbox.h"
+
+namespace orrery {
+
+class WorkerLoop final : public WorkerLink {
+ public:
+  struct Parts {
+    std::unique_ptr<WorkerCore> core;
+    std::unique_ptr<Executor> executor;
+    std::unique_ptr<JournalWriter> journal;     // null: nothing is recorded
+    std::unique_ptr<JournalFile> journal_file;  // where the journal goes
+  };
+  // `clock` outlives the loop; `sink` is called on the loop's thread and must be quick.
+  WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink);
+  ~WorkerLoop() override;
+  // Ends the thread after the steps in flight; what still runs is abandoned.
+  void Stop();
+
+  void Submit(orrery::Submit submit) override;
+  void CancelRequest(RequestId request) override;
+  void CancelSample(const SampleKey& key) override;
+  void Drain() override;
+
+  // How long the step in flight has been running; zero between steps. Any thread.
+  Duration StepAge() const;
+  // Finished steps. Any thread.
+  uint64_t num_steps() const { return num_steps_.load(std::memory_order_relaxed); }
+
+ private:
+  struct DrainCommand {};
+  using Command = std::variant<orrery::Submit, RequestId, SampleKey, DrainCommand>;
+
+  void Run();
+  void Apply(Command& command, Time now);
+  void LaunchReady();
+  void FinishOldest();
+  void RunOutOfWork();
+  void Publish(Time now);
+  void Record();
+
+  Parts parts_;
+  WorkerCore* const core_;
+  Executor* const executor_;
+  const Clock* clock_;
+  WorkerReportSink sink_;
+  Mailbox<Command> mailbox_;
+
+  struct InFlight {
+    StepId step{};
+    Time launched;
+    absl::Status error;  // of Launch, told to the core when the step is the oldest
+    StepStats stats;
+  };
+  // Of the loop's thread.
+  std::vector<Command> commands_;
+  std::vector<InFlight> in_flight_;  // oldest first
+  StepResult result_;
+  WorkerReport report_;
+  Time host_since_;
+
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> step_began_ns_{-1};
+  std::atomic<uint64_t> num_steps_{0};
+  std::thread thread_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_LOOP_WORKER_LOOP_H_

@@ -1,0 +1,216 @@
+#include "server/metrics/server_metrics.h"
+
+#include <cmath>
+
+namespace orrery {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+
+constexpr const char* kOutcomes[kNumOutcomes] = {"stop",     "length",  "cancelled", "deadline",
+                                                 "rejected", "invalid", "failed"};
+// Always present, so that a rate is defined before the first refusal.
+constexpr const char* kReasons[] = {"queue_full", "predicted_wait", "shed",     "kv_too_small",
+                                    "draining",   "no_worker",      "not_ready"};
+
+// 1, 2.5, 5 per decade.
+Buckets Decades(double from, double to) {
+  Buckets buckets;
+  for (double decade = from; decade < to * 1.001; decade *= 10) {
+    for (const double step : {1.0, 2.5, 5.0}) {
+      if (decade * step < to * 1.001) buckets.push_back(decade * step);
+    }
+  }
+  return buckets;
+}
+
+Buckets PowersOfTwo(int last) {
+  Buckets buckets;
+  for (int i = 0; i <= last; ++i) buckets.push_back(std::ldexp(1.0, i));
+  return buckets;
+}
+
+void CatchUp(prometheus::Counter* counter, int64_t total) {
+  const double behind = static_cast<double>(total) - counter->Value();
+  if (behind > 0) counter->Increment(behind);
+}
+
+}  // namespace
+
+prometheus::Counter* ServerMetrics::Counter(const char* name, const char* help, const Labels& labels) {
+  return &prometheus::BuildCounter().Name(name).Help(help).Register(*registry_).Add(labels);
+}
+prometheus::Gauge* ServerMetrics::Gauge(const char* name, const char* help, const Labels& labels) {
+  return &prometheus::BuildGauge().Name(name).Help(help).Register(*registry_).Add(labels);
+}
+prometheus::Histogram* ServerMetrics::Histogram(const char* name, const char* help, const Labels& labels,
+                                                const Buckets& buckets) {
+  return &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(labels, buckets);
+}
+
+ServerMetrics::ServerMetrics(const MetricsIdentity& identity)
+    : edge_labels_{{"model", identity.model}, {"role", identity.role}}, worker_labels_(edge_labels_) {
+  worker_labels_.emplace("worker", "0");
+  RegisterRequests();
+  RegisterWorker(identity);
+  if (identity.vllm_names) RegisterVllmNames(identity);
+}
+
+void ServerMetrics::RegisterRequests() {
+  const Labels& edge = edge_labels_;
+  const auto with = [&](const char* label, const char* value) {
+    Labels labels = edge;
+    labels.emplace(label, value);
+    return labels;
+  };
+  for (int i = 0; i < kNumOutcomes; ++i) {
+    requests_[static_cast<size_t>(i)] =
+        Counter("orrery_requests_total", "Requests that ended, by how", with("outcome", kOutcomes[i]));
+  }
+  rejections_ = &prometheus::BuildCounter()
+                     .Name("orrery_rejections_total")
+                     .Help("Requests refused for load or state, by reason")
+                     .Register(*registry_);
+  for (const char* reason : kReasons)
+    rejections_by_reason_[reason] = &rejections_->Add(with("reason", reason));
+  prompt_tokens_ = Counter("orrery_prompt_tokens_total", "Prompt tokens of admitted requests", edge);
+  generated_tokens_ = Counter("orrery_generated_tokens_total", "Output tokens", edge);
+  queue_tokens_ = Gauge("orrery_queue_tokens", "Prompt tokens that wait", edge);
+  const Buckets seconds = Decades(1e-4, 1e3);
+  ttft_ = Histogram("orrery_time_to_first_token_seconds", "Arrival to first token", edge, seconds);
+  tpot_ = Histogram("orrery_time_per_output_token_seconds", "First to last token, per token after the first",
+                    edge, seconds);
+  itl_ = Histogram("orrery_inter_token_latency_seconds", "Between tokens of a choice", edge, seconds);
+  latency_ = Histogram("orrery_request_latency_seconds", "Arrival to last token", edge, seconds);
+  queue_time_ = Histogram("orrery_queue_time_seconds", "Arrival to first step", edge, seconds);
+  prefill_time_ = Histogram("orrery_prefill_time_seconds", "First step to first token", edge, seconds);
+  decode_time_ = Histogram("orrery_decode_time_seconds", "First token to last token", edge, seconds);
+}
+
+void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
+  const Labels& worker = worker_labels_;
+  const auto with = [&](std::map<std::string, std::string> more) {
+    more.insert(worker.begin(), worker.end());
+    return more;
+  };
+  waiting_ = Gauge("orrery_requests_waiting", "Sequences without an engine slot", worker);
+  running_ = Gauge("orrery_requests_running", "Sequences with an engine slot", worker);
+  kv_used_ = Gauge("orrery_kv_cache_used_ratio", "KV blocks that running sequences hold, of all", worker);
+  blocks_free_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "free"}}));
+  blocks_used_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "used"}}));
+  blocks_cached_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "cached"}}));
+  prefix_hit_tokens_ = Counter("orrery_prefix_cache_hit_tokens_total",
+                               "Prompt tokens not computed thanks to the prefix cache", worker);
+  preemptions_ = Counter("orrery_preemptions_total", "Sequences that lost their KV and start anew", worker);
+  const Buckets seconds = Decades(1e-4, 1e2);
+  const char* step_help = "Engine time of a step, by what it held";
+  step_prefill_ = Histogram("orrery_step_seconds", step_help, with({{"phase", "prefill"}}), seconds);
+  step_decode_ = Histogram("orrery_step_seconds", step_help, with({{"phase", "decode"}}), seconds);
+  step_mixed_ = Histogram("orrery_step_seconds", step_help, with({{"phase", "mixed"}}), seconds);
+  step_tokens_ = Histogram("orrery_step_tokens", "Tokens computed in a step", worker, PowersOfTwo(16));
+  step_sequences_ = Histogram("orrery_step_sequences", "Sequences of a step", worker, PowersOfTwo(9));
+  host_step_ =
+      Histogram("orrery_host_step_seconds", "Time of a step outside the engine", worker, Decades(1e-6, 1));
+  const auto policy = with({{"kind", "batch"}, {"policy", identity.scheduler}});
+  decision_ = Histogram("orrery_policy_decision_seconds", "Time of a decision", policy, Decades(1e-6, 1));
+  objective_ = Gauge("orrery_policy_objective", "Objective value of the last decision", policy);
+  bound_gap_ =
+      Gauge("orrery_policy_bound_gap_ratio", "(objective - bound) / |bound| of the last decision", policy);
+  fallbacks_ = Counter("orrery_policy_fallbacks_total", "Decisions taken by the fallback rule",
+                       with({{"kind", "batch"}, {"policy", identity.scheduler}, {"reason", "idle"}}));
+  Gauge("orrery_build_info", "1; what this is",
+        {{"version", identity.version}, {"backend", identity.backend}, {"cuda", identity.cuda}})
+      ->Set(1);
+  Gauge("orrery_cache_config_info", "1; size of the KV pool",
+        with({{"block_tokens", std::to_string(identity.block_tokens)},
+              {"num_blocks", std::to_string(identity.num_blocks)}}))
+      ->Set(1);
+}
+
+void ServerMetrics::RegisterVllmNames(const MetricsIdentity& identity) {
+  const Labels labels{{"model_name", identity.model}, {"engine", "0"}};
+  vllm_waiting_ = Gauge("vllm:num_requests_waiting", "As orrery_requests_waiting", labels);
+  vllm_running_ = Gauge("vllm:num_requests_running", "As orrery_requests_running", labels);
+  vllm_kv_used_ = Gauge("vllm:kv_cache_usage_perc", "As orrery_kv_cache_used_ratio", labels);
+  Labels info = labels;
+  info.emplace("block_size", std::to_string(identity.block_tokens));
+  info.emplace("num_gpu_blocks", std::to_string(identity.num_blocks));
+  Gauge("vllm:cache_config_info", "As orrery_cache_config_info", info)->Set(1);
+}
+
+void ServerMetrics::OnAdmitted(int64_t prompt_tokens) {
+  prompt_tokens_->Increment(static_cast<double>(prompt_tokens));
+}
+
+void ServerMetrics::OnToken(Duration gap) {
+  generated_tokens_->Increment();
+  if (gap.ns > 0) itl_->Observe(gap.seconds());
+}
+
+void ServerMetrics::OnFirstToken(Duration ttft) { ttft_->Observe(ttft.seconds()); }
+
+void ServerMetrics::OnEnd(Outcome outcome, const RequestTimes& times) {
+  requests_[static_cast<size_t>(outcome)]->Increment();
+  if (times.first_token.is_never()) return;
+  latency_->Observe((times.last_token - times.arrived).seconds());
+  decode_time_->Observe((times.last_token - times.first_token).seconds());
+  if (times.longest_choice > 1) {
+    tpot_->Observe((times.last_token - times.first_token).seconds() /
+                   static_cast<double>(times.longest_choice - 1));
+  }
+  if (times.first_scheduled.is_never()) return;
+  queue_time_->Observe((times.first_scheduled - times.arrived).seconds());
+  prefill_time_->Observe((times.first_token - times.first_scheduled).seconds());
+}
+
+void ServerMetrics::OnRefused(Outcome outcome, absl::string_view reason) {
+  requests_[static_cast<size_t>(outcome)]->Increment();
+  if (outcome != Outcome::kRejected) return;
+  auto [it, added] = rejections_by_reason_.try_emplace(std::string(reason), nullptr);
+  if (added) {
+    Labels labels = edge_labels_;
+    labels.emplace("reason", it->first);
+    it->second = &rejections_->Add(labels);
+  }
+  it->second->Increment();
+}
+
+void ServerMetrics::OnReport(const WorkerReport& report) {
+  for (const StepStats& step : report.steps) OnStep(step);
+  CatchUp(preemptions_, report.preemptions);
+  CatchUp(prefix_hit_tokens_, report.prefix_hit_tokens);
+  CatchUp(fallbacks_, report.policy_fallbacks);
+  const WorkerState& state = report.state;
+  const int32_t used = state.blocks_total - state.blocks_free - state.blocks_cached;
+  const double ratio = state.blocks_total > 0 ? static_cast<double>(used) / state.blocks_total : 0.0;
+  const double num_running = static_cast<double>(state.running.size());
+  waiting_->Set(state.num_waiting);
+  running_->Set(num_running);
+  kv_used_->Set(ratio);
+  blocks_free_->Set(state.blocks_free);
+  blocks_used_->Set(used);
+  blocks_cached_->Set(state.blocks_cached);
+  if (vllm_waiting_ == nullptr) return;
+  vllm_waiting_->Set(state.num_waiting);
+  vllm_running_->Set(num_running);
+  vllm_kv_used_->Set(ratio);
+}
+
+void ServerMetrics::OnStep(const StepStats& step) {
+  prometheus::Histogram* phase = step.num_decodes == 0          ? step_prefill_
+                                 : step.num_prefill_tokens == 0 ? step_decode_
+                                                                : step_mixed_;
+  phase->Observe(step.engine.seconds());
+  step_tokens_->Observe(step.num_prefill_tokens + step.num_decodes);
+  step_sequences_->Observe(step.num_sequences);
+  host_step_->Observe(step.host.seconds());
+  decision_->Observe(step.decision.seconds());
+  objective_->Set(step.why.value);
+  if (!std::isnan(step.why.bound) && step.why.bound != 0) {
+    bound_gap_->Set((step.why.value - step.why.bound) / std::abs(step.why.bound));
+  }
+}
+
+void ServerMetrics::SetQueueTokens(int64_t tokens) { queue_tokens_->Set(static_cast<double>(tokens)); }
+
+}  // namespace orrery
