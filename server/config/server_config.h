@@ -53,8 +53,6 @@ struct ServerConfig {
   int64_t max_open_requests = 20'000;
   int64_t max_streams_per_connection = 20'000;
   int64_t max_choices = 64;
-  int64_t max_stop_strings = 64;
-  ByteSize max_stop_bytes{1 << 10};
   int64_t max_logprobs = 20;
   ByteSize stream_buffer_bytes{256 << 10};
   ByteSize grpc_memory{0};   // 0: no quota

@@ -58,8 +58,6 @@ RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& 
       std::min<int64_t>(int64_t{engine.num_blocks} * engine.block_tokens, limits.max_context));
   limits.max_text_bytes = static_cast<size_t>(config.max_text_bytes.bytes);
   limits.max_choices = static_cast<uint32_t>(config.max_choices);
-  limits.max_stop_strings = static_cast<uint32_t>(config.max_stop_strings);
-  limits.max_stop_bytes = static_cast<size_t>(config.max_stop_bytes.bytes);
   limits.max_logprobs = static_cast<uint32_t>(std::min<int64_t>(config.max_logprobs, engine.vocab_size));
   limits.hash_key = RandomWord();
   return limits;

@@ -25,9 +25,12 @@ orrery::v1::FinishReason WireReason(FinishReason reason) {
 
 }  // namespace
 
-ChoiceStream::ChoiceStream(uint32_t choice, const GenerationSpec* spec, const StopStrings* stops,
+ChoiceStream::ChoiceStream(uint32_t choice, const GenerationSpec* spec,
                            std::unique_ptr<StreamDecoder> decoder)
-    : choice_(choice), spec_(spec), stops_(stops), decoder_(std::move(decoder)), matcher_(stops) {
+    : choice_(choice),
+      spec_(spec),
+      decoder_(std::move(decoder)),
+      matcher_(spec->stop_strings, spec->include_stop) {
   delta_.mutable_delta()->set_choice(choice_);
 }
 
@@ -61,7 +64,7 @@ void ChoiceStream::End(FinishReason reason) {
   piece_.clear();
   decoder_->Flush(&piece_);
   // What an incomplete character becomes cannot complete a stop string that the client could mean.
-  matcher_.Flush(text);
+  matcher_.Finish(text);
   text->append(piece_);
   delta_bytes_ += text->size() - before;
 }
@@ -79,13 +82,9 @@ bool ChoiceStream::TakeText(const TokenEvent& event) {
   if (piece_.empty()) return false;
   const size_t before = delta->text().size();
   const bool armed = num_tokens_ >= spec_->stop.min_tokens;
-  const auto found = matcher_.Feed(piece_, armed, delta->mutable_text());
-  if (found) {
-    stop_string_ = static_cast<int64_t>(*found);
-    if (spec_->include_stop) delta->mutable_text()->append((*stops_)[*found]);
-  }
+  stop_string_ = matcher_.Push(piece_, delta->mutable_text(), armed);
   delta_bytes_ += delta->text().size() - before;
-  return found.has_value();
+  return stop_string_ >= 0;
 }
 
 void ChoiceStream::AddLogprobs(const TokenEvent& event) {
@@ -112,7 +111,8 @@ void ChoiceStream::ClearDelta() {
 void ChoiceStream::FillFinished(orrery::v1::Finished* finished) const {
   finished->set_choice(choice_);
   finished->set_finish_reason(WireReason(finish_));
-  if (stop_string_ >= 0) finished->set_stop_text((*stops_)[static_cast<size_t>(stop_string_)]);
+  if (stop_string_ >= 0)
+    finished->set_stop_text(spec_->stop_strings->text(static_cast<size_t>(stop_string_)));
   if (stop_token_ >= 0) finished->set_stop_token_id(static_cast<uint32_t>(stop_token_));
   finished->set_error(error_);
 }

@@ -10,16 +10,14 @@
 #include "orrery/v1/inference.pb.h"
 #include "scheduler/types/request.h"
 #include "server/delivery/generation_spec.h"
-#include "server/delivery/stop_matcher.h"
 #include "server/delivery/text_codec.h"
 
 namespace orrery {
 
 class ChoiceStream {
  public:
-  // `spec` and `stops` outlive the stream.
-  ChoiceStream(uint32_t choice, const GenerationSpec* spec, const StopStrings* stops,
-               std::unique_ptr<StreamDecoder> decoder);
+  // `spec` outlives the stream.
+  ChoiceStream(uint32_t choice, const GenerationSpec* spec, std::unique_ptr<StreamDecoder> decoder);
 
   // What an event meant for the choice.
   enum class Effect {
@@ -54,21 +52,20 @@ class ChoiceStream {
 
   const uint32_t choice_;
   const GenerationSpec* spec_;
-  const StopStrings* stops_;
   std::unique_ptr<StreamDecoder> decoder_;
   StopMatcher matcher_;
 
   orrery::v1::GenerateResponse delta_;
   size_t delta_tokens_ = 0;
   size_t delta_bytes_ = 0;
-  std::string piece_, released_;
+  std::string piece_;
 
   int32_t num_tokens_ = 0;
   Time first_token_ = Time::Never(), last_token_ = Time::Never();
   FinishReason finish_ = FinishReason::kNone;
   std::string error_;
-  int64_t stop_string_ = -1;  // index, when a stop string ended the choice
-  TokenId stop_token_ = -1;   // when a stop id did
+  int stop_string_ = -1;     // index, when a stop string ended the choice
+  TokenId stop_token_ = -1;  // when a stop id did
 };
 
 }  // namespace orrery

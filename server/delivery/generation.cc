@@ -44,15 +44,13 @@ void FillDecision(const DecisionRecord& record, orrery::v1::Finished* finished) 
 
 Generation::Generation(RequestId id, GenerationSpec spec, const TextCodec& codec,
                        std::shared_ptr<StreamWriter> writer, Time arrived)
-    : id_(id),
-      spec_(std::move(spec)),
-      stops_(spec_.stop_strings),
-      writer_(std::move(writer)),
-      arrived_(arrived) {
+    : id_(id), spec_(std::move(spec)), writer_(std::move(writer)), arrived_(arrived) {
   choices_.reserve(spec_.num_choices);
   for (uint32_t i = 0; i < spec_.num_choices; ++i) {
-    choices_.push_back(
-        {ChoiceStream(i, &spec_, &stops_, codec.NewStreamDecoder(spec_.skip_special)), {}, false, false});
+    choices_.push_back({ChoiceStream(i, &spec_, codec.NewStreamDecoder(spec_.skip_special, *spec_.prompt)),
+                        {},
+                        false,
+                        false});
   }
 }
 
@@ -190,7 +188,8 @@ void Generation::FillEffective(orrery::v1::Sampling* out) const {
   out->set_seed(sampling.seed);
   out->set_max_tokens(static_cast<uint32_t>(spec_.stop.max_tokens));
   out->set_min_tokens(static_cast<uint32_t>(spec_.stop.min_tokens));
-  for (const std::string& stop : spec_.stop_strings) out->add_stop(stop);
+  const size_t num_stops = spec_.stop_strings == nullptr ? 0 : spec_.stop_strings->size();
+  for (size_t i = 0; i < num_stops; ++i) out->add_stop(spec_.stop_strings->text(i));
   out->mutable_stop_token_ids()->Add(spec_.client_stop_ids.begin(), spec_.client_stop_ids.end());
   out->set_include_stop_in_output(spec_.include_stop);
   out->set_skip_special_tokens(spec_.skip_special);

@@ -14,7 +14,6 @@
 #include "scheduler/types/request.h"
 #include "server/delivery/choice_stream.h"
 #include "server/delivery/generation_spec.h"
-#include "server/delivery/stop_matcher.h"
 #include "server/delivery/stream_writer.h"
 #include "server/delivery/text_codec.h"
 
@@ -87,7 +86,6 @@ class Generation {
 
   const RequestId id_;
   const GenerationSpec spec_;
-  const StopStrings stops_;
   std::shared_ptr<StreamWriter> writer_;
   const Time arrived_;
   WorkerId worker_{};

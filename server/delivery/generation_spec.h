@@ -11,6 +11,7 @@
 #include "scheduler/base/time.h"
 #include "scheduler/types/request.h"
 #include "scheduler/types/sampling.h"
+#include "server/text/stop_matcher.h"
 
 namespace orrery {
 
@@ -19,8 +20,8 @@ struct GenerationSpec {
   std::shared_ptr<const std::vector<TokenId>> prompt;  // never empty
   Sampling sampling;                                   // seed of choice 0
   StopRules stop;
-  std::vector<std::string> stop_strings;  // none empty
-  bool include_stop = false;              // the matched stop string stays in the text
+  std::shared_ptr<const StopStrings> stop_strings;  // null: none
+  bool include_stop = false;                        // the matched stop string stays in the text
   bool skip_special = true;
   bool ignore_eos = false;
   bool echo_prompt = false;

@@ -107,14 +107,19 @@ Sampling ResolveSampling(const WireSampling& wire, const SamplingDefaults& defau
   return out;
 }
 
-void ResolveStops(const WireSampling& wire, const SamplingDefaults& defaults, GenerationSpec* spec) {
-  spec->stop_strings.assign(wire.stop().begin(), wire.stop().end());
+absl::Status ResolveStops(const WireSampling& wire, const SamplingDefaults& defaults, GenerationSpec* spec) {
+  if (!wire.stop().empty()) {
+    auto stops = StopStrings::Create(std::vector<std::string>(wire.stop().begin(), wire.stop().end()));
+    if (!stops.ok()) return InField("sampling.stop", stops.status());
+    spec->stop_strings = *std::move(stops);
+  }
   spec->client_stop_ids.assign(wire.stop_token_ids().begin(), wire.stop_token_ids().end());
   std::vector<TokenId> ids = spec->client_stop_ids;
   if (!wire.ignore_eos()) ids.insert(ids.end(), defaults.end_ids.begin(), defaults.end_ids.end());
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   spec->stop.stop_ids = std::move(ids);
+  return absl::OkStatus();
 }
 
 Duration FromMilliseconds(bool has, double milliseconds) {
@@ -139,7 +144,7 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   spec.prompt = std::make_shared<const std::vector<TokenId>>(*std::move(prompt));
   spec.request_id = request.request_id().empty() ? fallback_id : request.request_id();
   spec.sampling = ResolveSampling(sampling, defaults, random_seed);
-  ResolveStops(sampling, defaults, &spec);
+  if (absl::Status status = ResolveStops(sampling, defaults, &spec); !status.ok()) return status;
   spec.include_stop = sampling.include_stop_in_output();
   spec.skip_special = !sampling.has_skip_special_tokens() || sampling.skip_special_tokens();
   spec.ignore_eos = sampling.ignore_eos();

@@ -5,6 +5,7 @@
 #include "google/protobuf/unknown_field_set.h"
 #include "server/base/errors.h"
 #include "server/request/validate.h"
+#include "server/text/utf8.h"
 
 namespace orrery {
 namespace {
@@ -16,31 +17,6 @@ using google::protobuf::UnknownFieldSet;
 
 constexpr int kMaxDepth = 8;  // our messages nest three deep
 
-// Length of the UTF-8 sequence at the front; 0: none (RFC 3629: no overlong forms, no surrogates).
-size_t SequenceLength(absl::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto more = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2) return 0;
-  if (lead < 0xE0) return more(1) ? 2 : 0;
-  if (lead < 0xF0) {
-    if ((lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F)) return 0;
-    return more(1) && more(2) ? 3 : 0;
-  }
-  if (lead > 0xF4 || (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F)) return 0;
-  return more(1) && more(2) && more(3) ? 4 : 0;
-}
-
-bool IsUtf8(absl::string_view text) {
-  while (!text.empty()) {
-    const size_t length = SequenceLength(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
-}
-
 // The path of the first bad string; empty: none found.
 std::string FindBadString(absl::string_view bytes, const Descriptor* type, int depth) {
   UnknownFieldSet fields;
@@ -50,7 +26,8 @@ std::string FindBadString(absl::string_view bytes, const Descriptor* type, int d
     const FieldDescriptor* known = type->FindFieldByNumber(field.number());
     if (known == nullptr || field.type() != UnknownField::TYPE_LENGTH_DELIMITED) continue;
     const std::string& value = field.length_delimited();
-    if (known->type() == FieldDescriptor::TYPE_STRING && !IsUtf8(value)) return known->name();
+    if (known->type() == FieldDescriptor::TYPE_STRING && FindInvalidUtf8(value) != std::string_view::npos)
+      return known->name();
     if (known->type() != FieldDescriptor::TYPE_MESSAGE) continue;
     const std::string inner = FindBadString(value, known->message_type(), depth - 1);
     if (!inner.empty()) return absl::StrCat(known->name(), ".", inner);

@@ -16,8 +16,6 @@ struct RequestLimits {
   int32_t kv_tokens = 0;    // capacity of a worker's KV pool; bounds the default of max_tokens
   size_t max_text_bytes = 2 << 20;
   uint32_t max_choices = 64;
-  uint32_t max_stop_strings = 64;  // and stop ids
-  size_t max_stop_bytes = 1 << 10;
   uint32_t max_logprobs = 20;
   uint64_t hash_key = 0;  // secret; tenants and cache salts become numbers under it
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/errors.h"
+#include "server/text/stop_matcher.h"
 
 namespace orrery {
 namespace {
@@ -102,19 +103,19 @@ absl::Status CheckBiases(const WireSampling& sampling, const RequestLimits& limi
 }
 
 absl::Status CheckStops(const WireSampling& sampling, const RequestLimits& limits) {
-  if (static_cast<uint32_t>(sampling.stop_size()) > limits.max_stop_strings) {
-    return FieldError("sampling.stop", absl::StrCat("at most ", limits.max_stop_strings, " strings"),
+  if (static_cast<size_t>(sampling.stop_size()) > kMaxStopStrings) {
+    return FieldError("sampling.stop", absl::StrCat("at most ", kMaxStopStrings, " strings"),
                       absl::StrCat(sampling.stop_size()));
   }
   for (const std::string& stop : sampling.stop()) {
     if (stop.empty()) return FieldError("sampling.stop", "non-empty strings", "an empty one");
-    if (stop.size() > limits.max_stop_bytes) {
-      return FieldError("sampling.stop", absl::StrCat("strings of at most ", limits.max_stop_bytes, " bytes"),
+    if (stop.size() > kMaxStopBytes) {
+      return FieldError("sampling.stop", absl::StrCat("strings of at most ", kMaxStopBytes, " bytes"),
                         absl::StrCat(stop.size()));
     }
   }
-  if (static_cast<uint32_t>(sampling.stop_token_ids_size()) > limits.max_stop_strings) {
-    return FieldError("sampling.stop_token_ids", absl::StrCat("at most ", limits.max_stop_strings, " ids"),
+  if (static_cast<size_t>(sampling.stop_token_ids_size()) > kMaxStopStrings) {
+    return FieldError("sampling.stop_token_ids", absl::StrCat("at most ", kMaxStopStrings, " ids"),
                       absl::StrCat(sampling.stop_token_ids_size()));
   }
   return ValidateTokenIds(sampling.stop_token_ids(), "sampling.stop_token_ids", limits);

@@ -47,14 +47,17 @@ int StopMatcher::Advance(char byte) {
     uint16_t state = states_[i];
     while (state > 0 && pattern.text[state] != byte) state = pattern.fallback[state];
     if (pattern.text[state] == byte) ++state;
-    states_[i] = state;
     const bool is_longer = found < 0 || pattern.text.size() > stops_->text(static_cast<size_t>(found)).size();
-    if (state == pattern.text.size() && is_longer) found = static_cast<int>(i);
+    if (state == pattern.text.size()) {
+      if (is_longer) found = static_cast<int>(i);
+      state = pattern.fallback[state];  // for a match that is let pass
+    }
+    states_[i] = state;
   }
   return found;
 }
 
-int StopMatcher::Push(std::string_view text, std::string* out) {
+int StopMatcher::Push(std::string_view text, std::string* out, bool armed) {
   if (matched_) return -1;
   if (states_.empty()) {
     out->append(text);
@@ -62,7 +65,7 @@ int StopMatcher::Push(std::string_view text, std::string* out) {
   }
   for (size_t i = 0; i < text.size(); ++i) {
     const int found = Advance(text[i]);
-    if (found < 0) continue;
+    if (found < 0 || !armed) continue;
     held_.append(text.substr(0, i + 1));
     if (!include_stop_) held_.resize(held_.size() - stops_->text(static_cast<size_t>(found)).size());
     out->append(held_);

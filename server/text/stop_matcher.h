@@ -46,8 +46,8 @@ class StopMatcher {
   explicit StopMatcher(std::shared_ptr<const StopStrings> stops, bool include_stop = false);
 
   // Appends to `out` what can be shown. Returns the index of the stop string that this text completed, or -1.
-  // After a match everything is ignored.
-  int Push(std::string_view text, std::string* out);
+  // After a match everything is ignored. Not `armed`: a stop string that this text completes is let pass.
+  int Push(std::string_view text, std::string* out, bool armed = true);
   // The text is over without a match: gives out what was held back.
   void Finish(std::string* out);
 

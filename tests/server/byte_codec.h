@@ -35,7 +35,9 @@ class ByteCodec final : public TextCodec {
     }
     return text;
   }
-  std::unique_ptr<StreamDecoder> NewStreamDecoder(bool) const override { return std::make_unique<Decoder>(); }
+  std::unique_ptr<StreamDecoder> NewStreamDecoder(bool, absl::Span<const TokenId>) const override {
+    return std::make_unique<Decoder>();
+  }
 
  private:
   // Holds back the bytes of an incomplete character, as a real one does. Trusts that leads announce lengths.

@@ -81,7 +81,8 @@ class Harness {
     bool wait_until_ready = true;
     Setup() {
       config.model = "fake";
-      config.listen = config.metrics_listen = "127.0.0.1:0";
+      config.listen = "127.0.0.1:0";
+      config.metrics_listen = "";  // its shutdown takes seconds
       defaults.end_ids = {kByteEos};
     }
   };
