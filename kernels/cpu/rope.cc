@@ -8,65 +8,91 @@
 namespace orrery {
 namespace {
 
-// The element of a bf16 pool pairs with its neighbour dimension (keys) or neighbour token (values).
-void WriteBF16(const AttentionShape& shape, const float* key, const float* value, int offset, uint8_t* head) {
-  uint16_t* keys = reinterpret_cast<uint16_t*>(head);
-  uint16_t* values = reinterpret_cast<uint16_t*>(head + KvKeyBytes(shape));
-  const int64_t dims = shape.head_dim;
-  const int64_t key_dims = PaddedKeyDims(shape);
-  uint16_t* to = keys + offset * 2;
-  int64_t d = 0;
-  for (; d + 2 <= dims; d += 2, to += kKvBlockTokens * 2) {
-    const uint32_t pair = BF16FromF32(key[d]) | static_cast<uint32_t>(BF16FromF32(key[d + 1])) << 16;
-    std::memcpy(to, &pair, 4);
-  }
-  for (; d < key_dims; d += 2, to += kKvBlockTokens * 2) {
-    const uint32_t pair = d < dims ? BF16FromF32(key[d]) : 0;
-    std::memcpy(to, &pair, 4);
-  }
-  to = values + offset / 2 * PaddedValueDims(shape) * 2 + offset % 2;
-  for (d = 0; d < dims; ++d) to[2 * d] = BF16FromF32(value[d]);
-}
+// Writes rows of the step into one layer of the pool. A piece of rows is one thread's: a pair of tokens
+// shares words of a bf16 pool, and is written as words only when both are in the piece.
+class KvWriter {
+ public:
+  KvWriter(const RopeKvArgs& args, const VectorKernels& kernels)
+      : args_(args), shape_(args.shape), kernels_(kernels), value_dims_(PaddedValueDims(args.shape)) {}
 
-template <typename T, typename Convert>
-void WritePlain(const AttentionShape& shape, const float* key, const float* value, int offset, uint8_t* head,
-                Convert convert) {
-  T* keys = reinterpret_cast<T*>(head) + offset;
-  T* values = reinterpret_cast<T*>(head + KvKeyBytes(shape)) + offset * PaddedValueDims(shape);
-  for (int64_t d = 0; d < shape.head_dim; ++d) {
-    keys[d * kKvBlockTokens] = convert(key[d]);
-    values[d] = convert(value[d]);
+  void Write(int64_t begin, int64_t end) const {
+    for (int h = 0; h < shape_.num_kv_heads; ++h) {
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t slot = args_.kv_slots[r];
+        if (slot < 0) continue;
+        const float* key =
+            args_.qkv + r * shape_.qkv_stride() + int64_t{shape_.num_q_heads + h} * shape_.head_dim;
+        const float* value = key + int64_t{shape_.num_kv_heads} * shape_.head_dim;
+        uint8_t* head = args_.pool.block(slot / kKvBlockTokens) + h * KvHeadBytes(shape_);
+        const int offset = static_cast<int>(slot % kKvBlockTokens);
+        WriteKey(key, offset, head);
+        const bool starts_pair = slot % 2 == 0 && r + 1 < end && args_.kv_slots[r + 1] == slot + 1;
+        const bool ends_pair = slot % 2 == 1 && r > begin && args_.kv_slots[r - 1] == slot - 1;
+        if (shape_.kv_dtype == DType::kBF16 && starts_pair) {
+          kernels_.pair_bf16(value, value + shape_.qkv_stride(), shape_.head_dim,
+                             head + KvKeyBytes(shape_) + offset / 2 * value_dims_ * 4);
+        } else if (shape_.kv_dtype != DType::kBF16 || !ends_pair) {
+          WriteValue(value, offset, head + KvKeyBytes(shape_));
+        }
+      }
+    }
   }
-}
 
-void WriteKv(const AttentionShape& shape, const float* key, const float* value, int offset, uint8_t* head) {
-  switch (shape.kv_dtype) {
-    case DType::kBF16:
-      return WriteBF16(shape, key, value, offset, head);
-    case DType::kF16:
-      return WritePlain<uint16_t>(shape, key, value, offset, head, F16FromF32);
-    default:
-      return WritePlain<float>(shape, key, value, offset, head, [](float x) { return x; });
+ private:
+  void WriteKey(const float* key, int offset, uint8_t* keys) const {
+    alignas(64) uint16_t narrow[kMaxHeadDim + 32] = {};
+    switch (shape_.kv_dtype) {
+      case DType::kBF16:
+        kernels_.narrow_bf16(key, shape_.head_dim, narrow);
+        return Scatter<uint32_t>(narrow, PaddedKeyDims(shape_) / 2, keys + offset * 4, kKvBlockTokens * 4);
+      case DType::kF16:
+        kernels_.narrow_f16(key, shape_.head_dim, narrow);
+        return Scatter<uint16_t>(narrow, shape_.head_dim, keys + offset * 2, kKvBlockTokens * 2);
+      default:
+        return Scatter<float>(key, shape_.head_dim, keys + offset * 4, kKvBlockTokens * 4);
+    }
   }
-}
 
-void RopeKvRow(const RopeKvArgs& args, const VectorKernels& kernels, int64_t row) {
+  void WriteValue(const float* value, int offset, uint8_t* values) const {
+    uint16_t narrow[kMaxHeadDim];
+    switch (shape_.kv_dtype) {
+      case DType::kBF16:
+        kernels_.narrow_bf16(value, shape_.head_dim, narrow);
+        return Scatter<uint16_t>(narrow, shape_.head_dim,
+                                 values + offset / 2 * value_dims_ * 4 + offset % 2 * 2, 4);
+      case DType::kF16:
+        return kernels_.narrow_f16(value, shape_.head_dim,
+                                   reinterpret_cast<uint16_t*>(values) + offset * value_dims_);
+      default:
+        std::memcpy(reinterpret_cast<float*>(values) + offset * value_dims_, value,
+                    static_cast<size_t>(shape_.head_dim) * sizeof(float));
+    }
+  }
+
+  // count elements of T to places `stride` bytes apart.
+  template <typename T>
+  static void Scatter(const void* from, int64_t count, uint8_t* to, int64_t stride) {
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(to + i * stride, static_cast<const uint8_t*>(from) + i * static_cast<int64_t>(sizeof(T)),
+                  sizeof(T));
+    }
+  }
+
+  const RopeKvArgs& args_;
+  const AttentionShape& shape_;
+  const VectorKernels& kernels_;
+  const int64_t value_dims_;
+};
+
+void NormAndRotate(const RopeKvArgs& args, const VectorKernels& kernels, int64_t row) {
   const AttentionShape& shape = args.shape;
-  const int64_t dim = shape.head_dim;
   const int64_t half = args.rotary_dim / 2;
   const float* cosine = args.cos_sin + row * 2 * half;
   float* head = args.qkv + row * shape.qkv_stride();
-  for (int h = 0; h < shape.num_q_heads + shape.num_kv_heads; ++h, head += dim) {
+  for (int h = 0; h < shape.num_q_heads + shape.num_kv_heads; ++h, head += shape.head_dim) {
     const float* gain = h < shape.num_q_heads ? args.q_gain : args.k_gain;
-    if (gain != nullptr) kernels.rms_norm(head, nullptr, gain, args.eps, dim, head, false);
+    if (gain != nullptr) kernels.rms_norm(head, nullptr, gain, args.eps, shape.head_dim, head, false);
     kernels.rotate(head, cosine, cosine + half, half);
-  }
-  const int64_t slot = args.kv_slots[row];
-  if (slot < 0) return;
-  const float* key = head - shape.num_kv_heads * dim;
-  uint8_t* block = args.pool.block(slot / kKvBlockTokens);
-  for (int h = 0; h < shape.num_kv_heads; ++h, key += dim, block += KvHeadBytes(shape)) {
-    WriteKv(shape, key, key + shape.num_kv_heads * dim, static_cast<int>(slot % kKvBlockTokens), block);
   }
 }
 
@@ -85,8 +111,12 @@ void RopeAngles(ThreadPool& pool, const int32_t* positions, int64_t rows, const 
 
 void RopeAndWriteKv(ThreadPool& threads, const RopeKvArgs& args) {
   const VectorKernels& kernels = ActiveVectorKernels();
-  threads.ParallelFor(args.rows, RowGrain(2 * args.shape.qkv_stride()), [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) RopeKvRow(args, kernels, r);
+  const KvWriter writer(args, kernels);
+  const bool many = args.rows >= 2 * kKvBlockTokens * threads.num_threads();
+  const int64_t grain = many ? kKvBlockTokens : RowGrain(2 * args.shape.qkv_stride());
+  threads.ParallelFor(args.rows, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) NormAndRotate(args, kernels, r);
+    writer.Write(begin, end);
   });
 }
 

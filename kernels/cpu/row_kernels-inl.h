@@ -85,9 +85,36 @@ void WidenRow(const void* from, int64_t n, float* to) {
   for (; i < n; ++i) to[i] = LoadScalar<dtype>(from, i);
 }
 
-// Cosine and sine of x in [0, 2^24 * some]: reduced by multiples of pi/2 in double (its high part has 30
-// bits, so that its product with the count is exact), then the Taylor series on [-pi/4, pi/4] with an error
-// below 1e-11, one f32 rounding at the end.
+void NarrowBF16(const float* from, int64_t n, uint16_t* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) StoreAs(to + i, ToBF16(Load(from + i)));
+  for (; i < n; ++i) to[i] = BF16FromF32(from[i]);
+}
+
+void NarrowF16(const float* from, int64_t n, uint16_t* to) {
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + kLanes <= n; i += kLanes)
+    StoreAs(to + i, _mm512_cvtps_ph(Load(from + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  for (; i + kLanes <= n; i += kLanes)
+    StoreAs(to + i, _mm256_cvtps_ph(Load(from + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  for (; i < n; ++i) to[i] = F16FromF32(from[i]);
+}
+
+void PairBF16(const float* first, const float* second, int64_t n, void* to) {
+  uint32_t* out = static_cast<uint32_t*>(to);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    StoreAs(out + i, BF16Bits(Load(first + i)) | BF16Bits(Load(second + i)) << 16);
+  }
+  for (; i < n; ++i) out[i] = BF16FromF32(first[i]) | static_cast<uint32_t>(BF16FromF32(second[i])) << 16;
+}
+
+// Cosine and sine of an angle in [0, 2^24]: reduced by multiples of pi/2 in double (in two parts, the first
+// so short that its product with the count loses nothing that matters), then the Taylor series on [-pi/4,
+// pi/4] with an error below 1e-11, one f32 rounding at the end.
 ORRERY_INLINE void CosSin(float angle, float* cosine, float* sine) {
   const double x = angle;
   const double magic = 0x1.8p52;

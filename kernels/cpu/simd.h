@@ -97,19 +97,27 @@ ORRERY_INLINE I32 LaneIndex() {
   return v;
 }
 ORRERY_INLINE float ReduceAdd(F32 v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(v);
+#else
   float lanes[kLanes];
   Store(lanes, v);
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
 }
 ORRERY_INLINE float ReduceMax(F32 v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(v);
+#else
   float lanes[kLanes];
   Store(lanes, v);
   float best = lanes[0];
   for (int i = 1; i < kLanes; ++i) best = lanes[i] > best ? lanes[i] : best;
   return best;
+#endif
 }
 
 // kLanes elements of the given type, widened exactly.
@@ -142,13 +150,14 @@ ORRERY_INLINE float LoadScalar(const void* data, int64_t index) {
   return dtype == DType::kBF16 ? F32FromBF16(bits) : F32FromF16(bits);
 }
 
-// Round to nearest even, NaN stays NaN: lane by lane what BF16FromF32 does.
-ORRERY_INLINE U16 ToBF16(F32 v) {
+// Round to nearest even, NaN stays NaN: lane by lane what BF16FromF32 does, in the low half of each lane.
+ORRERY_INLINE U32 BF16Bits(F32 v) {
   const U32 bits = (U32)v;
   const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const U32 quieted = (bits >> 16) | 0x40u;
-  return __builtin_convertvector((v == v) ? rounded : quieted, U16);
+  return (v == v) ? rounded : quieted;
 }
+ORRERY_INLINE U16 ToBF16(F32 v) { return __builtin_convertvector(BF16Bits(v), U16); }
 
 // exp(x): relative error below 2e-7 where the result is normal; 0 below -103.98, infinity above 88.73, NaN
 // for NaN.

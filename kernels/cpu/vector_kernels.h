@@ -18,6 +18,11 @@ struct VectorKernels {
   void (*silu_mul)(const float* gate, const float* up, int64_t n, void* out, bool out_bf16);
   void (*widen_bf16)(const void* from, int64_t n, float* to);
   void (*widen_f16)(const void* from, int64_t n, float* to);
+  // Round to nearest even.
+  void (*narrow_bf16)(const float* from, int64_t n, uint16_t* to);
+  void (*narrow_f16)(const float* from, int64_t n, uint16_t* to);
+  // to [n][2] bf16 (4-byte aligned): first[i], second[i].
+  void (*pair_bf16)(const float* first, const float* second, int64_t n, void* to);
   void (*rope_angles)(int32_t position, const float* inv_freq, int64_t half, float* cosine, float* sine);
   void (*rotate)(float* head, const float* cosine, const float* sine, int64_t half);
   void (*attention_f32)(const AttentionTileArgs& args);

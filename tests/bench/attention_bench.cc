@@ -47,7 +47,10 @@ constexpr Model kModels[] = {{"Qwen3-0.6B", 16, 8, 128, 28}, {"Llama-3.2-1B", 32
 bool g_cpu_clock = false;
 
 double Seconds() {
-  if (g_cpu_clock) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  timespec now;
+  if (g_cpu_clock && clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) == 0) {
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+  }
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
