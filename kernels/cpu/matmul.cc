@@ -39,6 +39,13 @@ int64_t ChunkPanels(int64_t rows, int64_t panels, int num_threads) {
   return std::clamp<int64_t>(panels / (4 * num_threads), 1, MatMulTask::kMaxChunkPanels);
 }
 
+// Done by one thread before others have heard of it.
+bool IsSmall(const MatMulTask& task) {
+  constexpr int64_t kSmallBytes = 32 * 1024;
+  const int64_t activations = task.in.rows * (task.weight->k() + task.weight->n()) * 4;
+  return static_cast<int64_t>(task.weight->bytes()) + activations <= kSmallBytes;
+}
+
 const std::byte* Row(const void* data, DType dtype, int64_t stride, int64_t row) {
   return static_cast<const std::byte*>(data) + row * stride * static_cast<int64_t>(SizeOf(dtype));
 }
@@ -75,6 +82,11 @@ void MatMul(ThreadPool& pool, const MatMulInput& in, const PackedMatrix& weight,
     task.thread_scratch = static_cast<std::byte*>(scratch);
     task.packed_in = task.thread_scratch + pool.num_threads() * MatMulTask::kThreadScratchBytes;
     task.chunk_panels = ChunkPanels(task.in.rows, weight.panels(), pool.num_threads());
+    if (IsSmall(task)) {
+      kernel.pack(task);
+      kernel.multiply(task, 0);
+      continue;
+    }
     pool.Run([&](int thread, int) {
       kernel.pack(task);
       pool.Barrier();
