@@ -23,6 +23,7 @@ constexpr int64_t kTileBytes = 1024;            // 16 rows of 32 bf16 or of 16 f
 constexpr int64_t kBlockSteps = 64;             // steps of 32 values of k
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
 constexpr int64_t kRingSteps = 8;               // of widened weights kept when no further rows will use them
+constexpr int64_t kPrefetchBytes = 8 * 1024;    // ahead, when a single pass over the weights consumes them
 constexpr int64_t kPairRows = 2 * kTileRows;
 constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
 constexpr int64_t kWidenedBytes = kBlockSteps * kStepBytes;
@@ -61,11 +62,14 @@ class Background {
     stride_bytes_ = task.out.stride * size;
   }
 
-  // Weights to have arrived after `steps`.
-  void Prefetch(const std::byte* weights, int64_t bytes, int64_t steps) {
-    weights_ = weights;
-    weights_end_ = weights + bytes;
-    lines_ = (bytes / 64 + steps - 1) / steps;
+  // Weights to have arrived after `steps`: first those up to `end`, then `next_bytes` of the next block.
+  void Prefetch(const std::byte* begin, const std::byte* end, const std::byte* next, int64_t next_bytes,
+                int64_t steps) {
+    weights_ = begin;
+    weights_end_ = end;
+    next_weights_ = next;
+    next_bytes_ = next_bytes;
+    lines_ = ((end - begin + next_bytes) / 64 + steps - 1) / steps;
   }
 
   // Lines of the result that the rows of a panel will be written to.
@@ -93,6 +97,11 @@ class Background {
     for (int64_t i = 0; i < lines_ && weights_ < weights_end_; ++i, weights_ += 64) {
       _mm_prefetch(reinterpret_cast<const char*>(weights_), _MM_HINT_T1);
     }
+    if (weights_ >= weights_end_) {
+      weights_ = next_weights_;
+      weights_end_ = next_weights_ + next_bytes_;
+      next_bytes_ = 0;
+    }
     if (out_rows_ > 0) {
       for (int64_t i = 0; i < row_bytes_; i += 64) __builtin_prefetch(out_ + i, 1, 2);
       out_ += stride_bytes_;
@@ -113,6 +122,8 @@ class Background {
   int64_t stride_bytes_;
   const std::byte* weights_ = nullptr;
   const std::byte* weights_end_ = nullptr;
+  const std::byte* next_weights_ = nullptr;
+  int64_t next_bytes_ = 0;
   int64_t lines_ = 0;
   const std::byte* out_ = nullptr;
   int64_t out_rows_ = 0;
@@ -248,13 +259,25 @@ class Worker {
         Block next = {panel + 1, step};
         if (next.panel == end) next = {begin, step + kBlockSteps};
         if (next.step >= steps_) next = {next_chunk, 0};
-        if (next.panel < weight_.panels()) {
-          background_.Prefetch(weight_.panel(next.panel) + next.step * step_bytes_,
-                               next.Steps(steps_) * step_bytes_, pairs_ * Block{panel, step}.Steps(steps_));
-        }
+        PrefetchBeside({panel, step}, next);
         RunBlock({panel, step}, partial_sums_ + (panel - begin) * pairs_ * kPairBytes / 4);
       }
     }
+  }
+
+  // What to fetch while `block` is multiplied: with few rows the block itself a little ahead of its use and
+  // the start of the next one, otherwise all of the next one, spread over the passes.
+  void PrefetchBeside(const Block& block, const Block& next) {
+    const int64_t steps = block.Steps(steps_);
+    const int64_t bytes = steps * step_bytes_;
+    const std::byte* const end = weight_.panel(block.panel) + block.step * step_bytes_ + bytes;
+    const int64_t ahead = pairs_ > 1 || kPrefetchBytes > bytes ? bytes : kPrefetchBytes;
+    const bool has_next = next.panel < weight_.panels();
+    const int64_t all_of_next = has_next ? next.Steps(steps_) * step_bytes_ : 0;
+    const std::byte* const next_weights =
+        has_next ? weight_.panel(next.panel) + next.step * step_bytes_ : end;
+    background_.Prefetch(end - bytes + ahead, end, next_weights, ahead < all_of_next ? ahead : all_of_next,
+                         pairs_ * steps);
   }
 
   // partial_sums: of the panel, carried from block to block of k.
