@@ -22,9 +22,9 @@ body{margin:0 auto;padding:28px 20px 48px;max-width:1200px;background:var(--bg);
 font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif}
 h1{font-size:22px;margin:0 0 2px}h2{font-size:15px;margin:32px 0 10px}
 p.sub{margin:0 0 20px;color:var(--dim)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(168px,1fr));gap:10px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(172px,1fr));gap:10px}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}
-.tile b{display:block;font-size:21px;font-weight:600;font-variant-numeric:tabular-nums}
+.tile b{display:block;white-space:nowrap;font-size:20px;font-weight:600;font-variant-numeric:tabular-nums}
 .tile span{color:var(--dim);font-size:12.5px}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:12px}
 .plot{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:8px}
@@ -61,14 +61,14 @@ void Tiles(const Measurement& block, std::string* out) {
   absl::StrAppend(out, "<div class=\"tiles\">\n");
   Tile(absl::StrCat(block.completed), "requests completed", out);
   Tile(absl::StrCat(block.failed, " / ", block.rejected), "failed / rejected for load", out);
-  Tile(Cell(block.request_throughput), "requests per second", out);
-  Tile(Cell(block.output_throughput, "%.1f"), "output tokens per second", out);
+  Tile(Cell(block.request_throughput), "requests/s", out);
+  Tile(Cell(block.output_throughput, "%.1f"), "output tokens/s", out);
   Tile(pair(block.ttft_ms), "TTFT p50 / p99 (ms)", out);
   Tile(pair(block.tpot_ms), "TPOT p50 / p99 (ms)", out);
   Tile(pair(block.e2el_ms), "E2E p50 / p99 (ms)", out);
   if (block.slo_attainment) {
     Tile(absl::StrFormat("%.1f %%", *block.slo_attainment * 100), "met their service level", out);
-    Tile(Cell(block.request_goodput), "goodput (requests per second)", out);
+    Tile(Cell(block.request_goodput), "goodput (requests/s)", out);
   }
   Tile(absl::StrCat(block.max_concurrent_requests), "most requests at once", out);
   Tile(Cell(block.send_lag_p99_ms, "%.3f"), "send lag p99 (ms)", out);
@@ -143,7 +143,9 @@ void EnvironmentTable(const Environment& environment, std::string* out) {
   };
   absl::StrAppend(out, "<h2>How it was measured</h2>\n<table class=\"kv\">\n");
   for (const auto& [key, value] : environment.options) row(absl::StrCat("--", key), value);
-  for (const auto& [key, value] : environment.server) row(absl::StrCat("server ", key), value);
+  for (const auto& [key, value] : environment.server) {
+    if (!value.empty()) row(absl::StrCat("server ", key), value);
+  }
   row("client", absl::StrCat(environment.client_version, ", ", environment.compiler));
   row("client machine", absl::StrCat(environment.cpu, ", ", environment.cpus, " CPUs, ", environment.kernel));
   row("load average before", absl::StrFormat("%.2f", environment.load_average_1m));

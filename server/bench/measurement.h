@@ -9,8 +9,8 @@
 //        g / k, the first message gives k - 1 of zero, so that they add up to l - f
 //   chunk gap: g, one value per message after the first
 // Latencies are of completed requests. A request meets its service level when it completed and each target it
-// has is met (a TPOT that is undefined counts as met); failed and refused requests are misses, requests that
-// the client cancelled as planned do not count.
+// has is met (a TPOT that is undefined counts as met, and so does a request without targets); failed and
+// refused requests are misses, requests that the client cancelled as planned do not count.
 #ifndef ORRERY_SERVER_BENCH_MEASUREMENT_H_
 #define ORRERY_SERVER_BENCH_MEASUREMENT_H_
 

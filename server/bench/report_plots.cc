@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <map>
 #include <utility>
+
+#include "absl/strings/str_format.h"
 
 namespace orrery::bench {
 namespace {
@@ -13,7 +14,9 @@ constexpr size_t kLinePoints = 400;
 constexpr size_t kScatterPoints = 1500;
 // A distribution whose 99th percentile is this many times its 1st is drawn over a logarithmic axis.
 constexpr double kLogRatio = 20;
-constexpr double kTimelineBuckets = 120;
+// A distribution with values beyond so many times its p99.9 is cut there.
+constexpr double kShownBeyond = 1.5;
+constexpr size_t kTimelineBuckets = 120;
 
 using Points = std::vector<std::pair<double, double>>;
 using Values = std::function<void(const RequestRecord&, std::vector<double>*)>;
@@ -54,11 +57,17 @@ int NumClasses(const RunResult& result) {
 // `sent` draws the same from the real send times, as the dashed twin.
 Plot LatencyPlot(const RunResult& result, const char* title, const Values& values, const Values& sent,
                  const std::optional<double> SloTargets::*target) {
-  Plot plot{title, "milliseconds", "share of requests", false, 1.0, {}, {}};
+  Plot plot{title, "milliseconds", "share of requests", false, 0, 1.0, {}, {}};
   const std::vector<double> all = Collect(result, -1, values);
   if (!all.empty()) {
     const double p1 = Percentile(all, 1);
     plot.log_x = p1 > 0 && Percentile(all, 99) > kLogRatio * p1;
+    // One stray value must not press the distribution against the axis.
+    const double shown = kShownBeyond * Percentile(all, 99.9);
+    if (!plot.log_x && shown > 0 && all.back() > shown) {
+      plot.x_max = shown;
+      plot.x_label = absl::StrFormat("milliseconds (the largest value, %.4g, lies outside)", all.back());
+    }
   }
   const int classes = NumClasses(result);
   for (int c = 0; c < classes; ++c) {
@@ -112,37 +121,55 @@ Plot ConcurrencyPlot(const RunResult& result) {
           "requests",
           false,
           0,
+          0,
           {{"", SeriesStyle::kStep, 0, false, points}},
           {}};
 }
 
-Plot ThroughputPlot(const RunResult& result) {
-  const double width = std::max(1e-3, RunSeconds(result) / kTimelineBuckets);
-  std::map<int64_t, double> output;
-  std::map<int64_t, double> input;
-  int64_t last = 0;
-  for (const RequestRecord& record : result.records) {
-    for (size_t k = 0; k < record.chunks.size(); ++k) {
-      const int64_t bucket = static_cast<int64_t>(record.chunks[k].at.seconds() / width);
-      output[bucket] += record.chunks[k].tokens;
-      if (k == 0) input[bucket] += record.result.prompt_tokens.value_or(0) - record.result.cached_tokens;
-      last = std::max(last, bucket);
+// Counts over the run in buckets of equal width, as rates per second.
+class Rates {
+ public:
+  explicit Rates(double run_seconds)
+      : width_(std::max(1e-3, run_seconds / kTimelineBuckets)), counts_(kTimelineBuckets + 1, 0.0) {}
+  void Add(Time at, double count) {
+    const double bucket = at.seconds() / width_;
+    counts_[std::min(static_cast<size_t>(std::max(0.0, bucket)), counts_.size() - 1)] += count;
+  }
+  Points points() const {
+    Points out;
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      out.emplace_back(static_cast<double>(i) * width_, counts_[i] / width_);
     }
+    return out;
   }
-  Points out_points;
-  Points in_points;
-  for (int64_t bucket = 0; bucket <= last && !output.empty(); ++bucket) {
-    out_points.emplace_back(static_cast<double>(bucket) * width, output[bucket] / width);
-    in_points.emplace_back(static_cast<double>(bucket) * width, input[bucket] / width);
+
+ private:
+  double width_;
+  std::vector<double> counts_;
+};
+
+std::vector<Plot> RatePlots(const RunResult& result) {
+  const double seconds = RunSeconds(result);
+  if (seconds <= 0) return {};
+  Rates output(seconds), prompt(seconds), sent(seconds), completed(seconds);
+  for (const RequestRecord& record : result.records) {
+    for (const Chunk& chunk : record.chunks) output.Add(chunk.at, chunk.tokens);
+    if (!record.chunks.empty()) {
+      prompt.Add(record.chunks.front().at,
+                 record.result.prompt_tokens.value_or(0) - record.result.cached_tokens);
+    }
+    if (record.was_sent()) sent.Add(record.sent, 1);
+    if (record.result.outcome == Outcome::kCompleted) completed.Add(record.end, 1);
   }
-  return {"Tokens per second",
-          "seconds",
-          "tokens/s",
-          false,
-          0,
-          {{"output", SeriesStyle::kStep, 0, false, out_points},
-           {"prompt, at first token", SeriesStyle::kStep, 1, true, in_points}},
-          {}};
+  const auto plot = [](const char* title, const char* y_label, std::vector<Series> series) {
+    return Plot{title, "seconds", y_label, false, 0, 0, std::move(series), {}};
+  };
+  return {plot("Requests per second", "requests/s",
+               {{"sent", SeriesStyle::kStep, 1, true, sent.points()},
+                {"completed", SeriesStyle::kStep, 0, false, completed.points()}}),
+          plot("Output tokens per second", "tokens/s", {{"", SeriesStyle::kStep, 0, false, output.points()}}),
+          plot("Prompt tokens per second", "computed tokens/s, at first token",
+               {{"", SeriesStyle::kStep, 0, false, prompt.points()}})};
 }
 
 // One series of points per class, then one of those that failed or were refused.
@@ -185,13 +212,16 @@ std::vector<Plot> LatencyPlots(const RunResult& result) {
 }
 
 std::vector<Plot> TimelinePlots(const RunResult& result) {
-  return {ConcurrencyPlot(result), ThroughputPlot(result)};
+  std::vector<Plot> plots = {ConcurrencyPlot(result)};
+  for (Plot& plot : RatePlots(result)) plots.push_back(std::move(plot));
+  return plots;
 }
 
 std::vector<Plot> RequestPlots(const RunResult& result) {
   const auto& records = result.records;
   Plot ttft = Scatter(
-      result, {"Time to first token over the run", "intended send (seconds)", "TTFT (ms)", false, 0, {}, {}},
+      result,
+      {"Time to first token over the run", "intended send (seconds)", "TTFT (ms)", false, 0, 0, {}, {}},
       [&](size_t i, std::pair<double, double>* xy) {
         *xy = {records[i].intended.seconds(), TtftMs(records[i]).value_or(0)};
         return !records[i].chunks.empty();
@@ -206,7 +236,7 @@ std::vector<Plot> RequestPlots(const RunResult& result) {
   if (!bad.empty()) {
     ttft.series.push_back({"failed or rejected", SeriesStyle::kPoints, 5, false, Thin(bad, kScatterPoints)});
   }
-  Plot e2e = Scatter(result, {"Latency and length", "output tokens", "E2E (ms)", false, 0, {}, {}},
+  Plot e2e = Scatter(result, {"Latency and length", "output tokens", "E2E (ms)", false, 0, 0, {}, {}},
                      [&](size_t i, std::pair<double, double>* xy) {
                        *xy = {records[i].output_tokens(), E2eMs(records[i])};
                        return true;

@@ -11,10 +11,10 @@ namespace orrery::bench {
 namespace {
 
 constexpr double kWidth = 560;
-constexpr double kHeight = 300;
+constexpr double kHeight = 312;
 constexpr double kLeft = 58;
 constexpr double kRight = 14;
-constexpr double kTop = 34;
+constexpr double kTop = 46;
 constexpr double kBottom = 44;
 
 // One axis: data range, pixels and tick positions.
@@ -73,6 +73,7 @@ Axis MakeX(const Plot& plot) {
   double high = -INFINITY;
   for (const Series& series : plot.series) {
     for (const auto& [x, unused] : series.points) {
+      if (plot.x_max > 0 && x > plot.x_max) continue;
       high = std::max(high, x);
       if (!plot.log_x || x > 0) low = std::min(low, x);
     }
@@ -141,6 +142,7 @@ void DrawSeries(const Series& series, const Axis& x, const Axis& y, std::string*
   if (series.style == SeriesStyle::kPoints) {
     absl::StrAppendFormat(out, "<g class=\"p s%d\">", series.color);
     for (const auto& [px, py] : series.points) {
+      if (px > x.high) continue;
       absl::StrAppendFormat(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.2\"/>", x.Pixel(px), y.Pixel(py));
     }
     absl::StrAppend(out, "</g>");
@@ -149,6 +151,7 @@ void DrawSeries(const Series& series, const Axis& x, const Axis& y, std::string*
   absl::StrAppendFormat(out, "<path class=\"l s%d%s\" d=\"", series.color, series.dashed ? " d" : "");
   bool first = true;
   for (const auto& [px, py] : series.points) {
+    if (px > x.high) break;
     if (!first && series.style == SeriesStyle::kStep) absl::StrAppendFormat(out, "H%.1f", x.Pixel(px));
     absl::StrAppendFormat(out, "%c%.1f %.1f", first ? 'M' : 'L', x.Pixel(px), y.Pixel(py));
     first = false;
@@ -156,22 +159,27 @@ void DrawSeries(const Series& series, const Axis& x, const Axis& y, std::string*
   absl::StrAppend(out, "\"/>");
 }
 
-// Right-aligned in the title line.
+// One line between the title and the axes; what has no room there is left out.
 void DrawLegend(const Plot& plot, std::string* out) {
-  double at = kWidth - kRight;
-  for (auto series = plot.series.rbegin(); series != plot.series.rend(); ++series) {
-    if (series->label.empty()) continue;
-    absl::StrAppendFormat(out, "<text class=\"tick\" x=\"%.0f\" y=\"18\" text-anchor=\"end\">%s</text>", at,
-                          EscapeHtml(series->label));
-    at -= 6.3 * static_cast<double>(series->label.size()) + 6;
-    if (series->style == SeriesStyle::kPoints) {
-      absl::StrAppendFormat(out, "<g class=\"p s%d\"><circle cx=\"%.0f\" cy=\"14\" r=\"3\"/></g>",
-                            series->color, at - 4);
+  constexpr double kBase = 36;
+  constexpr double kLetter = 6.2;
+  constexpr size_t kMaxLetters = 28;
+  double at = kLeft;
+  for (const Series& series : plot.series) {
+    if (series.label.empty()) continue;
+    const std::string label =
+        series.label.size() <= kMaxLetters ? series.label : series.label.substr(0, kMaxLetters - 2) + "..";
+    if (at + 22 + kLetter * static_cast<double>(label.size()) > kWidth - kRight) return;
+    if (series.style == SeriesStyle::kPoints) {
+      absl::StrAppendFormat(out, "<g class=\"p s%d\"><circle cx=\"%.0f\" cy=\"%.0f\" r=\"3.5\"/></g>",
+                            series.color, at + 9, kBase - 4);
     } else {
-      absl::StrAppendFormat(out, "<path class=\"l s%d%s\" d=\"M%.0f 14h16\"/>", series->color,
-                            series->dashed ? " d" : "", at - 17);
+      absl::StrAppendFormat(out, "<path class=\"l s%d%s\" d=\"M%.0f %.0fh18\"/>", series.color,
+                            series.dashed ? " d" : "", at, kBase - 4);
     }
-    at -= 28;
+    absl::StrAppendFormat(out, "<text class=\"tick\" x=\"%.0f\" y=\"%.0f\">%s</text>", at + 22, kBase,
+                          EscapeHtml(label));
+    at += 22 + kLetter * static_cast<double>(label.size()) + 14;
   }
 }
 

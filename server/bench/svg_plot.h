@@ -26,6 +26,7 @@ struct Plot {
   std::string x_label;
   std::string y_label;
   bool log_x = false;  // points with x <= 0 are drawn at the left edge
+  double x_max = 0;    // 0: from the data; else what lies beyond is left out
   double y_max = 0;    // 0: from the data
   std::vector<Series> series;
   std::vector<std::pair<double, std::string>> x_marks;  // dashed vertical lines with a label

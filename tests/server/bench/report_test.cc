@@ -217,7 +217,7 @@ TEST(SvgPlot, DegenerateDataStaysFinite) {
          std::vector<std::vector<std::pair<double, double>>>{
              {}, {{0, 0}}, {{5, 1}, {5, 1}}, {{0, 1}, {1e9, 1e9}}}) {
       const std::string svg =
-          RenderSvg({"t", "x", "y", log_x, 0, {{"s", SeriesStyle::kLine, 0, false, points}}, {}});
+          RenderSvg({"t", "x", "y", log_x, 0, 0, {{"s", SeriesStyle::kLine, 0, false, points}}, {}});
       EXPECT_THAT(svg, Not(HasSubstr("nan")));
       EXPECT_THAT(svg, Not(HasSubstr("inf")));
       EXPECT_LT(svg.size(), 10'000u);
