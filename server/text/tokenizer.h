@@ -8,8 +8,8 @@
 // Text that users write never becomes a control token: the strings of such tokens are encoded as plain text
 // unless they stand in a segment that a chat template wrote. Control tokens are those that tokenizer.json
 // calls special, those that tokenizer_config.json or special_tokens_map.json give a role (bos, eos, ...), and
-// those that look like
-// <|...|>. Other added tokens are ordinary vocabulary and are found in any text.
+// those whose names are never anything else (<|...|>, </s>, <end_of_turn>, ...). Other added tokens are
+// ordinary vocabulary and are found in any text.
 
 #include <cstdint>
 #include <filesystem>

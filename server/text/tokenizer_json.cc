@@ -3,6 +3,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <map>
@@ -21,17 +22,73 @@ namespace {
 
 using Json = nlohmann::json;
 
+using Event = Json::parse_event_t;
+
 constexpr int64_t kMaxTokenId = (int64_t{1} << 22) - 1;
 constexpr size_t kMaxPieceBytes = 1 << 16;
 constexpr size_t kMaxTemplateTokens = 16;
 
-absl::StatusOr<Json> ParseJson(const std::string& text, const char* file) {
+absl::StatusOr<Json> ParseJson(const std::string& text, const char* file,
+                               const Json::parser_callback_t& keep = nullptr) {
   try {
-    return Json::parse(text);
+    return Json::parse(text, keep);
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": ", error.what()));
   }
 }
+
+// The vocabulary and the merges, taken out of the file while it is parsed: as JSON values they would cost
+// several times the memory and the time.
+class LargeLists {
+ public:
+  std::vector<std::pair<std::string, int64_t>> vocabulary;  // id -1: not an integer
+  std::vector<std::pair<std::string, std::string>> merges;  // empty strings: not a pair
+
+  // The parser's callback: true keeps the value in the document.
+  bool Keep(int depth, Event event, const Json& value) {
+    if (event == Event::key && depth <= 2) {
+      (depth == 1 ? section_ : list_) = value.get_ref<const std::string&>();
+      return true;
+    }
+    if (depth <= 2 || section_ != "model") return true;
+    if (list_ == "vocab") return KeepVocabulary(depth, event, value);
+    return list_ == "merges" ? KeepMerge(depth, event, value) : true;
+  }
+
+ private:
+  bool KeepVocabulary(int depth, Event event, const Json& value) {
+    if (depth != 3) return false;
+    if (event == Event::key) vocabulary.emplace_back(value.get_ref<const std::string&>(), -1);
+    if (event == Event::value && value.is_number_integer()) vocabulary.back().second = value.get<int64_t>();
+    return false;
+  }
+
+  // "left right" or ["left", "right"]
+  bool KeepMerge(int depth, Event event, const Json& value) {
+    const bool starts = event == Event::array_start || event == Event::object_start;
+    if (depth == 3 && event == Event::value) {
+      merges.emplace_back();
+      if (!value.is_string()) return false;
+      const auto& text = value.get_ref<const std::string&>();
+      const size_t space = text.find(' ');
+      if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) return false;
+      merges.back() = {text.substr(0, space), text.substr(space + 1)};
+    } else if (depth == 3 && starts) {
+      merges.emplace_back();
+      part_ = 0;
+    } else if (depth == 4 && (starts || event == Event::value)) {
+      const bool fits = part_ < 2 && value.is_string();
+      if (fits)
+        (part_ == 0 ? merges.back().first : merges.back().second) = value.get_ref<const std::string&>();
+      if (!fits) merges.back() = {};
+      part_ = fits ? part_ + 1 : 2;
+    }
+    return starts || event == Event::key;  // what starts must be kept for its parts to be reported
+  }
+
+  std::string section_, list_;  // the last key of the document and of the object in it
+  int part_ = 0;
+};
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -54,9 +111,14 @@ absl::Status BadId(const char* where, const std::string& content) {
       absl::StrCat(where, ": the id of '", content, "' is not a number from 0 to ", kMaxTokenId));
 }
 
+// Files sometimes forget to call the marks of turns and of the text's ends special; these names are never
+// anything else.
 bool LooksLikeControl(std::string_view content) {
+  static constexpr std::string_view kNames[] = {"<s>",   "</s>",  "<bos>",           "<eos>",        "<pad>",
+                                                "<unk>", "<eot>", "<start_of_turn>", "<end_of_turn>"};
   return (content.starts_with("<|") && content.ends_with("|>")) ||
-         (content.starts_with("<\uFF5C") && content.ends_with("\uFF5C>"));
+         (content.starts_with("<\uFF5C") && content.ends_with("\uFF5C>")) ||
+         std::find(std::begin(kNames), std::end(kNames), content) != std::end(kNames);
 }
 
 bool IsOneCharacter(std::string_view text) {
@@ -70,13 +132,13 @@ class TokenizerBuilder {
   absl::StatusOr<std::unique_ptr<const Tokenizer>> Build(const TokenizerFiles& files);
 
  private:
-  absl::Status ReadModel(const Json& model);
-  absl::Status ReadVocabulary(const Json& vocabulary);
+  absl::Status ReadModel(const Json& model, const LargeLists& lists);
+  absl::Status ReadVocabulary(const LargeLists& lists);
   absl::Status ReadAddedToken(const Json& json, int64_t id, const char* where, bool replace);
   absl::Status ReadAddedTokens(const Json& list);
   absl::Status ReadConfig(const Json& config);
   absl::Status ReadRoles(const Json& config);
-  absl::Status ReadMerges(const Json& merges);
+  absl::Status ReadMerges(const LargeLists& lists);
   absl::Status ReadPostProcessor(const Json& json, int depth);
   absl::Status ReadTemplate(const Json& json);
   void AddBosFromConfig(const Json& post_processor);
@@ -94,7 +156,7 @@ class TokenizerBuilder {
   BpeSpec spec_;
 };
 
-absl::Status TokenizerBuilder::ReadModel(const Json& model) {
+absl::Status TokenizerBuilder::ReadModel(const Json& model, const LargeLists& lists) {
   JsonObject object(model, "model");
   const std::string type = object.String("type", "BPE");
   const std::string prefix = object.String("continuing_subword_prefix");
@@ -110,7 +172,11 @@ absl::Status TokenizerBuilder::ReadModel(const Json& model) {
   if (!suffix.empty()) return absl::UnimplementedError("model.end_of_word_suffix is not supported");
   const Json& dropout = object.Child("dropout");
   if (!dropout.is_null() && dropout != 0) return absl::UnimplementedError("model.dropout is not supported");
-  if (absl::Status status = ReadVocabulary(object.Child("vocab")); !status.ok()) return status;
+  if (!object.Child("vocab").is_object())
+    return absl::InvalidArgumentError("model.vocab: an object is expected");
+  if (!object.Child("merges").is_array())
+    return absl::InvalidArgumentError("model.merges: a list is expected");
+  if (absl::Status status = ReadVocabulary(lists); !status.ok()) return status;
   if (!unknown.empty()) {
     const auto it = vocabulary_.find(unknown);
     if (it == vocabulary_.end()) return absl::InvalidArgumentError("model.unk_token: not in the vocabulary");
@@ -119,12 +185,9 @@ absl::Status TokenizerBuilder::ReadModel(const Json& model) {
   return absl::OkStatus();
 }
 
-absl::Status TokenizerBuilder::ReadVocabulary(const Json& vocabulary) {
-  if (!vocabulary.is_object()) return absl::InvalidArgumentError("model.vocab: an object is expected");
-  vocabulary_.reserve(vocabulary.size());
-  for (const auto& [piece, value] : vocabulary.items()) {
-    if (!value.is_number_integer()) return BadId("model.vocab", piece);
-    const auto id = value.get<int64_t>();
+absl::Status TokenizerBuilder::ReadVocabulary(const LargeLists& lists) {
+  vocabulary_.reserve(lists.vocabulary.size());
+  for (const auto& [piece, id] : lists.vocabulary) {
     if (id < 0 || id > kMaxTokenId) return BadId("model.vocab", piece);
     if (piece.size() > kMaxPieceBytes) {
       return absl::InvalidArgumentError(
@@ -268,25 +331,12 @@ void TokenizerBuilder::MarkControl() {
   }
 }
 
-absl::Status TokenizerBuilder::ReadMerges(const Json& merges) {
-  if (!merges.is_array()) return absl::InvalidArgumentError("model.merges: a list is expected");
-  spec_.merges.reserve(merges.size());
-  spec_.merged.reserve(merges.size());
+absl::Status TokenizerBuilder::ReadMerges(const LargeLists& lists) {
+  spec_.merges.reserve(lists.merges.size());
+  spec_.merged.reserve(lists.merges.size());
   std::string whole;
-  for (size_t i = 0; i < merges.size(); ++i) {
-    const Json& item = merges[i];
-    std::string left, right;
-    if (item.is_string()) {  // "left right"
-      const auto& text = item.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
-        left = text.substr(0, space);
-        right = text.substr(space + 1);
-      }
-    } else if (item.is_array() && item.size() == 2 && item[0].is_string() && item[1].is_string()) {
-      left = item[0].get<std::string>();
-      right = item[1].get<std::string>();
-    }
+  for (size_t i = 0; i < lists.merges.size(); ++i) {
+    const auto& [left, right] = lists.merges[i];
     if (left.empty() || right.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("model.merges[", i, "]: a pair of pieces is expected"));
     }
@@ -376,12 +426,15 @@ void TokenizerBuilder::AddBosFromConfig(const Json& post_processor) {
 }
 
 absl::StatusOr<std::unique_ptr<const Tokenizer>> TokenizerBuilder::Build(const TokenizerFiles& files) {
-  auto json = ParseJson(files.tokenizer_json, "tokenizer.json");
+  LargeLists lists;
+  auto json =
+      ParseJson(files.tokenizer_json, "tokenizer.json",
+                [&lists](int depth, Event event, Json& value) { return lists.Keep(depth, event, value); });
   if (!json.ok()) return json.status();
   JsonObject root(*json, "tokenizer.json");
   if (!root.status().ok()) return root.status();
   const Json& model = root.Child("model");
-  if (absl::Status status = ReadModel(model); !status.ok()) return status;
+  if (absl::Status status = ReadModel(model, lists); !status.ok()) return status;
   if (absl::Status status = ReadAddedTokens(root.Child("added_tokens")); !status.ok()) return status;
   if (!files.tokenizer_config_json.empty()) {
     auto config = ParseJson(files.tokenizer_config_json, "tokenizer_config.json");
@@ -418,7 +471,7 @@ absl::StatusOr<std::unique_ptr<const Tokenizer>> TokenizerBuilder::Build(const T
     if (it != added_.end() && it->second.normalized) normalizer->Apply(&piece, nullptr);
     decoder->AddPiece(piece, it != added_.end(), it != added_.end() && it->second.special);
   }
-  if (absl::Status status = ReadMerges(model["merges"]); !status.ok()) return status;
+  if (absl::Status status = ReadMerges(lists); !status.ok()) return status;
   auto bpe = Bpe::Create(std::move(spec_));
   if (!bpe.ok()) return bpe.status();
 

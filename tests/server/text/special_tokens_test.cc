@@ -64,13 +64,23 @@ TEST(SpecialTokensTest, TextOfUsersIsPlain) {
 
 TEST(SpecialTokensTest, RolesMakeTokensControl) {
   Json json = SentencePieceWithMarkers();
-  for (Json& token : json["added_tokens"]) token["special"] = false;  // as phi-3 has its </s>
+  const auto stop = static_cast<TokenId>(json["model"]["vocab"].size());
+  json["added_tokens"].push_back({{"id", stop}, {"content", "[stop]"}, {"special", false}});
   const auto without = MustParse(json);
-  EXPECT_EQ(without->Encode("</s>", {.add_special = false})->back(), 2);
-  const auto with = MustParse(json, R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})");
-  EXPECT_NE(with->Encode("</s>", {.add_special = false})->back(), 2);
-  EXPECT_TRUE(with->IsSpecial(2));
-  EXPECT_EQ(with->eos_id(), 2);
+  EXPECT_EQ(without->Encode("[stop]", {.add_special = false})->back(), stop);
+  EXPECT_FALSE(without->IsSpecial(stop));
+  const auto with = MustParse(json, R"({"bos_token": {"content": "<s>"}, "eos_token": "[stop]"})");
+  EXPECT_NE(with->Encode("[stop]", {.add_special = false})->back(), stop);
+  EXPECT_TRUE(with->IsSpecial(stop));
+  EXPECT_EQ(with->eos_id(), stop);
+}
+
+TEST(SpecialTokensTest, NamesOfControlTokensAreEnough) {
+  Json json = SentencePieceWithMarkers();
+  for (Json& token : json["added_tokens"]) token["special"] = false;  // as phi-3 has its </s>
+  const auto tokenizer = MustParse(json);
+  EXPECT_NE(tokenizer->Encode("</s>", {.add_special = false})->back(), 2);
+  EXPECT_EQ(tokenizer->Encode("</s>", {.add_special = false, .parse_special = true})->back(), 2);
 }
 
 TEST(SpecialTokensTest, ControlTokensNeedTheirOwnSegment) {
