@@ -11,6 +11,8 @@ parts=("${@:-all}")
 
 scripts/setup.sh --test
 jobs=$(nproc)
+# A compiler cache, where there is one, makes a second run cheap.
+command -v ccache >/dev/null && export CMAKE_CXX_COMPILER_LAUNCHER=ccache CMAKE_C_COMPILER_LAUNCHER=ccache
 for part in "${parts[@]}"; do
   case "$part" in
     asan) select=(-L unit) ;;
