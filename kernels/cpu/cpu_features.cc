@@ -43,7 +43,8 @@ Isa Detect() {
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) {
     return Isa::kAvx2;
   }
-  return __builtin_cpu_supports("avx512bf16") && HasAmxBf16() ? Isa::kAmx : Isa::kAvx512;
+  const bool words = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  return words && HasAmxBf16() ? Isa::kAmx : Isa::kAvx512;
 }
 #else
 Isa Detect() { return Isa::kScalar; }
