@@ -23,7 +23,7 @@ for part in "${parts[@]}"; do
   build=build
   [ "$part" = release ] || build=build/$part
   echo "== $part: build" >&2
-  cmake --preset "$part" >/dev/null
+  cmake --preset "$part" -DORRERY_BUILD_TESTS=ON -DORRERY_BUILD_BENCH=ON >/dev/null
   if [ "$part" = release ]; then
     cmake --build "$build" -j "$jobs"
   else
