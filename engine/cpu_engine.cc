@@ -26,12 +26,15 @@ BackendLimits LimitsOf(const EnginePlan& plan) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options) {
+  return LoadEngine(options, NewCpuBackend(options.num_threads > 0 ? options.num_threads : DefaultCpuThreads()));
+}
+
+absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
+                                                          std::unique_ptr<Backend> backend) {
   absl::StatusOr<ModelConfig> model = ReadModelConfig(options.model_dir);
   if (!model.ok()) return model.status();
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
   if (!checkpoint.ok()) return checkpoint.status();
-  const int num_threads = options.num_threads > 0 ? options.num_threads : DefaultCpuThreads();
-  std::unique_ptr<Backend> backend = NewCpuBackend(num_threads);
   absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backend);
   if (!plan.ok()) return plan.status();
   if (absl::Status status = backend->Prepare(LimitsOf(*plan)); !status.ok()) return status;

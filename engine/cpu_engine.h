@@ -13,6 +13,9 @@ namespace orrery {
 // Checks, plans, packs the weights and allocates the KV pool. The checkpoint's files are closed when it
 // returns.
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options);
+// The same over a backend of the caller's, for tools that look at its operations.
+absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
+                                                          std::unique_ptr<Backend> backend);
 
 }  // namespace orrery
 
