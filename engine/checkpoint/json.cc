@@ -47,6 +47,12 @@ absl::Status CheckLimits(absl::string_view text, absl::string_view what, const J
   return absl::OkStatus();
 }
 
+// Unsigned values above 2^63 would wrap.
+bool FitsInt64(const json& value) {
+  return value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{INT64_MAX});
+}
+
 }  // namespace
 
 absl::StatusOr<json> ParseJsonObject(absl::string_view text, absl::string_view what,
@@ -97,10 +103,7 @@ absl::StatusOr<int64_t> JsonFields::Int(const char* key, int64_t low, int64_t hi
     if (fallback.has_value()) return *fallback;
     return Error(key, "is missing");
   }
-  // Unsigned values above 2^63 would wrap into the range.
-  const bool fits = value->is_number_integer() &&
-                    (!value->is_number_unsigned() || value->get<uint64_t>() <= uint64_t{INT64_MAX});
-  if (!fits || value->get<int64_t>() < low || value->get<int64_t>() > high) {
+  if (!FitsInt64(*value) || value->get<int64_t>() < low || value->get<int64_t>() > high) {
     return Error(key, absl::StrCat("must be an integer in [", low, ", ", high, "]"));
   }
   return value->get<int64_t>();
@@ -151,7 +154,7 @@ absl::StatusOr<std::vector<TokenId>> JsonFields::TokenIds(const char* key, int64
   const json list = value->is_array() ? *value : json::array({*value});
   if (list.size() > kMaxIds) return Error(key, absl::StrCat("has more than ", kMaxIds, " ids"));
   for (const json& id : list) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(vocab_size)) {
+    if (!FitsInt64(id) || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
       return Error(key, absl::StrCat("must hold token ids in [0, ", vocab_size, ")"));
     }
     ids.push_back(id.get<TokenId>());
