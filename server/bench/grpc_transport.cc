@@ -101,28 +101,48 @@ void FillRequest(const OutgoingRequest& in, v1::GenerateRequest* out) {
 
 }  // namespace
 
-// One stream; deletes itself through OnDone of the transport.
-class GrpcTransport::Call : public grpc::ClientReadReactor<v1::GenerateResponse> {
+// One stream. It has one operation in the queue at a time (start, read, read, ..., finish), so the call
+// itself is the tag and no two threads are ever in it but for Stop().
+class GrpcTransport::Call {
  public:
-  Call(GrpcTransport* transport, Connection* connection, const OutgoingRequest& request, StreamEvents* events)
-      : transport_(transport), connection_(connection), events_(events) {
+  Call(Connection* connection, const OutgoingRequest& request, StreamEvents* events)
+      : connection_(connection), events_(events) {
     FillRequest(request, &request_);
   }
 
-  void Start() {
-    connection_->stub->async()->Generate(&context_, &request_, this);
-    StartRead(&response_);
-    StartCall();
+  void Start(grpc::CompletionQueue* queue) {
+    reader_ = connection_->stub->PrepareAsyncGenerate(&context_, request_, queue);
+    reader_->StartCall(this);
   }
 
-  // The run is over: what is open now counts as not finished. Any thread.
+  // The run is over: what is open now counts as not finished. Any thread, after Start().
   void Stop() {
     stopped_.store(true, std::memory_order_relaxed);
     context_.TryCancel();
   }
 
-  void OnReadDone(bool ok) override {
-    if (!ok) return;  // OnDone follows
+  // The operation is done; false when it was the last one and `events` has heard the end.
+  bool Proceed(bool ok) {
+    if (finishing_) {
+      Conclude();
+      events_->OnEnd(end_);
+      return false;
+    }
+    if (started_ && ok) TakeResponse();
+    started_ = true;
+    if (ok) {
+      reader_->Read(&response_, this);
+    } else {
+      finishing_ = true;
+      reader_->Finish(&status_, this);
+    }
+    return true;
+  }
+
+  Connection* connection() const { return connection_; }
+
+ private:
+  void TakeResponse() {
     switch (response_.event_case()) {
       case v1::GenerateResponse::kStarted:
         end_.prompt_tokens = static_cast<int32_t>(response_.started().prompt_tokens());
@@ -138,18 +158,8 @@ class GrpcTransport::Call : public grpc::ClientReadReactor<v1::GenerateResponse>
       default:
         break;
     }
-    StartRead(&response_);
   }
 
-  void OnDone(const grpc::Status& status) override {
-    Conclude(status);
-    events_->OnEnd(end_);
-    transport_->OnDone(this);  // deletes this
-  }
-
-  Connection* connection() const { return connection_; }
-
- private:
   void TakeFinished(const v1::Finished& finished) {
     finished_ = true;
     end_.finish_reason = FinishReasonName(finished.finish_reason());
@@ -162,7 +172,8 @@ class GrpcTransport::Call : public grpc::ClientReadReactor<v1::GenerateResponse>
         ServerTimings{timings.queue_ms(), timings.prefill_ms(), timings.decode_ms(), timings.ttft_ms()};
   }
 
-  void Conclude(const grpc::Status& status) {
+  void Conclude() {
+    const grpc::Status& status = status_;
     if (status.ok() && finished_ && (end_.finish_reason == "stop" || end_.finish_reason == "length")) {
       end_.outcome = Outcome::kCompleted;
       return;
@@ -185,23 +196,30 @@ class GrpcTransport::Call : public grpc::ClientReadReactor<v1::GenerateResponse>
     }
   }
 
-  GrpcTransport* const transport_;
   Connection* const connection_;
   StreamEvents* const events_;
   grpc::ClientContext context_;
   v1::GenerateRequest request_;
   v1::GenerateResponse response_;
+  std::unique_ptr<grpc::ClientAsyncReader<v1::GenerateResponse>> reader_;
+  grpc::Status status_;
   StreamEnd end_;
-  bool finished_ = false;
+  bool started_ = false;
+  bool finishing_ = false;
+  bool finished_ = false;  // the server's Finished message came
   std::atomic<bool> stopped_{false};
 };
 
-GrpcTransport::GrpcTransport(std::string target) : target_(std::move(target)) {}
+GrpcTransport::GrpcTransport(std::string target) : target_(std::move(target)), reader_([this] { Poll(); }) {}
 
 GrpcTransport::~GrpcTransport() {
   CancelAll();
-  std::unique_lock lock(mutex_);
-  idle_.wait(lock, [this] { return calls_.empty(); });
+  {
+    std::unique_lock lock(mutex_);
+    idle_.wait(lock, [this] { return calls_.empty(); });
+  }
+  queue_.Shutdown();
+  reader_.join();
 }
 
 absl::StatusOr<std::unique_ptr<GrpcTransport>> GrpcTransport::Connect(const std::string& target,
@@ -258,10 +276,10 @@ void GrpcTransport::Send(const OutgoingRequest& request, StreamEvents* events) {
     std::lock_guard lock(mutex_);
     Connection* connection = PickConnection();
     ++connection->open;
-    call = new Call(this, connection, request, events);
+    call = new Call(connection, request, events);
     calls_.insert(call);
   }
-  call->Start();
+  call->Start(&queue_);
 }
 
 void GrpcTransport::CancelAll() {
@@ -269,7 +287,16 @@ void GrpcTransport::CancelAll() {
   for (Call* call : calls_) call->Stop();
 }
 
-void GrpcTransport::OnDone(Call* call) {
+void GrpcTransport::Poll() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_.Next(&tag, &ok)) {
+    Call* call = static_cast<Call*>(tag);
+    if (!call->Proceed(ok)) Retire(call);
+  }
+}
+
+void GrpcTransport::Retire(Call* call) {
   std::lock_guard lock(mutex_);
   --call->connection()->open;
   calls_.erase(call);
