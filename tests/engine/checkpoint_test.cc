@@ -195,6 +195,22 @@ TEST(Checkpoint, WeightsAreConvertedFromEveryDtype) {
   }
 }
 
+TEST(Checkpoint, DataAtOddAddressesIsRead) {
+  testing::TempDir dir;
+  std::string data = "!";
+  const float values[3] = {1.5f, -2.25f, 1e-3f};
+  data.append(reinterpret_cast<const char*>(values), sizeof(values));
+  testing::WriteFile(dir.path() + "/model.safetensors",
+                     SafetensorsImage(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                                      R"("b":{"dtype":"F32","shape":[3],"data_offsets":[1,13]}})",
+                                      data));
+  const auto checkpoint = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  float read[3] = {};
+  CopyToF32(*checkpoint->Weight("b", {3}), 0, 3, read);
+  EXPECT_EQ(std::vector<float>(read, read + 3), std::vector<float>(values, values + 3));
+}
+
 TEST(Checkpoint, ShardsAreOneCheckpoint) {
   testing::TempDir dir;
   const json config = testing::TinyConfig("qwen2");
