@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "router/policy/registry.h"
 #include "scheduler/journal.h"
 #include "scheduler/worker_factory.h"
 #include "server/base/version.h"
@@ -100,10 +101,13 @@ absl::Status Server::StartFront(ServerParts& parts) {
   identity.vllm_names = config_.metrics_compat == "vllm";
   metrics_ = std::make_unique<ServerMetrics>(identity);
   FrontOptions options;
-  options.max_queue_tokens = config_.max_queue_tokens;
+  options.admission.max_queue_tokens = config_.max_queue_tokens;
+  options.admission.max_samples = static_cast<int32_t>(config_.max_choices);
   options.stream_buffer_bytes = static_cast<size_t>(config_.stream_buffer_bytes.bytes);
   options.write_timeout = config_.write_timeout;
-  front_ = std::make_unique<FrontLoop>(options, &clock_, metrics_.get());
+  auto policy = NewRoutePolicy(config_.router);
+  if (!policy.ok()) return policy.status();
+  front_ = std::make_unique<FrontLoop>(options, *std::move(policy), &clock_, metrics_.get());
 
   ServiceContext context;
   context.clock = &clock_;
@@ -140,7 +144,13 @@ absl::Status Server::StartWorker(ServerParts& parts) {
   }
   worker_ = std::make_unique<WorkerLoop>(std::move(loop), &clock_,
                                          [this](WorkerReport report) { OnReport(std::move(report)); });
-  front_->AttachWorker(worker_.get());
+  WorkerInfo info;
+  info.worker = spec.options.worker;
+  info.incarnation = spec.options.incarnation;
+  info.kv_capacity_tokens = int64_t{spec.options.num_blocks} * spec.options.block_tokens;
+  info.max_context = spec.options.max_context;
+  info.slots = spec.options.max_num_seqs;
+  front_->AttachWorker(worker_.get(), info);
   return absl::OkStatus();
 }
 

@@ -5,16 +5,8 @@
 #include <string>
 #include <utility>
 
-#include "scheduler/base/random.h"
-
 namespace orrery {
 namespace {
-
-// Choice 0 draws from the request's seed itself, so that n = 1 and choice 0 of n agree.
-uint64_t SeedOfChoice(uint64_t seed, uint32_t choice) {
-  if (choice == 0) return seed;
-  return RandomStream(seed, choice).Bits();
-}
 
 grpc::Status StatusOfEnd(const ChoiceStream& stream) {
   switch (stream.finish()) {
@@ -29,10 +21,11 @@ grpc::Status StatusOfEnd(const ChoiceStream& stream) {
   }
 }
 
-void FillDecision(const DecisionRecord& record, orrery::v1::Finished* finished) {
+void FillDecision(const NamedDecision& decision, orrery::v1::Finished* finished) {
+  const DecisionRecord& record = decision.record;
   if (record.policy.empty()) return;
   orrery::v1::Decision* out = finished->add_decisions();
-  out->set_kind("batch");
+  out->set_kind(decision.kind);
   out->set_policy(std::string(record.policy));
   out->set_objective(std::string(record.objective));
   out->set_value(record.value);
@@ -41,6 +34,12 @@ void FillDecision(const DecisionRecord& record, orrery::v1::Finished* finished) 
 }
 
 }  // namespace
+
+const char* NameOf(Outcome outcome) {
+  constexpr const char* kNames[kNumOutcomes] = {"stop",     "length",  "cancelled", "deadline",
+                                                "rejected", "invalid", "failed"};
+  return kNames[static_cast<size_t>(outcome)];
+}
 
 Generation::Generation(RequestId id, GenerationSpec spec, const TextCodec& codec,
                        std::shared_ptr<StreamWriter> writer, Time arrived)
@@ -54,23 +53,19 @@ Generation::Generation(RequestId id, GenerationSpec spec, const TextCodec& codec
   }
 }
 
-std::vector<Submit> Generation::Submissions() const {
-  std::vector<Submit> submissions(choices_.size());
-  for (uint32_t i = 0; i < submissions.size(); ++i) {
-    Submit& submit = submissions[i];
-    submit.key = {id_, i, 0};
-    submit.tokens = spec_.prompt;
-    submit.num_prompt = static_cast<int32_t>(spec_.prompt->size());
-    submit.sampling = spec_.sampling;
-    submit.sampling.seed = SeedOfChoice(spec_.sampling.seed, i);
-    submit.stop = spec_.stop;
-    submit.slo = spec_.slo;
-    submit.deadline = deadline();
-    submit.priority = spec_.priority;
-    submit.tenant = spec_.tenant;
-    submit.cache_salt = spec_.cache_salt;
-  }
-  return submissions;
+Submit Generation::Prototype() const {
+  Submit submit;
+  submit.key.request = id_;
+  submit.tokens = spec_.prompt;
+  submit.num_prompt = static_cast<int32_t>(spec_.prompt->size());
+  submit.sampling = spec_.sampling;
+  submit.stop = spec_.stop;
+  submit.slo = spec_.slo;
+  submit.deadline = deadline();
+  submit.priority = spec_.priority;
+  submit.tenant = spec_.tenant;
+  submit.cache_salt = spec_.cache_salt;
+  return submit;
 }
 
 Generation::Effect Generation::OnEvent(const TokenEvent& event) {
@@ -118,10 +113,10 @@ bool Generation::SendStarted() {
   return writer_->TryWrite(message_);
 }
 
-bool Generation::Pump(const DecisionRecord& decision, Time now) {
+bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
   bool taken = started_sent_ || (started_sent_ = SendStarted());
   for (size_t visited = 0; taken && visited < choices_.size(); ++visited) {
-    taken = SendChoice(&choices_[next_choice_], decision);
+    taken = SendChoice(&choices_[next_choice_], decisions);
     if (taken) next_choice_ = (next_choice_ + 1) % choices_.size();
   }
   if (taken) {
@@ -133,13 +128,13 @@ bool Generation::Pump(const DecisionRecord& decision, Time now) {
 }
 
 // False when the writer takes no more.
-bool Generation::SendChoice(Choice* choice, const DecisionRecord& decision) {
+bool Generation::SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions) {
   if (choice->stream.has_delta()) {
     if (!writer_->TryWrite(choice->stream.delta_message())) return false;
     choice->stream.ClearDelta();
   }
   if (!choice->stream.ended() || choice->report_due || choice->sent_finished) return true;
-  FillFinished(*choice, decision);
+  FillFinished(*choice, decisions);
   const bool last = num_finished_sent_ + 1 == choices_.size();
   if (!(last ? writer_->TryWriteAndFinish(message_, status_) : writer_->TryWrite(message_))) return false;
   choice->sent_finished = true;
@@ -147,7 +142,7 @@ bool Generation::SendChoice(Choice* choice, const DecisionRecord& decision) {
   return true;
 }
 
-void Generation::FillFinished(const Choice& choice, const DecisionRecord& decision) {
+void Generation::FillFinished(const Choice& choice, absl::Span<const NamedDecision> decisions) {
   message_.Clear();
   orrery::v1::Finished* finished = message_.mutable_finished();
   const ChoiceStream& stream = choice.stream;
@@ -170,7 +165,7 @@ void Generation::FillFinished(const Choice& choice, const DecisionRecord& decisi
     timings->set_decode_ms((stream.last_token() - stream.first_token()).milliseconds());
   }
   FillEffective(finished->mutable_effective());
-  FillDecision(decision, finished);
+  for (const NamedDecision& decision : decisions) FillDecision(decision, finished);
 }
 
 void Generation::FillEffective(orrery::v1::Sampling* out) const {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "grpcpp/support/status.h"
 #include "orrery/v1/inference.pb.h"
 #include "scheduler/types/decision_record.h"
@@ -22,6 +23,7 @@ namespace orrery {
 // How a request ended, as the label of orrery_requests_total.
 enum class Outcome : uint8_t { kStop, kLength, kCancelled, kDeadline, kRejected, kInvalid, kFailed };
 inline constexpr int kNumOutcomes = 7;
+const char* NameOf(Outcome outcome);
 
 // What is measured about a request that was served; Never() where it never came so far.
 struct RequestTimes {
@@ -29,6 +31,12 @@ struct RequestTimes {
   int64_t prompt_tokens = 0, cached_tokens = 0;
   int64_t output_tokens = 0;   // all choices
   int64_t longest_choice = 0;  // output tokens of the choice that ended last
+};
+
+// A policy's last decision, for the final message.
+struct NamedDecision {
+  const char* kind;  // batch, route
+  DecisionRecord record;
 };
 
 class Generation {
@@ -43,8 +51,8 @@ class Generation {
   const std::shared_ptr<StreamWriter>& writer() const { return writer_; }
 
   void set_worker(WorkerId worker) { worker_ = worker; }
-  // One per choice.
-  std::vector<Submit> Submissions() const;
+  // What the router gets; the same for every choice.
+  Submit Prototype() const;
 
   struct Effect {
     bool token = false;          // a token that the client will get
@@ -59,11 +67,12 @@ class Generation {
 
   // Hands messages to the writer until it takes no more. True once the last one is handed over: the request
   // is over and the writer must not be used again.
-  bool Pump(const DecisionRecord& decision, Time now);
+  bool Pump(absl::Span<const NamedDecision> decisions, Time now);
   // Since when the writer has refused what there is to send; Never(): it has not.
   Time blocked_since() const { return blocked_since_; }
 
   bool all_ended() const;
+  bool has_token() const { return has_token_; }
   Outcome outcome() const;  // REQUIRES: all_ended()
   RequestTimes times() const;
   // Bytes made for the client that the writer has not taken.
@@ -78,8 +87,8 @@ class Generation {
   };
 
   bool SendStarted();
-  bool SendChoice(Choice* choice, const DecisionRecord& decision);
-  void FillFinished(const Choice& choice, const DecisionRecord& decision);
+  bool SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions);
+  void FillFinished(const Choice& choice, absl::Span<const NamedDecision> decisions);
   void FillEffective(orrery::v1::Sampling* out) const;
 
   bool over() const { return num_finished_sent_ == choices_.size(); }

@@ -27,7 +27,7 @@ struct StepStats {
   DecisionRecord why;
 };
 
-struct EndedSample {
+struct SampleEnd {
   SampleKey key;
   SampleReport report;
 };
@@ -40,7 +40,7 @@ struct RefusedSample {
 // What a worker tells after every step and after every batch of submissions and cancels.
 struct WorkerReport {
   std::vector<TokenEvent> events;      // in order; at most one end per sample
-  std::vector<EndedSample> ended;      // the samples whose end is among the events
+  std::vector<SampleEnd> ended;      // the samples whose end is among the events
   std::vector<RefusedSample> refused;  // submissions that were not accepted
   std::vector<StepStats> steps;
   WorkerState state;
@@ -59,8 +59,6 @@ class WorkerLink {
   // Ends every sample of a request; unknown or ended ones are left alone.
   virtual void CancelRequest(RequestId request) = 0;
   virtual void CancelSample(const SampleKey& key) = 0;
-  // No new sample is accepted from here on.
-  virtual void Drain() = 0;
 };
 
 }  // namespace orrery

@@ -8,6 +8,7 @@
 #include "scheduler/base/check.h"
 #include "scheduler/types/refusal.h"
 #include "server/base/errors.h"
+#include "spdlog/spdlog.h"
 
 namespace orrery {
 namespace {
@@ -16,11 +17,6 @@ constexpr Duration kSweepInterval = Duration::Milliseconds(500);
 constexpr Duration kLeastRetry = Duration::Milliseconds(50);
 constexpr Duration kMostRetry = Duration::Seconds(30);
 constexpr Duration kUnknownRetry = Duration::Seconds(1);
-
-absl::Status RefusalFor(RefusalReason reason, std::string field, int64_t limit, int64_t actual, Duration wait,
-                        std::string message) {
-  return ToStatus({reason, std::move(field), limit, actual, wait, std::move(message)});
-}
 
 // What a refused client is told to wait.
 int64_t RetryMilliseconds(const absl::Status& why) {
@@ -31,6 +27,14 @@ int64_t RetryMilliseconds(const absl::Status& why) {
   if (!refusal || refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
   const Duration wait = refusal->predicted_wait.ns > 0 ? refusal->predicted_wait : kUnknownRetry;
   return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
+}
+
+void LogEnd(const std::string& request_id, Outcome outcome, const RequestTimes& times, Time now) {
+  const bool answered = !times.first_token.is_never();
+  spdlog::info("request={} outcome={} prompt={} cached={} output={} ttft_ms={:.1f} total_ms={:.1f}",
+               request_id, NameOf(outcome), times.prompt_tokens, times.cached_tokens, times.output_tokens,
+               answered ? (times.first_token - times.arrived).milliseconds() : 0.0,
+               (now - times.arrived).milliseconds());
 }
 
 Outcome OutcomeOf(const absl::Status& why) {
@@ -49,12 +53,14 @@ Outcome OutcomeOf(const absl::Status& why) {
 
 }  // namespace
 
-FrontLoop::FrontLoop(const FrontOptions& options, const Clock* clock, ServerMetrics* metrics)
+FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> policy, const Clock* clock,
+                     ServerMetrics* metrics)
     : options_(options),
       clock_(clock),
       metrics_(metrics),
       // Bounded by the open requests that the service lets in, a few messages each.
-      mailbox_(std::numeric_limits<size_t>::max()) {}
+      mailbox_(std::numeric_limits<size_t>::max()),
+      router_(options.admission, std::move(policy)) {}
 
 FrontLoop::~FrontLoop() { Stop(); }
 
@@ -65,9 +71,11 @@ void FrontLoop::Stop() {
   thread_.join();
 }
 
-void FrontLoop::AttachWorker(WorkerLink* link) {
+void FrontLoop::AttachWorker(WorkerLink* link, const WorkerInfo& info) {
   ORRERY_CHECK(link_ == nullptr);
   link_ = link;
+  worker_ = info.worker;
+  router_.OnWorkerUp(info, clock_->Now(), &orders_);
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -91,10 +99,18 @@ void FrontLoop::Run() {
     mailbox_.Drain(&messages_);
     now_ = clock_->Now();
     for (Message& message : messages_) std::visit([this](auto& m) { On(m); }, message);
+    if (router_.NextWake() <= now_) {
+      router_.OnTimer(now_, &orders_);
+      Carry();
+    }
     EndAtDeadline();
     if (now_ >= next_sweep_) Sweep();
     if (!messages_.empty()) PublishLoad();
     messages_.clear();
+    // Ends that no report brought still have to be told.
+    for (const RequestId id : std::exchange(touched_, {})) {
+      if (Generation* generation = Find(id)) Pump(*generation);
+    }
     if (drained_ && live_.empty()) std::exchange(drained_, nullptr)();
     mailbox_.Wait(*clock_, NextWake());
   }
@@ -113,50 +129,49 @@ Generation* FrontLoop::Find(RequestId id) {
 
 // ------------------------------------------------------------------------------------------- from the calls
 
-absl::Status FrontLoop::Admissible(const Generation& generation) const {
+// Asks the router. What it orders is left for Carry, after the request has become live.
+absl::Status FrontLoop::Admit(Generation& generation) {
   const GenerationSpec& spec = generation.spec();
-  if (load_.draining.load(std::memory_order_relaxed)) {
-    return RefusalFor(RefusalReason::kDraining, "", 0, 0, {}, "the server is draining");
-  }
   if (live_names_.contains(spec.request_id)) {
-    return RefusalFor(RefusalReason::kDuplicate, "request_id", 0, 0, {},
-                      "a request with this request_id is running");
+    return ToStatus({.reason = RefusalReason::kDuplicate,
+                     .field = "request_id",
+                     .message = "a request with this request_id is running"});
   }
-  if (generation.deadline() <= now_) {
-    return RefusalFor(RefusalReason::kDeadline, "slo.deadline_ms", 0, 0, {},
-                      "the deadline passed before the request was admitted");
-  }
-  const int64_t tokens = static_cast<int64_t>(spec.prompt->size()) * spec.num_choices;
-  // An empty queue takes any request that the context allows.
-  if (queue_.tokens() > 0 && queue_.tokens() + tokens > options_.max_queue_tokens) {
-    return RefusalFor(RefusalReason::kQueueFull, "max_queue_tokens", options_.max_queue_tokens,
-                      queue_.tokens() + tokens, queue_.PredictedWait(),
-                      absl::StrCat("the queue holds ", queue_.tokens(), " of ", options_.max_queue_tokens,
-                                   " prompt tokens"));
-  }
-  return absl::OkStatus();
+  return router_.OnArrival(generation.Prototype(), static_cast<int32_t>(spec.num_choices), now_, &orders_);
 }
 
 void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
   Generation& generation = *arrival;
-  if (absl::Status why = Admissible(generation); !why.ok()) return Refuse(generation, why);
+  if (absl::Status why = Admit(generation); !why.ok()) return Refuse(generation, why);
   const RequestId id = generation.id();
   generation.set_worker(worker_);
   live_names_.insert(generation.spec().request_id);
   live_.emplace(id, std::move(arrival));
   if (!generation.deadline().is_never()) deadlines_.push({generation.deadline(), id});
   metrics_->OnAdmitted(static_cast<int64_t>(generation.spec().prompt->size()));
-  for (Submit& submit : generation.Submissions()) {
-    submit.submission = queue_.OnSubmit(submit.num_prompt);
-    link_->Submit(std::move(submit));
-  }
   Pump(generation);
+  Carry();
+}
+
+// Carries out what the router ordered.
+void FrontLoop::Carry() {
+  for (Dispatch& dispatch : orders_.dispatch) link_->Submit(std::move(dispatch.submit));
+  for (const CancelOrder& order : orders_.cancel) link_->CancelRequest(order.request);
+  const std::vector<EndedSample> ended = std::exchange(orders_.ended, {});
+  orders_.Clear();
+  for (const EndedSample& lost : ended) OnLost(lost);
+}
+
+void FrontLoop::Cancel(RequestId id) {
+  router_.OnCancel(id, now_, &orders_);
+  Carry();
 }
 
 // A request that never became live: its call ends with the reason.
 void FrontLoop::Refuse(Generation& generation, const absl::Status& why) {
   generation.writer()->Finish(ToGrpcStatus(why), RetryMilliseconds(why));
   metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
+  spdlog::debug("request={} refused: {}", generation.spec().request_id, std::string(why.message()));
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
 }
 
@@ -167,7 +182,7 @@ void FrontLoop::On(WritableMessage& message) {
 void FrontLoop::On(CancelledMessage& message) {
   Generation* generation = Find(message.request);
   if (generation == nullptr) return;
-  link_->CancelRequest(message.request);
+  Cancel(message.request);
   generation->writer()->Finish(grpc::Status(grpc::CANCELLED, "cancelled by the client"), -1);
   Close(*generation, message.deadline ? Outcome::kDeadline : Outcome::kCancelled);
 }
@@ -179,15 +194,17 @@ void FrontLoop::On(RefusedMessage& message) { metrics_->OnRefused(message.outcom
 void FrontLoop::On(DrainMessage& message) {
   load_.draining.store(true, std::memory_order_relaxed);
   drained_ = std::move(message.drained);
-  link_->Drain();
+  router_.Drain();
 }
 
 void FrontLoop::On(AbortMessage&) {
-  const grpc::Status status = ToGrpcStatus(
-      RefusalFor(RefusalReason::kDraining, "", 0, 0, {}, "the server stopped before the request was done"));
+  const grpc::Status status =
+      ToGrpcStatus(ToStatus({.reason = RefusalReason::kDraining,
+                             .field = "server",
+                             .message = "the server stopped before the request was done"}));
   while (!live_.empty()) {
     Generation& generation = *live_.begin()->second;
-    link_->CancelRequest(generation.id());
+    Cancel(generation.id());
     generation.writer()->Finish(status, -1);
     Close(generation, Outcome::kFailed);
   }
@@ -196,16 +213,22 @@ void FrontLoop::On(AbortMessage&) {
 // ----------------------------------------------------------------------------------------- from the workers
 
 void FrontLoop::On(WorkerReport& report) {
-  if (!report.steps.empty()) last_decision_ = report.steps.back().why;
-  for (const TokenEvent& event : report.events) OnEvent(event);
-  for (const EndedSample& ended : report.ended) {
-    Generation* generation = Find(ended.key.request);
-    if (generation == nullptr) continue;
-    generation->OnSampleReport(ended.key, ended.report);
-    touched_.push_back(ended.key.request);
+  if (!report.steps.empty()) decisions_[1].record = report.steps.back().why;
+  decisions_[0].record = router_.last_decision();
+  for (const TokenEvent& event : report.events) {
+    if (router_.OnTokenEvent(worker_, event, now_, &orders_)) OnEvent(event);
   }
-  for (const RefusedSample& refused : report.refused) OnWorkerRefusal(refused);
-  queue_.OnReport(report);
+  for (const SampleEnd& end : report.ended) {
+    Generation* generation = Find(end.key.request);
+    if (generation == nullptr) continue;
+    generation->OnSampleReport(end.key, end.report);
+    touched_.push_back(end.key.request);
+  }
+  for (const RefusedSample& refused : report.refused) {
+    router_.OnRefused(worker_, refused.key, refused.why, now_, &orders_);
+  }
+  router_.OnWorkerState(report.state, now_, &orders_);
+  Carry();
   metrics_->OnReport(report);
   for (const RequestId id : touched_) {
     if (Generation* generation = Find(id)) Pump(*generation);
@@ -231,23 +254,34 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
   if (touched_.empty() || touched_.back() != event.key.request) touched_.push_back(event.key.request);
 }
 
-void FrontLoop::OnWorkerRefusal(const RefusedSample& refused) {
-  Generation* generation = Find(refused.key.request);
+// A sample ended without a word of a worker's: refused by it, lost with it, or never placed.
+void FrontLoop::OnLost(const EndedSample& lost) {
+  Generation* generation = Find(lost.key.request);
   if (generation == nullptr) return;
-  link_->CancelRequest(refused.key.request);  // its other samples
-  Refuse(*generation, refused.why);
-  Forget(*generation);
+  if (!lost.why.ok() && !generation->has_token()) {
+    Cancel(lost.key.request);  // its other samples
+    generation = Find(lost.key.request);
+    if (generation == nullptr) return;
+    Refuse(*generation, lost.why);
+    return Forget(*generation);
+  }
+  TokenEvent end;
+  end.key = lost.key;
+  end.finish = lost.finish;
+  end.error = std::string(lost.why.message());
+  end.at = now_;
+  OnEvent(end);
 }
 
 // ------------------------------------------------------------------------------------------------ delivery
 
 void FrontLoop::Pump(Generation& generation) {
-  if (generation.Pump(last_decision_, now_)) {
+  if (generation.Pump(decisions_, now_)) {
     const Outcome outcome = generation.outcome();
     return Close(generation, outcome);
   }
   if (generation.pending_bytes() <= options_.stream_buffer_bytes) return;
-  link_->CancelRequest(generation.id());
+  Cancel(generation.id());
   orrery::v1::ErrorInfo info;
   info.set_reason("slow_reader");
   info.set_field("stream_buffer_bytes");
@@ -260,7 +294,9 @@ void FrontLoop::Pump(Generation& generation) {
 }
 
 void FrontLoop::Close(Generation& generation, Outcome outcome) {
-  metrics_->OnEnd(outcome, generation.times());
+  const RequestTimes times = generation.times();
+  metrics_->OnEnd(outcome, times);
+  if (spdlog::should_log(spdlog::level::info)) LogEnd(generation.spec().request_id, outcome, times, now_);
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
   Forget(generation);
 }
@@ -276,7 +312,7 @@ void FrontLoop::EndAtDeadline() {
     deadlines_.pop();
     Generation* generation = Find(id);
     if (generation == nullptr || generation->all_ended()) continue;
-    link_->CancelRequest(id);
+    Cancel(id);
     generation->EndAll(FinishReason::kDeadline);
     Pump(*generation);
   }
@@ -296,7 +332,7 @@ void FrontLoop::Sweep() {
     if (!since.is_never() && now_ >= since + options_.write_timeout) stuck.push_back(generation.get());
   }
   for (Generation* generation : stuck) {
-    link_->CancelRequest(generation->id());
+    Cancel(generation->id());
     generation->writer()->Abort();
     generation->writer()->Finish(grpc::Status(grpc::CANCELLED, "the client reads nothing"), -1);
     Close(*generation, Outcome::kCancelled);
@@ -304,9 +340,10 @@ void FrontLoop::Sweep() {
 }
 
 void FrontLoop::PublishLoad() {
-  metrics_->SetQueueTokens(queue_.tokens());
-  load_.queue_tokens.store(queue_.tokens(), std::memory_order_relaxed);
-  load_.predicted_wait_ns.store(queue_.PredictedWait().ns, std::memory_order_relaxed);
+  const int64_t queued = router_.queued_tokens();
+  metrics_->SetQueueTokens(queued);
+  load_.queue_tokens.store(queued, std::memory_order_relaxed);
+  load_.predicted_wait_ns.store(router_.predicted_wait().ns, std::memory_order_relaxed);
   load_.live_requests.store(static_cast<int64_t>(live_.size()), std::memory_order_relaxed);
 }
 

@@ -1,7 +1,7 @@
-// One thread between the clients' calls and the workers: admits, submits, takes the workers' reports, turns
-// token events into messages and hands them to the calls' writers. All requests live here, so nothing about a
-// request needs a lock. The loop never waits for a client: a writer takes a message or says that it will call
-// back.
+// One thread between the clients' calls and the workers, around a RouterCore: admits, submits, takes the
+// workers' reports, turns token events into messages and hands them to the calls' writers. All requests live
+// here, so nothing about a request needs a lock. The loop never waits for a client: a writer takes a message
+// or says that it will call back.
 //
 // A client that does not read holds up nobody. Its unread output is kept until it exceeds
 // `stream_buffer_bytes`; then the request is cancelled in the worker and ends with RESOURCE_EXHAUSTED
@@ -9,6 +9,7 @@
 #ifndef ORRERY_SERVER_LOOP_FRONT_LOOP_H_
 #define ORRERY_SERVER_LOOP_FRONT_LOOP_H_
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -21,18 +22,19 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "router/router_core.h"
 #include "server/delivery/generation.h"
 #include "server/link/worker_link.h"
 #include "server/loop/clock.h"
 #include "server/loop/load_board.h"
 #include "server/loop/mailbox.h"
-#include "server/loop/queue_estimate.h"
 #include "server/metrics/server_metrics.h"
 
 namespace orrery {
 
 struct FrontOptions {
-  int64_t max_queue_tokens = 1'000'000;
+  AdmissionLimits admission;
   size_t stream_buffer_bytes = 256 << 10;
   Duration write_timeout = Duration::Seconds(60);
 };
@@ -40,13 +42,14 @@ struct FrontOptions {
 class FrontLoop {
  public:
   // `clock` and `metrics` outlive the loop.
-  FrontLoop(const FrontOptions& options, const Clock* clock, ServerMetrics* metrics);
+  FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> policy, const Clock* clock,
+            ServerMetrics* metrics);
   ~FrontLoop();
   // Ends the thread.
   void Stop();
 
   // Once, before the first request: where requests go.
-  void AttachWorker(WorkerLink* link);
+  void AttachWorker(WorkerLink* link, const WorkerInfo& info);
 
   // From any thread. The calls' side:
   void Arrive(std::unique_ptr<Generation> generation);
@@ -97,10 +100,12 @@ class FrontLoop {
   void On(DrainMessage& message);
   void On(AbortMessage& message);
 
-  absl::Status Admissible(const Generation& generation) const;
+  absl::Status Admit(Generation& generation);
   void Refuse(Generation& generation, const absl::Status& why);
   void OnEvent(const TokenEvent& event);
-  void OnWorkerRefusal(const RefusedSample& refused);
+  void OnLost(const EndedSample& lost);
+  void Carry();
+  void Cancel(RequestId id);
   Generation* Find(RequestId id);
   void Pump(Generation& generation);
   void Close(Generation& generation, Outcome outcome);
@@ -135,8 +140,9 @@ class FrontLoop {
   };
   std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines_;
   std::vector<RequestId> touched_;
-  QueueEstimate queue_;
-  DecisionRecord last_decision_;
+  RouterCore router_;
+  RouterOutput orders_;  // of the router, until Carry
+  std::array<NamedDecision, 2> decisions_{{{"route", {}}, {"batch", {}}}};
   WorkerId worker_{};
   Time next_sweep_;
   std::function<void()> drained_;

@@ -33,7 +33,6 @@ void WorkerLoop::Stop() {
 void WorkerLoop::Submit(orrery::Submit submit) { mailbox_.Push(std::move(submit)); }
 void WorkerLoop::CancelRequest(RequestId request) { mailbox_.Push(request); }
 void WorkerLoop::CancelSample(const SampleKey& key) { mailbox_.Push(key); }
-void WorkerLoop::Drain() { mailbox_.Push(DrainCommand{}); }
 
 Duration WorkerLoop::StepAge() const {
   const int64_t began = step_began_ns_.load(std::memory_order_relaxed);
@@ -80,10 +79,8 @@ void WorkerLoop::Apply(Command& command, Time now) {
     if (!status.ok()) report_.refused.push_back({key, std::move(status)});
   } else if (auto* request = std::get_if<RequestId>(&command)) {
     core_->OnCancelRequest(*request, now, &report_.events);
-  } else if (auto* key = std::get_if<SampleKey>(&command)) {
-    core_->OnCancel(*key, now, &report_.events);
   } else {
-    core_->Drain(now);
+    core_->OnCancel(std::get<SampleKey>(command), now, &report_.events);
   }
 }
 

@@ -37,7 +37,6 @@ class WorkerLoop final : public WorkerLink {
   void Submit(orrery::Submit submit) override;
   void CancelRequest(RequestId request) override;
   void CancelSample(const SampleKey& key) override;
-  void Drain() override;
 
   // How long the step in flight has been running; zero between steps. Any thread.
   Duration StepAge() const;
@@ -45,8 +44,7 @@ class WorkerLoop final : public WorkerLink {
   uint64_t num_steps() const { return num_steps_.load(std::memory_order_relaxed); }
 
  private:
-  struct DrainCommand {};
-  using Command = std::variant<orrery::Submit, RequestId, SampleKey, DrainCommand>;
+  using Command = std::variant<orrery::Submit, RequestId, SampleKey>;
 
   void Run();
   void Apply(Command& command, Time now);

@@ -7,8 +7,6 @@ namespace {
 
 using Buckets = prometheus::Histogram::BucketBoundaries;
 
-constexpr const char* kOutcomes[kNumOutcomes] = {"stop",     "length",  "cancelled", "deadline",
-                                                 "rejected", "invalid", "failed"};
 // Always present, so that a rate is defined before the first refusal.
 constexpr const char* kReasons[] = {"queue_full", "predicted_wait", "shed",     "kv_too_small",
                                     "draining",   "no_worker",      "not_ready"};
@@ -64,8 +62,8 @@ void ServerMetrics::RegisterRequests() {
     return labels;
   };
   for (int i = 0; i < kNumOutcomes; ++i) {
-    requests_[static_cast<size_t>(i)] =
-        Counter("orrery_requests_total", "Requests that ended, by how", with("outcome", kOutcomes[i]));
+    requests_[static_cast<size_t>(i)] = Counter("orrery_requests_total", "Requests that ended, by how",
+                                                with("outcome", NameOf(static_cast<Outcome>(i))));
   }
   rejections_ = &prometheus::BuildCounter()
                      .Name("orrery_rejections_total")

@@ -1,0 +1,169 @@
+#include "server/daemon/load_parts.h"
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/checkpoint/generation_config.h"
+#include "engine/checkpoint/model_config.h"
+#include "engine/cpu_engine.h"
+#include "engine/engine_options.h"
+#include "engine/modeled_executor.h"
+#include "scheduler/cost/step_cost.h"
+#include "server/daemon/model_text.h"
+
+namespace orrery {
+namespace {
+
+std::optional<DType> ParseDType(const std::string& name) {
+  if (name == "f32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "f16") return DType::kF16;
+  return std::nullopt;  // auto
+}
+
+EngineOptions MakeEngineOptions(const ServerConfig& config) {
+  EngineOptions options;
+  options.model_dir = config.model;
+  options.dtype = ParseDType(config.dtype);
+  options.int8_weights = config.weights == "int8";
+  options.kv_dtype = ParseDType(config.kv_dtype);
+  options.num_threads = static_cast<int>(config.threads);
+  options.kv_cache_tokens = config.kv_cache_tokens;
+  options.kv_cache_bytes = config.kv_cache_bytes.bytes;
+  options.block_tokens = static_cast<int32_t>(config.block_tokens);
+  options.max_num_seqs = static_cast<int32_t>(config.max_num_seqs);
+  options.max_step_tokens = static_cast<int32_t>(config.max_step_tokens);
+  options.max_context = static_cast<int32_t>(config.max_context);
+  options.batch_invariant = config.batch_invariant;
+  return options;
+}
+
+// A model that is only pretended needs no more than its vocabulary and its limits.
+absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config, const ModelConfig& model) {
+  if (config.cost_profile.empty()) {
+    return absl::InvalidArgumentError("--cost-profile: --backend modeled needs one, such as constant:20");
+  }
+  auto cost = ParseStepCost(config.cost_profile);
+  if (!cost.ok())
+    return absl::InvalidArgumentError(absl::StrCat("--cost-profile: ", cost.status().message()));
+  EngineLimits limits;
+  limits.block_tokens = static_cast<int32_t>(config.block_tokens);
+  constexpr int64_t kDefaultKvTokens = 1 << 20;
+  const int64_t kv_tokens = config.kv_cache_tokens > 0 ? config.kv_cache_tokens : kDefaultKvTokens;
+  limits.num_blocks = static_cast<int32_t>((kv_tokens + config.block_tokens - 1) / config.block_tokens);
+  limits.max_num_seqs = static_cast<int32_t>(config.max_num_seqs);
+  limits.max_step_tokens = static_cast<int32_t>(config.max_step_tokens);
+  limits.max_context =
+      static_cast<int32_t>(config.max_context > 0 ? config.max_context : model.max_positions);
+  limits.vocab_size = static_cast<int32_t>(model.vocab_size);
+  std::shared_ptr<const StepCostModel> shared = *std::move(cost);
+  return std::make_unique<ModeledExecutor>(
+      limits, 1, [shared](const StepPlan& plan) { return shared->Predict(ShapeOf(plan)); });
+}
+
+SamplingDefaults MakeDefaults(const GenerationConfig& generation) {
+  SamplingDefaults defaults;
+  defaults.temperature = generation.temperature.value_or(defaults.temperature);
+  defaults.top_k = generation.top_k.value_or(defaults.top_k);
+  defaults.top_p = generation.top_p.value_or(defaults.top_p);
+  defaults.min_p = generation.min_p.value_or(defaults.min_p);
+  defaults.repetition_penalty = generation.repetition_penalty.value_or(defaults.repetition_penalty);
+  defaults.end_ids = generation.eos_ids;
+  return defaults;
+}
+
+// "models/llama/" -> "llama".
+std::string NameOfFolder(const std::string& folder) {
+  const std::filesystem::path path = std::filesystem::path(folder).lexically_normal();
+  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+}
+
+void Describe(const ServerConfig& config, const ModelConfig& model, const ModelText& text,
+              ServerParts* parts) {
+  orrery::v1::GetModelResponse* out = &parts->model;
+  out->set_model(NameOfFolder(config.model));
+  const absl::string_view family = NameOf(model.family);
+  out->set_architecture(std::string(family));
+  out->set_has_chat_template(text.has_chat_template());
+  out->set_tokenizer_digest(text.tokenizer().digest());
+  for (const TokenId id : parts->defaults.end_ids) out->add_end_token_ids(static_cast<uint32_t>(id));
+  const auto vocab = static_cast<TokenId>(model.vocab_size);
+  for (TokenId id = 0; id < vocab; ++id) {
+    const bool named = id < text.tokenizer().vocab_size() && !text.tokenizer().TokenBytes(id).empty();
+    if (!named || text.tokenizer().IsSpecial(id)) out->add_special_token_ids(static_cast<uint32_t>(id));
+  }
+  orrery::v1::Sampling* sampling = out->mutable_default_sampling();
+  sampling->set_temperature(parts->defaults.temperature);
+  sampling->set_top_k(parts->defaults.top_k);
+  sampling->set_top_p(parts->defaults.top_p);
+  sampling->set_min_p(parts->defaults.min_p);
+  sampling->set_repetition_penalty(parts->defaults.repetition_penalty);
+}
+
+absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, ServerParts* parts) {
+  if (config.backend == "modeled") {
+    auto executor = MakeModeled(config, model);
+    if (!executor.ok()) return executor.status();
+    parts->executor = *std::move(executor);
+    parts->model.set_backend("modeled");
+    return absl::OkStatus();
+  }
+  const EngineOptions options = MakeEngineOptions(config);
+  auto plan = PlanEngine(options);
+  if (!plan.ok()) return plan.status();
+  auto engine = LoadCpuEngine(options);
+  if (!engine.ok()) return engine.status();
+  parts->executor = *std::move(engine);
+  parts->model.set_backend("cpu");
+  const auto name = [](DType type) {
+    const auto text = NameOf(type);
+    return std::string(text.data(), text.size());
+  };
+  parts->model.set_dtype(name(plan->dtype));
+  parts->model.set_weights(name(plan->weights));
+  parts->model.set_kv_dtype(name(plan->kv_dtype));
+  return absl::OkStatus();
+}
+
+absl::Status CheckModelOption(const ServerConfig& config) {
+  if (config.model.empty()) return absl::InvalidArgumentError("--model: needs a checkpoint folder");
+  if (std::error_code error; !std::filesystem::is_directory(config.model, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--model: '", config.model, "' is not a folder"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
+  if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  auto model = ReadModelConfig(config.model);
+  if (!model.ok()) return model.status();
+  auto generation = ReadGenerationConfig(config.model, *model);
+  if (!generation.ok()) return generation.status();
+  auto text = ModelText::Load(config.model);
+  if (!text.ok()) return text.status();
+  if ((*text)->tokenizer().vocab_size() > model->vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat(config.model, ": the tokenizer has ids up to ",
+                                                   (*text)->tokenizer().vocab_size() - 1,
+                                                   ", the model's vocab_size is ", model->vocab_size));
+  }
+  ServerParts parts;
+  parts.defaults = MakeDefaults(*generation);
+  if (absl::Status status = LoadEngine(config, *model, &parts); !status.ok()) return status;
+  Describe(config, *model, **text, &parts);
+  parts.codec = *std::move(text);
+  return parts;
+}
+
+absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
+  if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  auto plan = PlanEngine(MakeEngineOptions(config));
+  if (!plan.ok()) return plan.status();
+  return plan->ToString();
+}
+
+}  // namespace orrery

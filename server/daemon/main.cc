@@ -1,0 +1,113 @@
+// orreryd: reads the configuration, loads the model, serves until told to stop.
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "server/base/version.h"
+#include "server/config/option_table.h"
+#include "server/daemon/load_parts.h"
+#include "server/daemon/server.h"
+#include "spdlog/async.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace orrery {
+namespace {
+
+constexpr int kExitOk = 0;
+constexpr int kExitFailure = 1;
+constexpr int kExitBadConfiguration = 2;
+
+// Lines go to standard error through a bounded queue that drops the oldest: logging never holds up serving.
+void StartLogging(const std::string& level) {
+  spdlog::init_thread_pool(8192, 1);
+  auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  auto logger = std::make_shared<spdlog::async_logger>("orreryd", sink, spdlog::thread_pool(),
+                                                       spdlog::async_overflow_policy::overrun_oldest);
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %L %v");
+  logger->set_level(spdlog::level::from_str(level));
+  spdlog::set_default_logger(std::move(logger));
+}
+
+// Thousands of clients are thousands of descriptors.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "orreryd: %s\n", std::string(status.message()).c_str());
+  const bool ours =
+      status.code() == absl::StatusCode::kInternal || status.code() == absl::StatusCode::kUnknown;
+  return ours ? kExitFailure : kExitBadConfiguration;
+}
+
+int Serve(const ServerConfig& config) {
+  // Before the first thread: all of them leave these signals to the wait below.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  RaiseFileLimit();
+  StartLogging(config.log_level);
+
+  auto parts = LoadParts(config);
+  if (!parts.ok()) return Fail(parts.status());
+  auto server = Server::Start(config, *std::move(parts));
+  if (!server.ok()) return Fail(server.status());
+
+  int received = 0;
+  sigwait(&signals, &received);
+  spdlog::info("draining: at most {} s", config.drain_timeout.seconds());
+  std::thread([signals] {  // who asks twice does not want to wait
+    int again = 0;
+    sigwait(&signals, &again);
+    std::_Exit(kExitFailure);
+  })
+      .detach();
+  const bool clean = (*server)->Drain(config.drain_timeout);
+  spdlog::info("stopped{}", clean ? "" : ": requests were cut off at the drain timeout");
+  server->reset();
+  spdlog::shutdown();
+  return kExitOk;
+}
+
+int Main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  const auto loaded = LoadConfig(arguments, [](const char* name) { return std::getenv(name); });
+  if (!loaded.ok()) return Fail(loaded.status());
+  switch (loaded->action) {
+    case ConfigAction::kHelp:
+      std::fputs(HelpText().c_str(), stdout);
+      return kExitOk;
+    case ConfigAction::kVersion:
+      std::printf("orreryd %s\n", kVersion);
+      return kExitOk;
+    case ConfigAction::kPrintConfig:
+      std::fputs(PrintConfig(loaded->config).c_str(), stdout);
+      return kExitOk;
+    case ConfigAction::kDryRun: {
+      const auto plan = DescribePlan(loaded->config);
+      if (!plan.ok()) return Fail(plan.status());
+      std::fputs(plan->c_str(), stdout);
+      return kExitOk;
+    }
+    case ConfigAction::kServe:
+      return Serve(loaded->config);
+  }
+  return kExitFailure;
+}
+
+}  // namespace
+}  // namespace orrery
+
+int main(int argc, char** argv) { return orrery::Main(argc, argv); }
