@@ -4,7 +4,10 @@
 
 #include <chrono>
 #include <functional>
+#include <limits>
+#include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -79,6 +82,7 @@ class Harness {
                         .vocab_size = kByteVocab};
     SamplingDefaults defaults;
     bool wait_until_ready = true;
+    bool hold_at_start = false;  // the warm-up hangs until the engine is released
     Setup() {
       config.model = "fake";
       config.listen = "127.0.0.1:0";
@@ -90,6 +94,7 @@ class Harness {
   explicit Harness(Setup setup = Setup())
       : control_(std::make_shared<EngineControl>()), setup_(std::move(setup)) {
     spdlog::set_level(spdlog::level::off);
+    if (setup_.hold_at_start) control_->Hold();
     ServerParts parts;
     parts.executor = std::make_unique<FakeEngine>(setup_.limits, control_);
     parts.codec = std::make_unique<ByteCodec>();

@@ -1,0 +1,203 @@
+// A request that its client gives up, at every stage: the sequence is gone within one step, and nothing
+// leaks.
+#include <future>
+
+#include "gtest/gtest.h"
+#include "tests/server/server_harness.h"
+
+namespace orrery::testing {
+namespace {
+
+class CancelTest : public ::testing::Test {
+ protected:
+  bool CountedAs(const char* outcome, double count) {
+    return Eventually([&] {
+      return harness_.Metric("orrery_requests_total", {{"outcome", outcome}}) == count;
+    });
+  }
+  bool Idle() {
+    return Eventually([&] { return harness_.IsIdle(); });
+  }
+
+  Harness harness_;
+};
+
+// While a step is held, the client cancels; the steps after the release are counted until nothing runs.
+TEST_F(CancelTest, WhileDecodingFreesTheSequenceWithinOneStep) {
+  int64_t steps_at_cancel = 0;
+  const Answer answer =
+      harness_.Generate(Harness::Request("x", 4000), nullptr,
+                        [&](const v1::GenerateResponse& message, grpc::ClientContext& context) {
+                          if (!message.has_delta() || steps_at_cancel > 0) return;
+                          harness_.engine().Hold();
+                          steps_at_cancel = harness_.engine().num_steps;
+                          context.TryCancel();
+                        });
+  EXPECT_EQ(answer.status.error_code(), grpc::CANCELLED);
+  ASSERT_TRUE(CountedAs("cancelled", 1));  // the server knows, and a step is still held
+  harness_.engine().Release();
+  ASSERT_TRUE(Idle());
+  EXPECT_LE(harness_.engine().num_steps,
+            steps_at_cancel + 2);  // the one held, and the one it was cancelled in
+  EXPECT_TRUE(Eventually([&] { return harness_.engine().num_released == harness_.engine().num_admitted; }));
+}
+
+TEST_F(CancelTest, WhileQueued) {
+  harness_.engine().Hold();
+  auto first = std::async(std::launch::async, [&] { return harness_.Generate(Harness::Request("a", 2)); });
+  ASSERT_TRUE(Eventually([&] { return harness_.Load().open_streams() == 1; }));
+  grpc::ClientContext context;
+  auto reader = harness_.stub().Generate(&context, Harness::Request("b", 2));
+  ASSERT_TRUE(Eventually([&] { return harness_.Load().open_streams() == 2; }));
+  context.TryCancel();
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::CANCELLED);
+  EXPECT_TRUE(CountedAs("cancelled", 1));
+  harness_.engine().Release();
+  EXPECT_TRUE(first.get().status.ok());
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, DuringPrefillChunks) {
+  harness_.engine().step_us = 3000;
+  grpc::ClientContext context;
+  auto reader = harness_.stub().Generate(&context, Harness::Request(std::string(3900, 'p'), 10));
+  ASSERT_TRUE(Eventually([&] { return harness_.Load().requests_running() == 1; }));
+  context.TryCancel();
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, RightAfterTheCallAndManyTimes) {
+  for (int i = 0; i < 200; ++i) {
+    grpc::ClientContext context;
+    auto reader = harness_.stub().Generate(&context, Harness::Request("x", 50));
+    context.TryCancel();
+    v1::GenerateResponse message;
+    while (reader->Read(&message)) {
+    }
+    reader->Finish();
+  }
+  EXPECT_TRUE(Idle());
+  EXPECT_TRUE(harness_.Generate(Harness::Request("x", 5)).status.ok());
+}
+
+TEST_F(CancelTest, AfterTheEndMeansNothing) {
+  const Answer answer =
+      harness_.Generate(Harness::Request("x", 3), nullptr,
+                        [&](const v1::GenerateResponse& message, grpc::ClientContext& context) {
+                          if (message.has_finished()) context.TryCancel();
+                        });
+  EXPECT_EQ(answer.finished.size(), 1u);
+  EXPECT_TRUE(CountedAs("length", 1));
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, DisconnectEndsAllRequestsOfTheConnection) {
+  harness_.engine().step_us = 1000;
+  {
+    auto stub = harness_.NewStub();
+    std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+    std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
+    for (int i = 0; i < 10; ++i) {
+      contexts.push_back(std::make_unique<grpc::ClientContext>());
+      readers.push_back(stub->Generate(contexts.back().get(), Harness::Request("x", 4000)));
+      v1::GenerateResponse message;
+      ASSERT_TRUE(readers.back()->Read(&message));
+    }
+    EXPECT_EQ(harness_.Load().open_streams(), 10u);
+    for (auto& context : contexts) context->TryCancel();
+    for (auto& reader : readers) reader->Finish();
+  }
+  EXPECT_TRUE(CountedAs("cancelled", 10));
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, DeadlineOfTheRequestEndsWithAFinalMessage) {
+  harness_.engine().step_us = 2000;
+  v1::GenerateRequest request = Harness::Request("x", 4000);
+  request.mutable_slo()->set_deadline_ms(60);
+  const Answer answer = harness_.Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::DEADLINE_EXCEEDED);
+  ASSERT_EQ(answer.finished.size(), 1u);
+  EXPECT_EQ(answer.finished[0].finish_reason(), v1::FINISH_REASON_DEADLINE);
+  EXPECT_EQ(answer.finished[0].usage().completion_tokens(), answer.tokens[0].size());
+  EXPECT_TRUE(CountedAs("deadline", 1));
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, DeadlinePassesEvenWhileTheEngineHangs) {
+  harness_.engine().Hold();
+  v1::GenerateRequest request = Harness::Request("x", 10);
+  request.mutable_slo()->set_deadline_ms(20);
+  const Answer answer = harness_.Generate(request);
+  EXPECT_EQ(answer.status.error_code(), grpc::DEADLINE_EXCEEDED);
+  harness_.engine().Release();
+  EXPECT_TRUE(Idle());
+}
+
+TEST_F(CancelTest, DeadlineOfTheCall) {
+  harness_.engine().step_us = 2000;
+  const Answer answer = harness_.Generate(Harness::Request("x", 4000), [](grpc::ClientContext& context) {
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(60));
+  });
+  EXPECT_EQ(answer.status.error_code(), grpc::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(CountedAs("deadline", 1));
+  EXPECT_TRUE(Idle());
+}
+
+// One client reads nothing; the other one is served meanwhile, and the lazy one is ended at the bound.
+TEST(SlowReader, IsBoundedAndHoldsUpNobody) {
+  Harness::Setup setup;
+  setup.config.stream_buffer_bytes.bytes = 4096;
+  setup.limits.max_context = 1 << 17;
+  setup.limits.num_blocks = 1 << 14;
+  Harness harness(setup);
+  grpc::ChannelArguments narrow;
+  narrow.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+  narrow.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  auto stub = harness.NewStub(narrow);
+  grpc::ClientContext context;
+  auto reader = stub->Generate(&context, Harness::Request("lazy", 120'000));
+  const Answer other = harness.Generate(Harness::Request("busy", 100));
+  EXPECT_TRUE(other.status.ok());
+  ASSERT_TRUE(Eventually([&] {
+    return harness.Metric("orrery_requests_total", {{"outcome", "cancelled"}}) == 1;
+  }));
+  v1::GenerateResponse message;
+  int64_t tokens = 0;
+  while (reader->Read(&message)) tokens += message.delta().token_ids_size();
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_EQ(ErrorInfoOf(status)->reason(), "slow_reader");
+  EXPECT_LT(tokens, 120'000);
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
+}
+
+TEST(SlowReader, WhoTakesNothingIsCutOff) {
+  Harness::Setup setup;
+  setup.config.write_timeout = Duration::Milliseconds(100);
+  setup.limits.max_context = 1 << 17;
+  setup.limits.num_blocks = 1 << 14;
+  Harness harness(setup);
+  grpc::ChannelArguments narrow;
+  narrow.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+  narrow.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  auto stub = harness.NewStub(narrow);
+  grpc::ClientContext context;
+  auto reader = stub->Generate(&context, Harness::Request("lazy", 20'000));
+  EXPECT_TRUE(Eventually([&] { return harness.Load().open_streams() == 1; }));
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));  // although nobody has read a byte
+  v1::GenerateResponse message;
+  while (reader->Read(&message)) {
+  }
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+}  // namespace
+}  // namespace orrery::testing

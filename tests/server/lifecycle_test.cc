@@ -1,0 +1,282 @@
+// Readiness, watchdog, drain, refusals, HTTP, metrics, journal.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <future>
+
+#include "gmock/gmock.h"
+#include "grpcpp/impl/codegen/config.h"
+#include "gtest/gtest.h"
+#include "scheduler/journal.h"
+#include "tests/server/server_harness.h"
+
+namespace orrery::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Http(int port, const std::string& request) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string answer;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+      send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+    char chunk[4096];
+    for (ssize_t n = 0; (n = recv(fd, chunk, sizeof chunk, 0)) > 0;)
+      answer.append(chunk, static_cast<size_t>(n));
+  }
+  close(fd);
+  return answer;
+}
+
+std::string Get(int port, const std::string& path) {
+  return Http(port, "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n");
+}
+
+TEST(Lifecycle, ReadyOnlyAfterWarmUpAndRefusesBefore) {
+  Harness::Setup setup;
+  setup.wait_until_ready = false;
+  setup.hold_at_start = true;
+  Harness harness(setup);
+  const Answer early = harness.Generate(Harness::Request("x", 1));
+  EXPECT_EQ(early.status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_EQ(early.error().reason(), "not_ready");
+  EXPECT_FALSE(harness.server().ready());
+  harness.engine().Release();
+  EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
+  EXPECT_TRUE(harness.Generate(Harness::Request("x", 1)).status.ok());
+}
+
+TEST(Lifecycle, WatchdogTurnsReadinessOffAndOnAgain) {
+  Harness::Setup setup;
+  setup.config.step_timeout = Duration::Milliseconds(50);
+  setup.config.metrics_listen = "127.0.0.1:0";
+  Harness harness(setup);
+  harness.engine().Hold();
+  auto call = std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 3)); });
+  EXPECT_TRUE(Eventually([&] { return !harness.server().ready(); }));
+  EXPECT_THAT(Get(harness.server().http_port(), "/ready"), HasSubstr("503"));
+  EXPECT_THAT(Get(harness.server().http_port(), "/health"), HasSubstr("200 OK"));
+  harness.engine().Release();
+  EXPECT_TRUE(call.get().status.ok());
+  EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
+}
+
+TEST(Lifecycle, DrainFinishesWhatRunsAndRefusesTheRest) {
+  Harness harness;
+  harness.engine().step_us = 1000;
+  auto running = std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 300)); });
+  ASSERT_TRUE(Eventually([&] { return harness.Load().requests_running() == 1; }));
+  auto drained =
+      std::async(std::launch::async, [&] { return harness.server().Drain(Duration::Seconds(60)); });
+  ASSERT_TRUE(Eventually([&] { return harness.server().front().load().draining.load(); }));
+  const Answer late = harness.Generate(Harness::Request("y", 1));
+  EXPECT_EQ(late.status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_EQ(late.error().reason(), "draining");
+  EXPECT_FALSE(harness.server().ready());
+  EXPECT_TRUE(drained.get());
+  const Answer answer = running.get();
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.tokens[0].size(), 300u);
+}
+
+TEST(Lifecycle, DrainTimeoutEndsWhatIsLeft) {
+  Harness harness;
+  harness.engine().step_us = 1000;
+  auto running =
+      std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 4000)); });
+  ASSERT_TRUE(Eventually([&] { return harness.Load().requests_running() == 1; }));
+  EXPECT_FALSE(harness.server().Drain(Duration::Milliseconds(20)));
+  const Answer answer = running.get();
+  EXPECT_EQ(answer.status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_EQ(answer.error().reason(), "draining");
+}
+
+TEST(Refusal, QueueFullCarriesReasonAndPushback) {
+  Harness::Setup setup;
+  setup.config.max_queue_tokens = 100;
+  Harness harness(setup);
+  harness.engine().Hold();
+  std::vector<std::future<Answer>> calls;
+  for (int i = 0; i < 8; ++i) {
+    calls.push_back(std::async(std::launch::async,
+                               [&] { return harness.Generate(Harness::Request(std::string(49, 'q'), 1)); }));
+  }
+  ASSERT_TRUE(Eventually([&] {
+    return harness.Metric("orrery_rejections_total", {{"reason", "queue_full"}}) >= 1;
+  }));
+  harness.engine().Release();
+  int refused = 0;
+  for (auto& call : calls) {
+    const Answer answer = call.get();
+    if (answer.status.ok()) continue;
+    ++refused;
+    EXPECT_EQ(answer.status.error_code(), grpc::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(answer.error().reason(), "queue_full");
+    EXPECT_FALSE(answer.error().limit().empty());
+    EXPECT_FALSE(answer.retry.empty());
+  }
+  EXPECT_GE(refused, 1);
+  EXPECT_TRUE(Eventually([&] {
+    return harness.Metric("orrery_requests_total", {{"outcome", "rejected"}}) == refused &&
+           harness.Metric("orrery_requests_total", {{"outcome", "length"}}) == 8 - refused;
+  }));
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
+}
+
+TEST(Refusal, WhatNeverFitsThePool) {
+  Harness::Setup setup;
+  setup.limits.num_blocks = 4;  // 64 tokens, with a context of 4096
+  Harness harness(setup);
+  const Answer answer = harness.Generate(Harness::Request("x", 1000));
+  EXPECT_EQ(answer.status.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(answer.error().reason(), "kv_too_small");
+  EXPECT_TRUE(answer.retry.empty());  // no retry can help
+  v1::GenerateRequest unbounded = Harness::Request("x", 1);
+  unbounded.mutable_sampling()->clear_max_tokens();
+  EXPECT_TRUE(harness.Generate(unbounded).status.ok());  // the default fits the pool
+}
+
+TEST(HttpEndpoint, ServesThreeGetsAndNothingElse) {
+  Harness::Setup setup;
+  setup.config.metrics_listen = "127.0.0.1:0";
+  setup.config.metrics_compat = "vllm";
+  Harness harness(setup);
+  ASSERT_TRUE(harness.Generate(Harness::Request("hello", 10)).status.ok());
+  const int port = harness.server().http_port();
+  EXPECT_THAT(Get(port, "/ready"), HasSubstr("200 OK"));
+  EXPECT_THAT(Get(port, "/nothing"), HasSubstr("404"));
+  EXPECT_THAT(Http(port, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), HasSubstr("405"));
+  EXPECT_THAT(Http(port, "GET /" + std::string(100'000, 'x') + " HTTP/1.1\r\n\r\n"),
+              ::testing::Not(HasSubstr("200 OK")));
+  const std::string metrics = Get(port, "/metrics");
+  for (const char* name : {"orrery_requests_waiting{",
+                           "orrery_requests_running{",
+                           "orrery_kv_cache_used_ratio{",
+                           "orrery_kv_cache_blocks{",
+                           "orrery_queue_tokens{",
+                           "orrery_prompt_tokens_total{",
+                           "orrery_generated_tokens_total{",
+                           "orrery_prefix_cache_hit_tokens_total{",
+                           "orrery_requests_total{",
+                           "orrery_rejections_total{",
+                           "orrery_preemptions_total{",
+                           "orrery_time_to_first_token_seconds_bucket{",
+                           "orrery_time_per_output_token_seconds_bucket{",
+                           "orrery_inter_token_latency_seconds_bucket{",
+                           "orrery_request_latency_seconds_bucket{",
+                           "orrery_queue_time_seconds_bucket{",
+                           "orrery_prefill_time_seconds_bucket{",
+                           "orrery_decode_time_seconds_bucket{",
+                           "orrery_step_seconds_bucket{",
+                           "orrery_step_tokens_bucket{",
+                           "orrery_step_sequences_bucket{",
+                           "orrery_host_step_seconds_bucket{",
+                           "orrery_policy_decision_seconds_bucket{",
+                           "orrery_policy_objective{",
+                           "orrery_policy_fallbacks_total{",
+                           "orrery_build_info{",
+                           "orrery_cache_config_info{",
+                           "vllm:num_requests_waiting{",
+                           "vllm:num_requests_running{",
+                           "vllm:kv_cache_usage_perc{",
+                           "vllm:cache_config_info{"}) {
+    EXPECT_THAT(metrics, HasSubstr(name));
+  }
+}
+
+TEST(Metrics, CountersEqualWhatTheClientsSaw) {
+  Harness harness;
+  int64_t prompt = 0, output = 0;
+  for (int i = 0; i < 50; ++i) {
+    const Answer answer =
+        harness.Generate(Harness::Request(std::string(static_cast<size_t>(i + 1), 'm'), 1 + i % 7));
+    ASSERT_TRUE(answer.status.ok());
+    prompt += answer.prompt_tokens;
+    output += static_cast<int64_t>(answer.tokens[0].size());
+  }
+  EXPECT_TRUE(Eventually([&] {
+    return harness.Metric("orrery_requests_total", {{"outcome", "length"}}) == 50;
+  }));
+  EXPECT_EQ(harness.Metric("orrery_prompt_tokens_total"), prompt);
+  EXPECT_EQ(harness.Metric("orrery_generated_tokens_total"), output);
+  EXPECT_EQ(harness.Metric("orrery_time_to_first_token_seconds"), 50);
+  EXPECT_EQ(harness.Metric("orrery_request_latency_seconds"), 50);
+  EXPECT_EQ(harness.Metric("orrery_inter_token_latency_seconds"), static_cast<double>(output - 50));
+}
+
+TEST(Journal, ALiveRunReplaysWithEqualDigests) {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("orrery_journal_" + std::to_string(getpid()))).string();
+  {
+    Harness::Setup setup;
+    setup.config.record = path;
+    setup.limits.num_blocks = 96;  // small enough for preemptions
+    setup.limits.max_context = 1024;
+    Harness harness(setup);
+    std::vector<std::thread> clients;
+    for (int c = 0; c < 12; ++c) {
+      clients.emplace_back([&, c] {
+        for (int i = 0; i < 8; ++i) {
+          const auto text =
+              std::string(static_cast<size_t>(5 + (c * 31 + i * 17) % 120), static_cast<char>('a' + c % 3));
+          harness.Generate(Harness::Request(text, static_cast<uint32_t>(20 + (c * 13 + i * 29) % 200)),
+                           nullptr, [&](const v1::GenerateResponse& message, grpc::ClientContext& context) {
+                             if (c == 5 && message.has_delta()) context.TryCancel();
+                           });
+        }
+      });
+    }
+    for (std::thread& client : clients) client.join();
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string journal((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::filesystem::remove(path);
+  const auto replayed = Replay(journal);
+  ASSERT_TRUE(replayed.ok()) << replayed.status();
+  EXPECT_EQ(replayed->difference, "");
+  EXPECT_FALSE(replayed->summary.truncated);
+  EXPECT_GE(replayed->summary.arrivals, 12u * 8u);
+  EXPECT_GT(replayed->summary.steps, 100u);
+  ASSERT_GT(journal.size(), 1000u);
+  journal[journal.size() / 2] ^= 1;
+  const auto damaged = Replay(journal);
+  EXPECT_TRUE(!damaged.ok() || !damaged->difference.empty());
+}
+
+TEST(Start, BadOptionsAreOneLine) {
+  const auto start = [](ServerConfig config) {
+    ServerParts parts;
+    EngineLimits limits;
+    limits.num_blocks = 16, limits.max_num_seqs = 4, limits.max_step_tokens = 64, limits.max_context = 128;
+    limits.vocab_size = kByteVocab;
+    parts.executor = std::make_unique<FakeEngine>(limits, std::make_shared<EngineControl>());
+    parts.codec = std::make_unique<ByteCodec>();
+    return Server::Start(config, std::move(parts)).status();
+  };
+  ServerConfig config;
+  config.listen = "127.0.0.1:0";
+  config.metrics_listen = "";
+  config.scheduler = "fcsf";
+  EXPECT_THAT(std::string(start(config).message()), HasSubstr("fcfs"));
+  config.scheduler = "fcfs";
+  config.router = "nonsense";
+  EXPECT_EQ(start(config).code(), absl::StatusCode::kInvalidArgument);
+  config.router = "jsq-tokens";
+  config.listen = "256.0.0.1:1";
+  EXPECT_THAT(std::string(start(config).message()), HasSubstr("--listen"));
+  config.listen = "127.0.0.1:0";
+  config.record = "/nonexistent/folder/journal";
+  EXPECT_THAT(std::string(start(config).message()), HasSubstr("--record"));
+}
+
+}  // namespace
+}  // namespace orrery::testing
