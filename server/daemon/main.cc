@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "google/protobuf/stubs/logging.h"
 #include "server/base/version.h"
 #include "server/config/option_table.h"
 #include "server/daemon/load_parts.h"
@@ -59,6 +60,7 @@ int Serve(const ServerConfig& config) {
   signal(SIGPIPE, SIG_IGN);
   RaiseFileLimit();
   StartLogging(config.log_level);
+  google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message
 
   auto parts = LoadParts(config);
   if (!parts.ok()) return Fail(parts.status());

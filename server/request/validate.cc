@@ -18,7 +18,7 @@ using WireSlo = orrery::v1::Slo;
 constexpr size_t kMaxNameBytes = 256;
 constexpr size_t kMaxBiases = 4096;
 constexpr int kMaxChatMessages = 4096;
-constexpr double kMaxMilliseconds = 1e10;
+constexpr double kMinMilliseconds = 1e-3, kMaxMilliseconds = 1e10;
 
 // A number that must be finite and in [low, high], or in (low, high].
 template <typename Message, typename Number>
@@ -43,9 +43,10 @@ constexpr NumberRow<WireSampling, float> kFloats[] = {
 };
 
 constexpr NumberRow<WireSlo, double> kSloTimes[] = {
-    {"slo.ttft_ms", &WireSlo::has_ttft_ms, &WireSlo::ttft_ms, 0, kMaxMilliseconds, true},
-    {"slo.tpot_ms", &WireSlo::has_tpot_ms, &WireSlo::tpot_ms, 0, kMaxMilliseconds, true},
-    {"slo.deadline_ms", &WireSlo::has_deadline_ms, &WireSlo::deadline_ms, 0, kMaxMilliseconds, true},
+    {"slo.ttft_ms", &WireSlo::has_ttft_ms, &WireSlo::ttft_ms, kMinMilliseconds, kMaxMilliseconds, false},
+    {"slo.tpot_ms", &WireSlo::has_tpot_ms, &WireSlo::tpot_ms, kMinMilliseconds, kMaxMilliseconds, false},
+    {"slo.deadline_ms", &WireSlo::has_deadline_ms, &WireSlo::deadline_ms, kMinMilliseconds, kMaxMilliseconds,
+     false},
 };
 
 template <typename Message, typename Number>

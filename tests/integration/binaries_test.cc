@@ -1,0 +1,145 @@
+// The built binaries: orreryd serves real models over gRPC, orrery talks to it.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/integration/process.h"
+
+namespace orrery::testing {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+fs::path Source() {
+  const char* source = std::getenv("ORRERY_SOURCE_DIR");
+  return source == nullptr ? fs::current_path() : fs::path(source);
+}
+fs::path Stories() {
+  const char* shared = std::getenv("ORRERY_SHARED");
+  return (shared == nullptr ? Source() / "../shared" : fs::path(shared)) / "data/models/stories260K";
+}
+
+// A daemon on free ports.
+class Daemon {
+ public:
+  explicit Daemon(std::vector<std::string> arguments) {
+    for (const char* more : {"--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"})
+      arguments.push_back(more);
+    process_ = std::make_unique<Process>(BinaryPath("orreryd"), arguments, true);
+    if (!process_->ReadUntil("metrics port ") || !process_->ReadUntil("\n")) return;
+    const std::string& log = process_->seen();
+    target_ = "127.0.0.1:" + std::to_string(std::atoi(log.c_str() + log.find("grpc port ") + 10));
+  }
+  const std::string& target() const { return target_; }
+  Process& process() { return *process_; }
+
+  RunResult Generate(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"generate", "--target", target_});
+    return RunProgram("orrery", arguments);
+  }
+
+ private:
+  std::unique_ptr<Process> process_;
+  std::string target_;
+};
+
+TEST(Binaries, GreedyTokensAndTextOfStoriesEqualTheReference) {
+  if (!fs::exists(Stories())) GTEST_SKIP() << "needs " << Stories();
+  Daemon daemon({"--model", (Stories() / "hf").string(), "--kv-cache-tokens", "4096"});
+  ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
+  std::ifstream file(Stories() / "greedy_cases.json");
+  const json cases = json::parse(file)["cases"];
+  ASSERT_GE(cases.size(), 1u);
+  for (const json& expected : cases) {
+    const RunResult run = daemon.Generate({"--json", "--temperature", "0", "--ignore-eos", "--max-tokens",
+                                           "200", "--prompt", expected["prompt"].get<std::string>()});
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    const json got = json::parse(run.output);
+    EXPECT_EQ(got["prompt_token_ids"], expected["prompt_tokens"]);
+    EXPECT_EQ(got["token_ids"], expected["generated_tokens"]);
+    // A text that stops inside a character is the only one that may differ, in its last character.
+    EXPECT_EQ(got["text"], expected["generated_text"]);
+    EXPECT_EQ(got["finish_reason"], "length");
+    EXPECT_EQ(got["usage"]["completion_tokens"], 200);
+    EXPECT_NEAR(got["timings"]["queue_ms"].get<double>() + got["timings"]["prefill_ms"].get<double>(),
+                got["timings"]["ttft_ms"].get<double>(), 1e-6);
+  }
+  daemon.process().Signal(SIGTERM);
+  EXPECT_EQ(daemon.process().Finish(), 0);
+}
+
+TEST(Binaries, DemonstrationModelAnswersAChat) {
+  const fs::path model = Source() / "deploy/models/demo";
+  ASSERT_TRUE(fs::exists(model));
+  Daemon daemon({"--model", model.string(), "--kv-cache-tokens", "8192"});
+  ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
+  const fs::path chat = fs::temp_directory_path() / ("orrery_chat_" + std::to_string(getpid()) + ".json");
+  std::ofstream(chat) << R"([{"role": "user", "content": "Tell me a story about a fox."}])";
+  const RunResult once =
+      daemon.Generate({"--json", "--chat", chat.string(), "--seed", "1", "--max-tokens", "300"});
+  ASSERT_EQ(once.exit_code, 0) << once.output;
+  const json answer = json::parse(once.output);
+  EXPECT_FALSE(answer["text"].get<std::string>().empty());
+  const RunResult again =
+      daemon.Generate({"--json", "--chat", chat.string(), "--seed", "1", "--max-tokens", "300"});
+  EXPECT_EQ(json::parse(again.output)["token_ids"], answer["token_ids"]);  // equal seed, equal answer
+  const RunResult several = daemon.Generate({"--json", "--chat", chat.string(), "--seed", "1", "--max-tokens",
+                                             "20", "--n", "3", "--logprobs", "2"});
+  const json choices = json::parse(several.output);
+  ASSERT_EQ(choices["choices"].size(), 3u);
+  EXPECT_EQ(choices["logprobs"].size(), choices["token_ids"].size());
+  fs::remove(chat);
+}
+
+TEST(Binaries, ExitCodesAndErrorDocuments) {
+  const RunResult nobody =
+      RunProgram("orrery", {"generate", "--target", "127.0.0.1:1", "--prompt", "x", "--json"});
+  EXPECT_EQ(nobody.exit_code, 5);
+  EXPECT_EQ(json::parse(nobody.output)["error"]["code"], "UNAVAILABLE");
+  EXPECT_EQ(RunProgram("orrery", {"generate", "--json"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("orrery", {"generate", "--token-ids", "1,x", "--json"}).exit_code, 2);
+  const RunResult typo = RunProgram("orrery", {"generat"}, true);
+  EXPECT_EQ(typo.exit_code, 2);
+  EXPECT_THAT(typo.output, HasSubstr("did you mean 'generate'"));
+  const RunResult model = RunProgram("orreryd", {"--model", "/nonexistent"}, true);
+  EXPECT_EQ(model.exit_code, 2);
+  EXPECT_THAT(model.output, HasSubstr("--model: '/nonexistent' is not a folder"));
+  EXPECT_EQ(std::count(model.output.begin(), model.output.end(), '\n'), 1);
+  const RunResult flag = RunProgram("orreryd", {"--modle", "x"}, true);
+  EXPECT_EQ(flag.exit_code, 2);
+  EXPECT_THAT(flag.output, HasSubstr("did you mean 'model'"));
+  const RunResult policies = RunProgram("orrery", {"policies", "--json"});
+  EXPECT_EQ(policies.exit_code, 0);
+  EXPECT_EQ(json::parse(policies.output)[0]["name"], "fcfs");
+}
+
+TEST(Binaries, DemoDryRunTokenizeAndRefusals) {
+  const std::string model = (Source() / "deploy/models/demo").string();
+  const RunResult plan = RunProgram("orreryd", {"--model", model, "--dry-run", "--kv-cache-tokens", "4096"});
+  EXPECT_EQ(plan.exit_code, 0);
+  EXPECT_THAT(plan.output, HasSubstr("kv pool"));
+  const RunResult ids =
+      RunProgram("orrery", {"tokenize", "--model", model, "--text", "a fox", "--no-special", "--json"});
+  ASSERT_EQ(ids.exit_code, 0);
+  std::string list;
+  const json encoded = json::parse(ids.output);
+  for (const json& id : encoded["token_ids"]) list += (list.empty() ? "" : ",") + id.dump();
+  const RunResult text =
+      RunProgram("orrery", {"detokenize", "--model", model, "--token-ids", list, "--json"});
+  EXPECT_EQ(json::parse(text.output)["text"], "a fox");
+  Daemon daemon({"--model", model, "--kv-cache-tokens", "4096"});
+  ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
+  const RunResult bad = daemon.Generate({"--prompt", "x", "--top-p", "nan", "--json"});
+  EXPECT_EQ(bad.exit_code, 6);
+  EXPECT_EQ(json::parse(bad.output)["error"]["field"], "sampling.top_p");
+}
+
+}  // namespace
+}  // namespace orrery::testing
