@@ -291,9 +291,9 @@ void Bench::Decode(int batch) {
                        batch * tokens * static_cast<double>(plan_.memory.kv_block_bytes) / 16;
   std::printf(
       "decode batch %3d context %d: %8.1f tokens/s, step %.2f ms (best %.2f), %.2f of read bandwidth, host "
-      "%.0f us\n",
+      "%.0f us (best %.0f)\n",
       batch, arguments_.context, batch / median, median * 1e3, steps[0] * 1e3, bytes / median / read_bytes_s_,
-      hosts[hosts.size() / 2] * 1e6);
+      hosts[hosts.size() / 2] * 1e6, hosts[0] * 1e6);
   PrintOps(sum, arguments_.steps);
   for (const auto& [handle, count] : work) driver.Release(handle);
   if (!driver.Step({}).ok()) std::abort();
