@@ -17,7 +17,8 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kStep = 32;  // products that one tile instruction adds up
 constexpr int64_t kTileBytes = 1024;
-constexpr int64_t kScoreStride = kKvTile + 16;   // floats; off the power of two, which would share cache sets
+constexpr int64_t kScoreStride = kKvTile + 16;  // floats; off the power of two, which would share cache sets
+constexpr int64_t kScoreBytes = kScoreStride * 4;
 constexpr int64_t kWeightStride = kKvTile + 32;  // bf16
 
 #define ORRERY_INLINE [[gnu::always_inline]] inline
@@ -96,33 +97,56 @@ ORRERY_INLINE const uint8_t* KeyBlock(const AttentionTileArgs& a, int64_t block)
   return a.keys + a.block_table[block] * a.block_stride;
 }
 
-// The values of `tokens` tokens as tiles; zero beyond them up to a whole step: what lies in the pool there
-// may be anything, and zero weights do not undo infinities.
-void StageValues(const AttentionTileArgs& a, const Buffers& t, int64_t first_block, int64_t tokens) {
-  const int64_t columns = t.value_dims / 16;
-  const int64_t pairs = (tokens + kStep - 1) / kStep * kStep / 2;
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    uint8_t* to = reinterpret_cast<uint8_t*>(t.values) + pair / 16 * columns * kTileBytes + pair % 16 * 64;
-    if (pair * 2 >= tokens) {
-      for (int64_t c = 0; c < columns; ++c) _mm512_store_si512(to + c * kTileBytes, _mm512_setzero_si512());
-      continue;
-    }
-    const uint8_t* from = KeyBlock(a, first_block + pair / 8) + a.value_offset + pair % 8 * t.value_dims * 4;
-    const __m512i keep = _mm512_set1_epi32(pair * 2 + 1 < tokens ? -1 : 0xffff);
+// Decode reads each key and value once, from memory, in blocks that lie anywhere. The hardware follows a run
+// of lines only after some misses: runs below a page are asked for here.
+constexpr int64_t kShortRun = 4096;
+
+ORRERY_INLINE void Prefetch(const uint8_t* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T0);
+}
+
+// The first `columns` columns (of 16 dimensions) from first_column on of the values of one block, as half of
+// the tiles [column] at `to`; `tokens` of them are written.
+ORRERY_INLINE void StageBlock(const uint8_t* from, int64_t value_dims, int64_t tokens, int64_t columns,
+                              uint8_t* to) {
+  for (int64_t pair = 0; pair < kKvBlockTokens / 2; ++pair) {
+    const int64_t left = tokens - pair * 2;
+    const __m512i keep = _mm512_set1_epi32(left >= 2 ? -1 : left == 1 ? 0xffff : 0);
     for (int64_t c = 0; c < columns; ++c) {
-      _mm512_store_si512(to + c * kTileBytes, _mm512_and_si512(_mm512_loadu_si512(from + c * 64), keep));
+      const __m512i values = _mm512_loadu_si512(from + pair * value_dims * 4 + c * 64);
+      _mm512_store_si512(to + pair * 64 + c * kTileBytes, _mm512_and_si512(values, keep));
     }
   }
 }
 
-// Scores of 16 (R = 1) or 32 (R = 2) rows against `blocks` blocks.
-template <int R>
-void Scores(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t first_block, int64_t blocks) {
+// `columns` columns of the values of `tokens` tokens as tiles [step][column]; zero beyond the tokens up to a
+// whole step: what lies in the pool there may be anything, and zero weights do not undo infinities.
+void StageValues(const AttentionTileArgs& a, const Buffers& t, int64_t first_block, int64_t tokens,
+                 int64_t first_column, int64_t columns) {
+  uint8_t* to = reinterpret_cast<uint8_t*>(t.values);
+  const int64_t offset = a.value_offset + first_column * 64;
+  for (int64_t at = 0; at < tokens; at += kKvBlockTokens) {
+    const uint8_t* from = KeyBlock(a, first_block + at / kKvBlockTokens) + offset;
+    uint8_t* half = to + at / kStep * columns * kTileBytes + at % kStep * 32;
+    if (columns == 4 && tokens - at >= kKvBlockTokens) {
+      StageBlock(from, t.value_dims, kKvBlockTokens, 4, half);
+    } else {
+      StageBlock(from, t.value_dims, tokens - at, columns, half);
+    }
+  }
+  if ((tokens + kKvBlockTokens - 1) / kKvBlockTokens % 2 == 0) return;
+  for (int64_t c = 0; c < columns; ++c) {
+    __builtin_memset(to + (tokens / kStep * columns + c) * kTileBytes + kTileBytes / 2, 0, kTileBytes / 2);
+  }
+}
+
+// Scores of 32 rows against `blocks` blocks.
+void ScoresOfPair(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t first_block,
+                  int64_t blocks) {
   const int64_t q_stride = t.key_dims * 2;
   const uint16_t* q0 = t.q + row * t.key_dims;
   const uint16_t* q1 = q0 + kTileRows * t.key_dims;
   const int64_t steps = t.key_dims / kStep;
-  constexpr int64_t kRowBytes = kScoreStride * 4;
   float* lower = t.scores + kTileRows * kScoreStride;
   for (int64_t b = 0; b < blocks; b += 2) {
     const bool two = b + 1 < blocks;
@@ -130,28 +154,59 @@ void Scores(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t f
     const uint8_t* k1 = two ? KeyBlock(a, first_block + b + 1) : k0;
     _tile_zero(0);
     _tile_zero(1);
-    if constexpr (R == 2) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
     for (int64_t s = 0; s < steps; ++s) {
       _tile_loadd(4, q0 + s * kStep, q_stride);
       _tile_loadd(6, k0 + s * kTileBytes, 64);
       _tile_dpbf16ps(0, 4, 6);
       _tile_loadd(7, k1 + s * kTileBytes, 64);
       _tile_dpbf16ps(1, 4, 7);
-      if constexpr (R == 2) {
-        _tile_loadd(5, q1 + s * kStep, q_stride);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
+      _tile_loadd(5, q1 + s * kStep, q_stride);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, t.scores + b * 16, kRowBytes);
-    if (two) _tile_stored(1, t.scores + b * 16 + 16, kRowBytes);
-    if constexpr (R == 2) {
-      _tile_stored(2, lower + b * 16, kRowBytes);
-      if (two) _tile_stored(3, lower + b * 16 + 16, kRowBytes);
+    _tile_stored(0, t.scores + b * 16, kScoreBytes);
+    _tile_stored(2, lower + b * 16, kScoreBytes);
+    if (two) _tile_stored(1, t.scores + b * 16 + 16, kScoreBytes);
+    if (two) _tile_stored(3, lower + b * 16 + 16, kScoreBytes);
+  }
+}
+
+// Scores of at most 16 rows: four blocks at a time, so that four chains of products run side by side.
+void ScoresOfFew(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t first_block,
+                 int64_t blocks) {
+  const int64_t q_stride = t.key_dims * 2;
+  const uint16_t* q = t.q + row * t.key_dims;
+  const int64_t steps = t.key_dims / kStep;
+  for (int64_t b = 0; b < blocks; b += 4) {
+    const uint8_t* keys[4];
+    for (int64_t i = 0; i < 4; ++i) {
+      keys[i] = KeyBlock(a, first_block + (b + i < blocks ? b + i : b));
+      if (a.value_offset >= kShortRun) continue;
+      if (b + i + 4 < blocks) Prefetch(KeyBlock(a, first_block + b + i + 4), a.value_offset);
+      Prefetch(keys[i] + a.value_offset, t.value_dims * kKvBlockTokens * 2);
     }
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t s = 0; s < steps; ++s) {
+      _tile_loadd(4, q + s * kStep, q_stride);
+      _tile_loadd(6, keys[0] + s * kTileBytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, keys[1] + s * kTileBytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(6, keys[2] + s * kTileBytes, 64);
+      _tile_dpbf16ps(2, 4, 6);
+      _tile_loadd(7, keys[3] + s * kTileBytes, 64);
+      _tile_dpbf16ps(3, 4, 7);
+    }
+    float* to = t.scores + b * 16;
+    _tile_stored(0, to, kScoreBytes);
+    if (b + 1 < blocks) _tile_stored(1, to + 16, kScoreBytes);
+    if (b + 2 < blocks) _tile_stored(2, to + 32, kScoreBytes);
+    if (b + 3 < blocks) _tile_stored(3, to + 48, kScoreBytes);
   }
 }
 
@@ -267,9 +322,10 @@ ORRERY_INLINE void WeighRow(const Buffers& t, const WeightMaker& weigh, int64_t 
   _mm512_storeu_ps(t.sum + row * 16, _mm512_add_ps(even, odd));
 }
 
-// out[rows, C * 16 dimensions from column] += weights x values over `steps` steps of 32 tokens.
-template <int R, int C>
-ORRERY_INLINE void AddColumns(const Buffers& t, int64_t row, int64_t column, int64_t steps, bool first) {
+// out[32 rows, C * 16 dimensions from column] += weights x values over `steps` steps of 32 tokens, all
+// columns being staged.
+template <int C>
+ORRERY_INLINE void AddToPair(const Buffers& t, int64_t row, int64_t column, int64_t steps, bool first) {
   const int64_t columns = t.value_dims / 16;
   const int64_t out_stride = t.value_dims * 4;
   float* o0 = t.out + row * t.value_dims + column * 16;
@@ -281,9 +337,9 @@ ORRERY_INLINE void AddColumns(const Buffers& t, int64_t row, int64_t column, int
     _tile_zero(3);
   } else {
     _tile_loadd(0, o0, out_stride);
+    _tile_loadd(2, o1, out_stride);
     if constexpr (C > 1) _tile_loadd(1, o0 + 16, out_stride);
-    if constexpr (R > 1) _tile_loadd(2, o1, out_stride);
-    if constexpr (R > 1 && C > 1) _tile_loadd(3, o1 + 16, out_stride);
+    if constexpr (C > 1) _tile_loadd(3, o1 + 16, out_stride);
   }
   const uint16_t* w1 = t.weights + kTileRows * kWeightStride;
   const uint8_t* values = reinterpret_cast<const uint8_t*>(t.values) + column * kTileBytes;
@@ -292,42 +348,108 @@ ORRERY_INLINE void AddColumns(const Buffers& t, int64_t row, int64_t column, int
     _tile_loadd(4, t.weights + s * kStep, kWeightStride * 2);
     _tile_loadd(6, v, 64);
     _tile_dpbf16ps(0, 4, 6);
-    if constexpr (C > 1) {
-      _tile_loadd(7, v + kTileBytes, 64);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if constexpr (R > 1) {
-      _tile_loadd(5, w1 + s * kStep, kWeightStride * 2);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (C > 1) _tile_dpbf16ps(3, 5, 7);
-    }
+    if constexpr (C > 1) _tile_loadd(7, v + kTileBytes, 64);
+    if constexpr (C > 1) _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, w1 + s * kStep, kWeightStride * 2);
+    _tile_dpbf16ps(2, 5, 6);
+    if constexpr (C > 1) _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, o0, out_stride);
+  _tile_stored(2, o1, out_stride);
   if constexpr (C > 1) _tile_stored(1, o0 + 16, out_stride);
-  if constexpr (R > 1) _tile_stored(2, o1, out_stride);
-  if constexpr (R > 1 && C > 1) _tile_stored(3, o1 + 16, out_stride);
+  if constexpr (C > 1) _tile_stored(3, o1 + 16, out_stride);
 }
 
-// One KV tile, beginning at token `begin`, for rows row .. row + R * 16 (those that exist).
-template <int R>
-void TileRows(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t begin) {
-  const int64_t last = (row + R * kTileRows < t.rows ? row + R * kTileRows : t.rows) - 1;
-  const int64_t seen = a.position + last / a.group + 1 - begin;  // tokens of this KV tile that `last` sees
-  if (seen <= 0) return;
+// The same for at most 16 rows and up to four columns, `stride` columns being staged, of which these come
+// first.
+template <int C>
+ORRERY_INLINE void AddToFew(const Buffers& t, int64_t row, int64_t column, const uint8_t* values,
+                            int64_t stride, int64_t steps, bool first) {
+  const int64_t out_stride = t.value_dims * 4;
+  float* out = t.out + row * t.value_dims + column * 16;
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, out, out_stride);
+    if constexpr (C > 1) _tile_loadd(1, out + 16, out_stride);
+    if constexpr (C > 2) _tile_loadd(2, out + 32, out_stride);
+    if constexpr (C > 3) _tile_loadd(3, out + 48, out_stride);
+  }
+  for (int64_t s = 0; s < steps; ++s) {
+    const uint8_t* v = values + s * stride * kTileBytes;
+    _tile_loadd(4, t.weights + s * kStep, kWeightStride * 2);
+    _tile_loadd(6, v, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (C > 1) _tile_loadd(7, v + kTileBytes, 64);
+    if constexpr (C > 1) _tile_dpbf16ps(1, 4, 7);
+    if constexpr (C > 2) _tile_loadd(6, v + 2 * kTileBytes, 64);
+    if constexpr (C > 2) _tile_dpbf16ps(2, 4, 6);
+    if constexpr (C > 3) _tile_loadd(7, v + 3 * kTileBytes, 64);
+    if constexpr (C > 3) _tile_dpbf16ps(3, 4, 7);
+  }
+  _tile_stored(0, out, out_stride);
+  if constexpr (C > 1) _tile_stored(1, out + 16, out_stride);
+  if constexpr (C > 2) _tile_stored(2, out + 32, out_stride);
+  if constexpr (C > 3) _tile_stored(3, out + 48, out_stride);
+}
+
+// The span of one KV tile.
+struct Span {
+  int64_t begin;   // token
+  int64_t tokens;  // written ones, up to kKvTile
+  bool staged;     // all columns of its values are
+};
+
+void AddColumns(const AttentionTileArgs& a, const Buffers& t, const Span& span, int64_t row, bool pair,
+                int64_t steps) {
+  const int64_t columns = t.value_dims / 16;
+  const int64_t first_block = span.begin / kKvBlockTokens;
+  const bool first = span.begin == 0;
+  if (pair) {
+    if (!span.staged) StageValues(a, t, first_block, span.tokens, 0, columns);
+    OrderMemory();
+    for (int64_t c = 0; c + 2 <= columns; c += 2) AddToPair<2>(t, row, c, steps, first);
+    if (columns % 2 != 0) AddToPair<1>(t, row, columns - 1, steps, first);
+    return;
+  }
+  // Rows that are alone with the values stage few columns at a time: those stay in the nearest cache.
+  const uint8_t* values = reinterpret_cast<const uint8_t*>(t.values);
+  for (int64_t c = 0; c < columns; c += 4) {
+    const int64_t some = columns - c < 4 ? columns - c : 4;
+    if (!span.staged) StageValues(a, t, first_block, span.tokens, c, some);
+    OrderMemory();
+    const uint8_t* from = span.staged ? values + c * kTileBytes : values;
+    const int64_t stride = span.staged ? columns : some;
+    if (some == 4) AddToFew<4>(t, row, c, from, stride, steps, first);
+    if (some == 3) AddToFew<3>(t, row, c, from, stride, steps, first);
+    if (some == 2) AddToFew<2>(t, row, c, from, stride, steps, first);
+    if (some == 1) AddToFew<1>(t, row, c, from, stride, steps, first);
+  }
+}
+
+// One KV tile for 32 rows from `row` on, or for the last 16 or fewer; the last of them sees some of it.
+void TileRows(const AttentionTileArgs& a, const Buffers& t, const Span& span, int64_t row) {
+  const bool pair = row + kTileRows < t.rows;
+  const int64_t last = (row + 2 * kTileRows < t.rows ? row + 2 * kTileRows : t.rows) - 1;
+  const int64_t seen = a.position + last / a.group + 1 - span.begin;
   const int64_t tokens = seen < kKvTile ? seen : kKvTile;
   const int64_t steps = (tokens + kStep - 1) / kStep;
-  Scores<R>(a, t, row, begin / kKvBlockTokens, (tokens + kKvBlockTokens - 1) / kKvBlockTokens);
+  const auto scores = pair ? ScoresOfPair : ScoresOfFew;
+  scores(a, t, row, span.begin / kKvBlockTokens, (tokens + kKvBlockTokens - 1) / kKvBlockTokens);
   OrderMemory();
   const float units = a.scale * (1.44269504088896341f * kUnits);
   const auto valid = [&](int64_t r) {
-    const int64_t visible = a.position + r / a.group + 1 - begin;
+    const int64_t visible = a.position + r / a.group + 1 - span.begin;
     return visible < tokens ? visible : tokens;
   };
   // All maxima first: a row's weights wait for its maximum, and the rows would wait in turn.
   for (int64_t r = row; r <= last; ++r) {
     if (valid(r) <= 0) continue;
     const float top = MaxScore(t.scores + (r - row) * kScoreStride, valid(r)) * units;
-    RaiseMax(t, r, _mm_cvtss_f32(_mm_roundscale_ss(_mm_setzero_ps(), _mm_set_ss(top), 0)), begin == 0);
+    RaiseMax(t, r, _mm_cvtss_f32(_mm_roundscale_ss(_mm_setzero_ps(), _mm_set_ss(top), 0)), span.begin == 0);
   }
   const WeightMaker weigh(units);
   for (int64_t r = row; r <= last; ++r) {
@@ -338,10 +460,7 @@ void TileRows(const AttentionTileArgs& a, const Buffers& t, int64_t row, int64_t
       WeighRow(t, weigh, r, t.scores + (r - row) * kScoreStride, weights, steps * kStep, valid(r));
     }
   }
-  OrderMemory();
-  const int64_t columns = t.value_dims / 16;
-  for (int64_t c = 0; c + 2 <= columns; c += 2) AddColumns<R, 2>(t, row, c, steps, begin == 0);
-  if (columns % 2 != 0) AddColumns<R, 1>(t, row, columns - 1, steps, begin == 0);
+  AddColumns(a, t, span, row, pair, steps);
 }
 
 void WriteOut(const AttentionTileArgs& a, const Buffers& t) {
@@ -370,11 +489,14 @@ void AttentionTileAmx(const AttentionTileArgs& a) {
   Configure(t.rows);
   const int64_t end = int64_t{a.position} + a.tokens;
   for (int64_t begin = 0; begin < end; begin += kKvTile) {
-    StageValues(a, t, begin / kKvBlockTokens, end - begin < kKvTile ? end - begin : kKvTile);
-    OrderMemory();
-    int64_t row = 0;
-    for (; row + kTileRows < t.rows; row += 2 * kTileRows) TileRows<2>(a, t, row, begin);
-    if (row < t.rows) TileRows<1>(a, t, row, begin);
+    const int64_t hidden =
+        begin > a.position ? (begin - a.position) * a.group : 0;  // rows before this KV tile
+    int64_t row = hidden / (2 * kTileRows) * (2 * kTileRows);
+    Span span = {.begin = begin, .tokens = end - begin < kKvTile ? end - begin : kKvTile, .staged = false};
+    for (; row < t.rows; row += 2 * kTileRows) {
+      TileRows(a, t, span, row);
+      span.staged = true;  // if it was a pair; after fewer rows there are none
+    }
   }
   _tile_release();
   WriteOut(a, t);

@@ -22,6 +22,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/rope.h"
@@ -83,6 +87,9 @@ class Fixture {
     layer_bytes_ = KvBlockBytes(shape_) * blocks_;
     memory_.reset(
         static_cast<uint8_t*>(std::aligned_alloc(2 << 20, (layer_bytes_ * layers >> 21 << 21) + (4 << 20))));
+#if defined(__linux__)
+    madvise(memory_.get(), static_cast<size_t>(layer_bytes_) * layers, MADV_HUGEPAGE);
+#endif
     FillPool();
     for (int b = 0; b < blocks_; ++b) table_.push_back(b);
     std::shuffle(table_.begin(), table_.end(), std::mt19937(3));
@@ -98,7 +105,11 @@ class Fixture {
     return plan;
   }
 
-  KvPoolView layer(int index) const { return {memory_.get() + layer_bytes_ * index, KvBlockBytes(shape_)}; }
+  // All layers of a block lie together, as in the engine's pool.
+  KvPoolView layer(int index) const {
+    const int64_t bytes = KvBlockBytes(shape_);
+    return {memory_.get() + bytes * index, bytes * layers_};
+  }
   const AttentionShape& shape() const { return shape_; }
   int layers() const { return layers_; }
 
