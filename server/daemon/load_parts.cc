@@ -12,6 +12,7 @@
 #include "engine/engine_options.h"
 #include "engine/modeled_executor.h"
 #include "scheduler/cost/step_cost.h"
+#include "server/daemon/model_digest.h"
 #include "server/daemon/model_text.h"
 
 namespace orrery {
@@ -88,6 +89,7 @@ void Describe(const ServerConfig& config, const ModelConfig& model, const ModelT
   const absl::string_view family = NameOf(model.family);
   out->set_architecture(std::string(family));
   out->set_has_chat_template(text.has_chat_template());
+  out->set_model_digest(ModelDigest(config.model));
   out->set_tokenizer_digest(text.tokenizer().digest());
   for (const TokenId id : parts->defaults.end_ids) out->add_end_token_ids(static_cast<uint32_t>(id));
   const auto vocab = static_cast<TokenId>(model.vocab_size);

@@ -11,6 +11,7 @@
 #include "google/protobuf/stubs/logging.h"
 #include "server/base/version.h"
 #include "server/config/option_table.h"
+#include "server/config/option_values.h"
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
 #include "spdlog/async.h"
@@ -69,7 +70,7 @@ int Serve(const ServerConfig& config) {
 
   int received = 0;
   sigwait(&signals, &received);
-  spdlog::info("draining: at most {} s", config.drain_timeout.seconds());
+  spdlog::info("draining: at most {}", FormatDuration(config.drain_timeout));
   std::thread([signals] {  // who asks twice does not want to wait
     int again = 0;
     sigwait(&signals, &again);
