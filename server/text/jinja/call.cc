@@ -61,7 +61,8 @@ Value StrftimeNow(Context& context, const RenderSettings& settings, Arguments& a
   // A leading character tells "nothing to write" from "does not fit".
   if (format->size() > 128 || gmtime_r(&now, &fields) == nullptr)
     return context.Fail("strftime_now: bad format"), Value();
-  const size_t length = std::strftime(buffer, sizeof(buffer), std::string(" ").append(format->bytes()).c_str(), &fields);
+  const size_t length =
+      std::strftime(buffer, sizeof(buffer), std::string(" ").append(format->bytes()).c_str(), &fields);
   if (length == 0) return context.Fail("strftime_now: bad format"), Value();
   return Value(Text(std::string(buffer + 1, length - 1), format->all_from_template()));
 }

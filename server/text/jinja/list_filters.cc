@@ -80,7 +80,8 @@ Value Select(Context& context, const Value& input, Arguments& arguments, bool by
   Selector selector(context, arguments, by_attribute ? 1 : 0);
   if (!context.ok()) return Value();
   Items picked;
-  for (const Value& item : Elements(context, input)->items) {
+  const std::shared_ptr<const List> elements = Elements(context, input);
+  for (const Value& item : elements->items) {
     if (!context.Step()) return Value();
     if (selector.Matches(by_attribute ? GetPath(context, item, path->bytes()) : item) == wanted)
       picked.push_back(item);
@@ -166,7 +167,8 @@ Value DictSort(Context& context, const Value& input, Arguments& arguments) {
 Value Unique(Context& context, const Value& input, Arguments& arguments) {
   if (!arguments.Done(context, "unique")) return Value();
   Items kept;
-  for (const Value& item : Elements(context, input)->items) {
+  const std::shared_ptr<const List> elements = Elements(context, input);
+  for (const Value& item : elements->items) {
     const bool seen =
         std::any_of(kept.begin(), kept.end(), [&](const Value& v) { return Equal(context, v, item); });
     if (!context.ok()) return Value();
@@ -188,7 +190,8 @@ Value Sum(Context& context, const Value& input, Arguments& arguments) {
   const Value* start = arguments.Get(1, "start");
   if (!arguments.Done(context, "sum")) return Value();
   Value total = start == nullptr ? Value(int64_t{0}) : *start;
-  for (const Value& item : Elements(context, input)->items) {
+  const std::shared_ptr<const List> elements = Elements(context, input);
+  for (const Value& item : elements->items) {
     total = Arithmetic(context, "+", total, path == nullptr ? item : GetPath(context, item, path->bytes()));
     if (!context.ok()) return Value();
   }
