@@ -1,8 +1,8 @@
 // The load generator's connection to an Orrery server: orrery.v1.Inference over gRPC.
 //
 // All streams are read by one thread from one completion queue. It shares the machine with the server under
-// test, and gRPC's callback API hands every message from the polling thread to another one: measured here,
-// the queue takes less than half of its processor time per message.
+// test, and gRPC's callback API hands every message from the polling thread to another one: the queue
+// takes about a third less processor time per message (34 against 53 us where messages come one by one).
 #ifndef ORRERY_SERVER_BENCH_GRPC_TRANSPORT_H_
 #define ORRERY_SERVER_BENCH_GRPC_TRANSPORT_H_
 
