@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "absl/strings/str_cat.h"
+#include "server/bench/unknown_name.h"
 
 namespace orrery::bench {
 
@@ -11,8 +11,7 @@ absl::StatusOr<ArrivalKind> ParseArrivalKind(absl::string_view name) {
   if (name == "poisson") return ArrivalKind::kPoisson;
   if (name == "gamma") return ArrivalKind::kGamma;
   if (name == "constant") return ArrivalKind::kConstant;
-  return absl::InvalidArgumentError(
-      absl::StrCat("arrival: unknown process '", name, "' (poisson, gamma, constant)"));
+  return UnknownName("arrival", name, {"poisson", "gamma", "constant"});
 }
 
 absl::string_view ArrivalKindName(ArrivalKind kind) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/base/random.h"
+#include "server/bench/unknown_name.h"
 #include "server/traces/trace_reader.h"
 
 namespace orrery::bench {
@@ -104,8 +105,9 @@ absl::StatusOr<DatasetKind> ParseDatasetKind(absl::string_view name) {
   for (const auto& [known, kind] : kKinds) {
     if (name == known) return kind;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("dataset: unknown '", name, "' (lengths, azure, mooncake, sharegpt, prompts, random)"));
+  std::vector<absl::string_view> names;
+  for (const auto& known : kKinds) names.push_back(known.first);
+  return UnknownName("dataset", name, names);
 }
 
 absl::string_view DatasetKindName(DatasetKind kind) {

@@ -1,6 +1,7 @@
 #include "server/bench/run_bench.h"
 
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #include "server/bench/model_tokens.h"
 #include "server/bench/result_json.h"
 #include "server/bench/text_report.h"
+#include "server/bench/unknown_name.h"
 
 namespace orrery::bench {
 namespace {
@@ -126,7 +128,11 @@ std::vector<RequestRecord> RunLoad(const BenchOptions& options, const Schedule& 
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const int64_t total = static_cast<int64_t>(schedule.requests.size());
   auto records = driver.Run(g_stop, [&](const DriverProgress& progress) {
-    if (terminal) std::fprintf(stderr, "\r\033[K%s", ProgressLine(progress, total).c_str());
+    if (!terminal) return;
+    winsize size = {};
+    const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    // A line that wraps could not be overwritten.
+    std::fprintf(stderr, "\r\033[K%.*s", known ? size.ws_col - 1 : 79, ProgressLine(progress, total).c_str());
   });
   if (terminal) std::fprintf(stderr, "\r\033[K");
   return records;
@@ -137,7 +143,7 @@ std::vector<RequestRecord> RunLoad(const BenchOptions& options, const Schedule& 
 absl::StatusOr<ScheduleOptions> ResolveOptions(const BenchOptions& options) {
   ScheduleOptions out;
   const int modes = options.rate.has_value() + options.concurrency.has_value() + options.use_trace_times;
-  if (options.api != "grpc") return absl::InvalidArgumentError("api: only grpc");
+  if (options.api != "grpc") return UnknownName("api", options.api, {"grpc"});
   if (modes > 1) {
     return absl::InvalidArgumentError("rate: give one of --rate, --concurrency and --use-trace-times");
   }

@@ -36,7 +36,7 @@ struct ScheduleOptions {
   std::vector<TrafficClass> classes;  // at least one
 
   static constexpr int64_t kDefaultRequests = 1000;
-  static constexpr int64_t kMaxRequests = 10'000'000;
+  static constexpr int64_t kMaxRequests = 1'000'000;
 };
 
 struct Schedule {

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "server/bench/unknown_name.h"
 
 namespace orrery::bench {
 
@@ -15,7 +16,7 @@ absl::Status SetSloTarget(absl::string_view name, double value_ms, SloTargets* t
                                   : (name == "e2e" || name == "e2el") ? &targets->e2e_ms
                                                                       : nullptr;
   if (target == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("slo: unknown target '", name, "' (ttft, tpot, e2e)"));
+    return UnknownName("slo", name, {"ttft", "tpot", "e2e"});
   }
   if (!std::isfinite(value_ms) || value_ms <= 0) {
     return absl::InvalidArgumentError(absl::StrCat("slo: ", name, " must be above 0 milliseconds"));

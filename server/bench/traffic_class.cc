@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "server/bench/unknown_name.h"
 
 namespace orrery::bench {
 namespace {
@@ -62,9 +63,10 @@ class ClassReader {
     }
     if (key == "slo") return ReadSlo(value, &out->slo);
     if (key == "dataset") return ReadDataset(value, &out->dataset);
-    return Error(key_node, absl::StrCat(key,
-                                        ": unknown field (name, share, dataset, rate, priority, tenant, slo, "
-                                        "cancel_probability)"));
+    return Error(key_node, UnknownName("class", key,
+                                       {"name", "share", "dataset", "rate", "priority", "tenant", "slo",
+                                        "cancel_probability"})
+                               .message());
   }
 
   absl::Status ReadSlo(const YAML::Node& node, SloTargets* slo) {
@@ -113,8 +115,9 @@ class ClassReader {
         status = Number(
             key, entry.second, &dataset->range_ratio, [](double v) { return v >= 0 && v < 1; }, "in [0, 1)");
       } else {
-        status = Error(entry.first, absl::StrCat("dataset: unknown field '", key,
-                                                 "' (name, path, input_len, output_len, range_ratio)"));
+        status = Error(entry.first,
+                       UnknownName("dataset", key, {"name", "path", "input_len", "output_len", "range_ratio"})
+                           .message());
       }
       if (!status.ok()) return status;
     }

@@ -253,7 +253,10 @@ TEST(ShareGptDataset, FirstMessageAndLengthOfTheReply) {
 }
 
 TEST(Dataset, NamesAndPathsAreChecked) {
-  EXPECT_THAT(std::string(ParseDatasetKind("alpaca").status().message()), HasSubstr("alpaca"));
+  EXPECT_THAT(std::string(ParseDatasetKind("alpaca").status().message()),
+              HasSubstr("unknown 'alpaca' (lengths,"));
+  EXPECT_THAT(std::string(ParseDatasetKind("mooncak").status().message()),
+              HasSubstr("did you mean 'mooncake'?"));
   DatasetSpec spec;
   spec.kind = DatasetKind::kAzure;
   EXPECT_THAT(std::string(LoadDataset(spec, 1, 0, {}).status().message()), HasSubstr("path: "));

@@ -239,14 +239,14 @@ TEST(Classes, ReadsEveryField) {
 TEST(Classes, ErrorsNameLineAndField) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"- share: 1\n", "name: a class needs one"},
-      {"- name: a\n  shares: 1\n", ":2: shares: unknown field"},
+      {"- name: a\n  shares: 1\n", ":2: class: unknown 'shares', did you mean 'share'?"},
       {"- name: a\n  share: 0\n", ":2: share: must be above 0"},
       {"- name: a\n  rate: .nan\n", ":2: rate: must be above 0"},
       {"- name: a\n  priority: 1.5\n", "priority"},
       {"- name: a\n  cancel_probability: 2\n", "cancel_probability"},
       {"- name: a\n  slo: ttft=0\n", ":2: slo: ttft"},
       {"- name: a\n  dataset: alpaca\n", ":2: dataset: unknown 'alpaca'"},
-      {"- name: a\n  dataset: {name: random, inputs: 4}\n", "dataset: unknown field 'inputs'"},
+      {"- name: a\n  dataset: {name: random, inputs: 4}\n", "dataset: unknown 'inputs'"},
       {"- name: a\n- name: a\n", ":2: name: 'a' is there twice"},
       {"- name: a\n  rate: 1\n- name: b\n", "rate: give it to every class or to none"},
       {"- [1]\n", "a class must be a mapping"},
