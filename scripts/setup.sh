@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build git ca-certificates
   libgrpc++-dev libgrpc-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
-  libabsl-dev libspdlog-dev prometheus-cpp-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
+  libabsl-dev libspdlog-dev prometheus-cpp-dev libcivetweb-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
   libutf8proc-dev libxxhash-dev liblzma-dev zlib1g-dev curl
 )
 if [ "${1:-}" = "--test" ]; then
