@@ -43,6 +43,14 @@ void KvCache::Release(absl::Span<const BlockId> table) {
   }
 }
 
+void KvCache::Discard(absl::Span<const BlockId> table) {
+  for (const BlockId block : table) {
+    if (pool_.Drop(block) > 0) continue;
+    if (index_ && index_->published(block)) index_->Withdraw(block);
+    pool_.Free(block);
+  }
+}
+
 void KvCache::Match(absl::Span<const Hash128> chain, const TokenList& tokens,
                     std::vector<BlockId>* found) const {
   if (!index_) return;

@@ -36,6 +36,8 @@ class KvCache {
   [[nodiscard]] bool Allocate(int32_t count, std::vector<BlockId>* table);
   // Lets go of one reference of each. Blocks with a published prefix stay cached.
   void Release(absl::Span<const BlockId> table);
+  // As Release, but what nobody else holds is forgotten: its content is not to be trusted.
+  void Discard(absl::Span<const BlockId> table);
 
   // Appends to *found the blocks that hold the leading blocks of `tokens`, from index found->size() on and at
   // most `chain.size()` in all. Takes no reference. O(blocks found).

@@ -57,6 +57,7 @@ struct Sequence {
   uint64_t planned_by = 0;         // serial of the last plan with a slice for it: one slice per plan
   int64_t queued_tokens = 0;       // what it adds to the waiting tokens while it waits
 
+  bool poisoned = false;  // its KV gave logits that are not finite: nobody else may find it
   Time last_token = Time::Never();
   SampleReport report;
 

@@ -65,7 +65,9 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
       if (sequence->flying == 0) Retire(sequence);
       continue;
     }
-    if (sequence->epoch == flight.rows[i].epoch) Landed(sequence, slice.begin + slice.count);
+    sequence->poisoned = sampled != nullptr && sampled->status != SampleStatus::kOk;
+    if (sequence->epoch == flight.rows[i].epoch && !sequence->poisoned)
+      Landed(sequence, slice.begin + slice.count);
     if (sampled != nullptr && !Sampled(sequence, *sampled, now, events)) continue;
     if (sequence->state == SequenceState::kHidden && !sequence->follower && sequence->flying == 0) {
       --num_hidden_;  // preempted in flight: all its tokens are known now
@@ -237,7 +239,11 @@ void WorkerCore::Impl::LeaveGroup(Sequence* sequence) {
 }
 
 void WorkerCore::Impl::Retire(Sequence* sequence) {
-  kv_.Release(sequence->blocks);
+  if (sequence->poisoned) {
+    kv_.Discard(sequence->blocks);
+  } else {
+    kv_.Release(sequence->blocks);
+  }
   if (sequence->slot >= 0) released_slots_.push_back(static_cast<uint32_t>(sequence->slot));
   sequences_.erase(sequence->id);
 }

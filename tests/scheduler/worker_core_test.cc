@@ -188,6 +188,27 @@ TEST_F(WorkerCoreTest, NumericalErrorsEndTheirSequenceAlone) {
   EXPECT_EQ(core_->num_running(), 1);
 }
 
+TEST_F(WorkerCoreTest, KvWithNumericalErrorsIsNotCached) {
+  WorkerSpec spec = Spec();
+  spec.options.max_step_tokens = 8;
+  Use(spec);
+  ASSERT_TRUE(core_->OnArrival(Request(1, 20, 4), now_).ok());
+  Step();
+  Step();
+  const StepPlan& plan = core_->Plan(now_);
+  StepResult result = Answer(plan);
+  ASSERT_EQ(result.sampled.size(), 1u);
+  result.sampled[0].status = SampleStatus::kNumericalError;
+  ASSERT_TRUE(core_->OnStepDone(result, now_, &events_).ok());
+  Submit again = Request(2, 20, 1);
+  again.tokens = std::make_shared<const std::vector<TokenId>>(20, 1);  // as the first
+  ASSERT_TRUE(core_->OnArrival(again, now_).ok());
+  for (int i = 0; i < 3; ++i) Step();
+  EXPECT_EQ(events_.back().finish, FinishReason::kLength);
+  EXPECT_EQ(core_->Report(again.key)->cached_tokens, 0);
+  EXPECT_TRUE(core_->CheckInvariants().ok());
+}
+
 TEST_F(WorkerCoreTest, StateSaysWhatIsThere) {
   ASSERT_TRUE(core_->OnArrival(Request(5, 9, 8), now_).ok());
   ASSERT_TRUE(core_->OnArrival(Request(3, 6, 1), now_).ok());
