@@ -1,5 +1,7 @@
 #include "server/loop/front_loop.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <limits>
 #include <utility>
@@ -94,6 +96,7 @@ void FrontLoop::Drain(std::function<void()> drained) { mailbox_.Push(DrainMessag
 void FrontLoop::AbortAll() { mailbox_.Push(AbortMessage{}); }
 
 void FrontLoop::Run() {
+  pthread_setname_np(pthread_self(), "front");
   next_sweep_ = clock_->Now() + kSweepInterval;
   while (!stop_.load(std::memory_order_relaxed)) {
     mailbox_.Drain(&messages_);
@@ -230,6 +233,7 @@ void FrontLoop::On(WorkerReport& report) {
   router_.OnWorkerState(report.state, now_, &orders_);
   Carry();
   metrics_->OnReport(report);
+  if (new_tokens_ > 0) metrics_->OnTokens(std::exchange(new_tokens_, 0));
   for (const RequestId id : touched_) {
     if (Generation* generation = Find(id)) Pump(*generation);
   }
@@ -247,7 +251,8 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
   if (generation == nullptr) return;
   const Generation::Effect effect = generation->OnEvent(event);
   if (effect.token) {
-    metrics_->OnToken(effect.gap);
+    ++new_tokens_;
+    if (effect.gap.ns > 0) metrics_->OnGap(effect.gap);
     if (effect.first) metrics_->OnFirstToken(event.at - generation->arrived());
   }
   if (effect.cancel_sample) link_->CancelSample(event.key);

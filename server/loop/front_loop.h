@@ -145,6 +145,7 @@ class FrontLoop {
   std::array<NamedDecision, 2> decisions_{{{"route", {}}, {"batch", {}}}};
   WorkerId worker_{};
   Time next_sweep_;
+  int64_t new_tokens_ = 0;  // of the report at hand
   std::function<void()> drained_;
 
   std::atomic<bool> stop_{false};

@@ -1,5 +1,7 @@
 #include "server/loop/journal_file.h"
 
+#include <pthread.h>
+
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -43,6 +45,7 @@ void JournalFile::Append(std::string bytes) {
 }
 
 void JournalFile::Run() {
+  pthread_setname_np(pthread_self(), "journal");
   std::vector<std::string> batch;
   for (bool last = false; !last;) {
     last = stop_.load();  // before the drain: what was appended before the stop is still written

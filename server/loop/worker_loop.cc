@@ -1,5 +1,7 @@
 #include "server/loop/worker_loop.h"
 
+#include <pthread.h>
+
 #include <limits>
 #include <string>
 #include <utility>
@@ -40,6 +42,7 @@ Duration WorkerLoop::StepAge() const {
 }
 
 void WorkerLoop::Run() {
+  pthread_setname_np(pthread_self(), "worker");
   while (!stop_.load(std::memory_order_relaxed)) {
     mailbox_.Drain(&commands_);
     const Time now = clock_->Now();

@@ -140,10 +140,9 @@ void ServerMetrics::OnAdmitted(int64_t prompt_tokens) {
   prompt_tokens_->Increment(static_cast<double>(prompt_tokens));
 }
 
-void ServerMetrics::OnToken(Duration gap) {
-  generated_tokens_->Increment();
-  if (gap.ns > 0) itl_->Observe(gap.seconds());
-}
+void ServerMetrics::OnTokens(int64_t count) { generated_tokens_->Increment(static_cast<double>(count)); }
+
+void ServerMetrics::OnGap(Duration gap) { itl_->Observe(gap.seconds()); }
 
 void ServerMetrics::OnFirstToken(Duration ttft) { ttft_->Observe(ttft.seconds()); }
 

@@ -38,7 +38,8 @@ class ServerMetrics {
   explicit ServerMetrics(const MetricsIdentity& identity);
 
   void OnAdmitted(int64_t prompt_tokens);
-  void OnToken(Duration gap);  // gap 0: the first of its choice
+  void OnTokens(int64_t count);
+  void OnGap(Duration gap);  // between two tokens of a choice
   void OnFirstToken(Duration ttft);
   void OnEnd(Outcome outcome, const RequestTimes& times);
   // A request that never ran: outcome rejected (with its reason) or invalid.
