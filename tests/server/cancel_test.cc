@@ -147,7 +147,8 @@ TEST_F(CancelTest, DeadlineOfTheCall) {
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(60));
   });
   EXPECT_EQ(answer.status.error_code(), grpc::DEADLINE_EXCEEDED);
-  EXPECT_TRUE(CountedAs("deadline", 1));
+  // The client may give up first: on the wire that is a cancel, which of the two the server sees is a race.
+  EXPECT_TRUE(CountedAs("deadline", 1) || CountedAs("cancelled", 1));
   EXPECT_TRUE(Idle());
 }
 
