@@ -30,5 +30,5 @@ for part in "${parts[@]}"; do
     cmake --build "$build" -j "$jobs" --target "${part}_tests"
   fi
   echo "== $part: test" >&2
-  (cd "$build" && ctest -j "$jobs" --output-on-failure --repeat until-pass:2 "${select[@]}")
+  (cd "$build" && ctest -j "$jobs" --output-on-failure "${select[@]}")
 done
