@@ -139,17 +139,18 @@ TEST(Generate, EngineFailureEndsTheStepsRequestsAndServingGoesOn) {
 
 TEST(Generate, DuplicateRequestIdIsRefusedWhileTheFirstRuns) {
   Harness harness;
-  harness.engine().step_us = 2000;
+  harness.engine().Hold();
   v1::GenerateRequest request = Harness::Request("x", 200);
   request.set_request_id("same");
   Answer second;
   const Answer first = harness.Generate(request, nullptr, [&](const v1::GenerateResponse& message, auto&) {
-    if (message.has_started()) second = harness.Generate(request);
+    if (!message.has_started()) return;
+    second = harness.Generate(request);
+    harness.engine().Release();
   });
   EXPECT_TRUE(first.status.ok());
   EXPECT_EQ(second.status.error_code(), grpc::ALREADY_EXISTS);
   EXPECT_EQ(second.error().field(), "request_id");
-  harness.engine().step_us = 0;
   EXPECT_TRUE(harness.Generate(request).status.ok());  // free again
 }
 

@@ -70,34 +70,57 @@ TEST(Lifecycle, WatchdogTurnsReadinessOffAndOnAgain) {
   EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
 }
 
+// A call of which the engine is held right after its first token.
+class HeldCall {
+ public:
+  HeldCall(Harness& harness, uint32_t max_tokens) {
+    answer_ = std::async(std::launch::async, [this, &harness, max_tokens] {
+      bool held = false;
+      const auto hold = [&](const v1::GenerateResponse& message, grpc::ClientContext&) {
+        if (!message.has_delta() || std::exchange(held, true)) return;
+        harness.engine().Hold();
+        began_.set_value();
+      };
+      Answer answer = harness.Generate(Harness::Request("x", max_tokens), nullptr, hold);
+      if (!held) began_.set_value();  // it failed: nobody is to wait for it
+      return answer;
+    });
+    began_.get_future().wait();
+  }
+  Answer Get() { return answer_.get(); }
+
+ private:
+  std::promise<void> began_;
+  std::future<Answer> answer_;
+};
+
 TEST(Lifecycle, DrainFinishesWhatRunsAndRefusesTheRest) {
   Harness harness;
-  harness.engine().step_us = 1000;
-  auto running = std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 300)); });
-  ASSERT_TRUE(Eventually([&] { return harness.Load().requests_running() == 1; }));
+  harness.engine().step_us = 1000;  // some of the 300 tokens are left when the first one is read
+  HeldCall running(harness, 300);
   auto drained =
       std::async(std::launch::async, [&] { return harness.server().Drain(Duration::Seconds(60)); });
   ASSERT_TRUE(Eventually([&] { return harness.server().front().load().draining.load(); }));
   const Answer late = harness.Generate(Harness::Request("y", 1));
   EXPECT_EQ(late.status.error_code(), grpc::UNAVAILABLE);
   EXPECT_EQ(late.error().reason(), "draining");
-  EXPECT_FALSE(harness.server().ready());
+  EXPECT_TRUE(Eventually([&] { return !harness.server().ready(); }));
+  harness.engine().Release();
   EXPECT_TRUE(drained.get());
-  const Answer answer = running.get();
+  const Answer answer = running.Get();
   EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
   EXPECT_EQ(answer.tokens[0].size(), 300u);
 }
 
 TEST(Lifecycle, DrainTimeoutEndsWhatIsLeft) {
   Harness harness;
-  harness.engine().step_us = 1000;
-  auto running =
-      std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 4000)); });
-  ASSERT_TRUE(Eventually([&] { return harness.Load().requests_running() == 1; }));
+  harness.engine().step_us = 10'000;
+  HeldCall running(harness, 4000);
   EXPECT_FALSE(harness.server().Drain(Duration::Milliseconds(20)));
-  const Answer answer = running.get();
+  const Answer answer = running.Get();
   EXPECT_EQ(answer.status.error_code(), grpc::UNAVAILABLE);
   EXPECT_EQ(answer.error().reason(), "draining");
+  harness.engine().Release();
 }
 
 TEST(Refusal, QueueFullCarriesReasonAndPushback) {
