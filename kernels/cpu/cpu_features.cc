@@ -27,12 +27,13 @@ bool AmxTileDataPermitted() {
 #endif
 }
 
-bool HasAmxBf16() {
+bool HasAmx() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
   const bool tiles = (edx >> 24) & 1u;
   const bool bf16 = (edx >> 22) & 1u;
-  return tiles && bf16 && AmxTileDataPermitted();
+  const bool i8 = (edx >> 25) & 1u;
+  return tiles && bf16 && i8 && AmxTileDataPermitted();
 }
 
 Isa Detect() {
@@ -44,7 +45,7 @@ Isa Detect() {
     return Isa::kAvx2;
   }
   const bool words = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-  return words && HasAmxBf16() ? Isa::kAmx : Isa::kAvx512;
+  return words && HasAmx() ? Isa::kAmx : Isa::kAvx512;
 }
 #else
 Isa Detect() { return Isa::kScalar; }

@@ -14,7 +14,7 @@ enum class Isa {
   kScalar,  // plain C++, any architecture
   kAvx2,    // AVX2, FMA, F16C
   kAvx512,  // AVX-512 F, BW, DQ, VL
-  kAmx,     // AVX-512 BF16 and VBMI, AMX bf16 tiles, with the kernel's permission to use tile data
+  kAmx,     // AVX-512 BF16 and VBMI, AMX bf16 and i8 tiles, with the kernel's permission to use tile data
 };
 
 // "scalar", "avx2", "avx512", "amx".

@@ -55,7 +55,7 @@ const std::byte* Row(const void* data, DType dtype, int64_t stride, int64_t row)
 size_t MatMulScratchBytes(int64_t max_rows, int64_t max_k, int num_threads) {
   const auto packed_in_bytes = [&](int64_t k) {
     const int64_t rows = RoundUp(std::min(max_rows, MatMulTask::RowsFor(k)), 32);
-    return rows * RoundUp(k, PackedMatrix::kDepth) * 4;
+    return rows * RoundUp(k, PackedMatrix::DepthOf(DType::kI8)) * 4 + rows * 4;
   };
   // A smaller k may take more rows.
   const int64_t packed_in = std::max(packed_in_bytes(max_k), packed_in_bytes(std::min<int64_t>(max_k, 1024)));

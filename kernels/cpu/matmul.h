@@ -5,8 +5,11 @@
 //
 // Arithmetic, by dtype of W and instruction set (cpu_features.h):
 //   f32, f16  activations and products in f32
-//   bf16, i8  with AMX: activations rounded to bf16, tile products accumulated in f32; below: activations
-//             and products in f32. i8 values are exact in both; their scale is applied to the sum.
+//   bf16      with AMX: activations rounded to bf16, tile products accumulated in f32; below: activations
+//             and products in f32
+//   i8        with AMX: each row of activations as 15-bit fixed point (its largest magnitude is 16319, so an
+//             error is at most 2^-15 of that), sums exact in integers; below: activations and products in
+//             f32. i8 values are exact in both; their scale is applied to the sum
 // A sum runs over k in ascending order in one accumulator, whatever the number of rows, the row's position
 // and the number of threads: a row's result depends on that row, W and the instruction set alone, bit for
 // bit (batch invariance).

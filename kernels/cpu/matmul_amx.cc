@@ -1,17 +1,23 @@
 // AMX tiles, for bf16 and i8 weights. A block of work is up to 2048 values of k times one panel (32 columns):
 // at most 128 KiB of weights as bf16, which stay in the L2 cache beside the activations while all rows pass
-// over them, 32 rows (2 x 2 tiles) at a time. Longer sums travel between blocks through memory as f32, which
-// is exact: the order of additions is that of k for any number of rows.
+// over them, two tiles of A by two of B at a time. Longer sums travel between blocks through memory in the
+// type of the accumulators, which is exact: the order of additions is that of k for any number of rows.
 //
 // The tile unit waits for the L2 cache, so everything else happens in its shadow, a little at each step of k:
 // the next block of weights is prefetched (few rows then run at the speed of memory), lines of the result are
-// fetched for writing, and rows of the previous result go through the epilogue. i8 weights are widened to
-// bf16 (exact) once for each block.
+// fetched for writing, and rows of the previous result go through the epilogue.
+//
+// With i8 weights the two tiles of A are one group of 16 rows twice: activations are 15-bit fixed point,
+// q = 128 * high + low with high and low as i8, so that a step takes 64 values of k and the sums of both
+// halves are exact integers. No weight is ever widened: a byte of weight costs one byte of memory traffic and
+// as much work as a bf16 product.
 
 #include "kernels/cpu/matmul_task.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include <type_traits>
 
 namespace orrery {
 namespace {
@@ -19,18 +25,28 @@ namespace {
 #include "kernels/cpu/matmul_epilogue.h"
 
 constexpr int64_t kTileRows = 16;
-constexpr int64_t kTileBytes = 1024;            // 16 rows of 32 bf16 or of 16 f32
-constexpr int64_t kBlockSteps = 64;             // steps of 32 values of k
-constexpr int64_t kStepBytes = 2 * kTileBytes;  // two halves of a panel in bf16
-constexpr int64_t kRingSteps = 8;               // of widened weights kept when no further rows will use them
+constexpr int64_t kTileBytes = PackedMatrix::kTileBytes;
+constexpr int64_t kStepBytes = 2 * kTileBytes;  // of weights: two halves of a panel
 constexpr int64_t kPrefetchBytes = 8 * 1024;    // ahead, when a single pass over the weights consumes them
-constexpr int64_t kPairRows = 2 * kTileRows;
-constexpr int64_t kPairBytes = 4 * kTileBytes;  // sums of 32 rows by 32 columns
-constexpr int64_t kWidenedBytes = kBlockSteps * kStepBytes;
+constexpr int64_t kSumBytes = 4 * kTileBytes;   // sums of two tiles of A by two of B
+constexpr int64_t kBlockDepth = 2048;           // values of k
+constexpr int64_t kMaxFixed = 127 * 128 + 63;   // of an activation beside i8 weights
+
+// What differs between the types of W.
+struct BF16Product {
+  static constexpr int64_t kDepth = PackedMatrix::DepthOf(DType::kBF16);
+  static constexpr int64_t kRows = 2 * kTileRows;  // of a pair of tiles of A
+  typedef float Sum;
+};
+
+struct I8Product {
+  static constexpr int64_t kDepth = PackedMatrix::DepthOf(DType::kI8);
+  static constexpr int64_t kRows = kTileRows;  // the first tile holds their high halves, the second their low
+  typedef int32_t Sum;
+};
 
 static_assert(MatMulTask::kThreadScratchBytes >=
-              MatMulTask::kBlockRows / kPairRows * MatMulTask::kMaxChunkPanels * kPairBytes + 2 * kPairBytes +
-                  kWidenedBytes);
+              (MatMulTask::kBlockRows / I8Product::kRows * MatMulTask::kMaxChunkPanels + 2) * kSumBytes);
 
 // The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
 inline void PublishToTiles() { asm volatile("" : : : "memory"); }
@@ -53,9 +69,12 @@ void ConfigureTiles(int64_t rows) {
 }
 
 // What is done beside the products, one Step for each step of k.
+template <typename Product>
 class Background {
+  using Sum = typename Product::Sum;
+
  public:
-  explicit Background(const MatMulTask& task) : task_(task) {
+  Background(const MatMulTask& task, const float* row_scales) : task_(task), row_scales_(row_scales) {
     const int64_t size = static_cast<int64_t>(SizeOf(task.out.dtype));
     const bool gated = task.weight->order() == ColumnOrder::kGated;
     row_bytes_ = (gated ? PackedMatrix::kHalfColumns : PackedMatrix::kPanelColumns) * size;
@@ -80,7 +99,7 @@ class Background {
 
   // Sums ready for the epilogue, row r of tile t at sums + t * 512 + r * 16; finishes what was left of the
   // previous ones.
-  void Finish(const float* sums, int64_t first_row, int64_t rows, int64_t panel) {
+  void Finish(const Sum* sums, int64_t first_row, int64_t rows, int64_t panel) {
     Flush();
     sums_ = sums;
     first_row_ = first_row;
@@ -112,8 +131,21 @@ class Background {
 
  private:
   void FinishOne() {
-    const float* const row = sums_ + done_ / kTileRows * 512 + done_ % kTileRows * 16;
-    FinishRow(task_, first_row_ + done_, panel_, row, row + 256);
+    if constexpr (std::is_same_v<Product, BF16Product>) {
+      const float* const row = sums_ + done_ / kTileRows * 512 + done_ % kTileRows * 16;
+      FinishRow(task_, first_row_ + done_, panel_, row, row + 256);
+    } else {
+      const __m512 scale = _mm512_set1_ps(row_scales_[first_row_ + done_]);
+      alignas(64) float row[2][16];
+      for (int half = 0; half < 2; ++half) {
+        const int32_t* const high = sums_ + done_ * 16 + half * 256;
+        const __m512 sum =
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)), _mm512_set1_ps(128.0f),
+                            _mm512_cvtepi32_ps(_mm512_load_si512(high + 512)));
+        _mm512_store_ps(row[half], _mm512_mul_ps(sum, scale));
+      }
+      FinishRow(task_, first_row_ + done_, panel_, row[0], row[1]);
+    }
     ++done_;
   }
 
@@ -127,44 +159,19 @@ class Background {
   int64_t lines_ = 0;
   const std::byte* out_ = nullptr;
   int64_t out_rows_ = 0;
-  const float* sums_ = nullptr;
+  const Sum* sums_ = nullptr;
+  const float* row_scales_;  // I8Product only
   int64_t first_row_ = 0;
   int64_t rows_ = 0;
   int64_t done_ = 0;
   int64_t panel_ = 0;
 };
 
-// Widens one step of a panel: 1 KiB of i8 + 128 to 2 KiB of bf16. A lane holds 4 values of k of one column.
-inline void WidenStep(const std::byte* in, std::byte* out) {
-  const __m512i byte0 = _mm512_set1_epi32(0xff), byte1 = _mm512_set1_epi32(0xff00);
-  // A byte in the lowest bits of a float of exponent 2^23, or eight bits higher in one of exponent 2^15,
-  // reads as that power plus the byte.
-  const __m512i one23 = _mm512_set1_epi32(0x4b000000), one15 = _mm512_set1_epi32(0x47000000);
-  const __m512 zero23 = _mm512_set1_ps(8388608.0f + 128.0f), zero15 = _mm512_set1_ps(32768.0f + 128.0f);
-  constexpr int kAndOr = 0xf8;  // a | (b & c)
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; ++i) {
-    __m512i word = _mm512_load_si512(in + i * 64);
-    for (int pair = 0; pair < 2; ++pair) {
-      const __m512 even =
-          _mm512_sub_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(one23, word, byte0, kAndOr)), zero23);
-      const __m512 odd =
-          _mm512_sub_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(one15, word, byte1, kAndOr)), zero15);
-      // Integers up to 127 fit bf16: the upper halves of the floats are exact.
-      const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
-      _mm512_store_si512(out + (i * 2 + pair) * 64,
-                         _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_castps_si512(odd)));
-      word = _mm512_srli_epi32(word, 16);
-    }
-  }
-}
-
-// One block for 16 * kTiles rows: to = (from, or 0 if null) + a * b. With kWiden, b is i8 and is left as bf16
-// in `widened`, step s at s modulo `ring` (a power of two).
-template <int kTiles, bool kWiden>
+// One block for one pair of tiles of A, or its first tile alone: to = (from, or 0 if null) + a * b.
+template <typename Product, int kTiles>
 inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte* b, int64_t steps,
-                          const float* from, float* to, std::byte* widened, int64_t ring,
-                          Background& background) {
+                          const typename Product::Sum* from, typename Product::Sum* to,
+                          Background<Product>& background) {
   if (from == nullptr) {
     _tile_zero(0);
     _tile_zero(1);
@@ -180,27 +187,26 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
       _tile_loadd(3, from + 768, 64);
     }
   }
-  constexpr int64_t kAhead = 2;  // steps between the stores of the widened tile and its load
-  if constexpr (kWiden) {
-    for (int64_t s = 0; s < kAhead && s < steps; ++s) WidenStep(b + s * kTileBytes, widened + s * kStepBytes);
-  }
   PublishToTiles();
-  for (int64_t s = 0; s < steps; ++s) {
-    if constexpr (kWiden) {
-      const int64_t later = s + kAhead;
-      if (later < steps) WidenStep(b + later * kTileBytes, widened + (later & (ring - 1)) * kStepBytes);
-      PublishToTiles();
-    }
-    const std::byte* const tiles = kWiden ? widened + (s & (ring - 1)) * kStepBytes : b + s * kStepBytes;
-    _tile_loadd(6, tiles, 64);
-    _tile_loadd(4, a + s * kTileBytes, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, tiles + kTileBytes, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    if constexpr (kTiles == 2) {
-      _tile_loadd(5, a + a_stride + s * kTileBytes, 64);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+  for (int64_t s = 0; s < steps; ++s, a += kTileBytes, b += kStepBytes) {
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, 64);
+    if constexpr (std::is_same_v<Product, BF16Product>) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, b + kTileBytes, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (kTiles == 2) {
+        _tile_loadd(5, a + a_stride, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+    } else {
+      _tile_dpbssd(0, 4, 6);
+      _tile_loadd(7, b + kTileBytes, 64);
+      _tile_dpbssd(1, 4, 7);
+      _tile_loadd(5, a + a_stride, 64);
+      _tile_dpbssd(2, 5, 6);
+      _tile_dpbssd(3, 5, 7);
     }
     background.Step();
   }
@@ -215,24 +221,46 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
 struct Block {
   int64_t panel = 0;
   int64_t step = 0;  // first step of k
+};
 
-  int64_t Steps(int64_t all) const { return all - step < kBlockSteps ? all - step : kBlockSteps; }
+// How the activations of a product lie in task.packed_in: [block of k][tile of A][step of the block], the
+// tiles of a pair side by side, then, beside i8 weights, a scale for each row.
+template <typename Product>
+struct PackedInput {
+  static constexpr int64_t kBlockSteps = kBlockDepth / Product::kDepth;
+
+  explicit PackedInput(const MatMulTask& task)
+      : data(task.packed_in),
+        steps((task.weight->k() + Product::kDepth - 1) / Product::kDepth),
+        pairs((task.in.rows + Product::kRows - 1) / Product::kRows),
+        tiles(std::is_same_v<Product, I8Product> ? 2 * pairs : (task.in.rows + kTileRows - 1) / kTileRows) {}
+
+  int64_t StepsFrom(int64_t step) const { return steps - step < kBlockSteps ? steps - step : kBlockSteps; }
+  // First step of the block that begins at `step`.
+  std::byte* Tile(int64_t step, int64_t tile) const {
+    return data + (step * tiles + tile * StepsFrom(step)) * kTileBytes;
+  }
+  float* row_scales() const { return reinterpret_cast<float*>(data + steps * tiles * kTileBytes); }
+
+  std::byte* const data;
+  const int64_t steps;  // of k
+  const int64_t pairs;
+  const int64_t tiles;
 };
 
 // One thread's share of a product.
+template <typename Product>
 class Worker {
+  using Sum = typename Product::Sum;
+
  public:
   Worker(MatMulTask& task, int thread)
       : task_(task),
         weight_(*task.weight),
-        steps_(weight_.padded_k() / PackedMatrix::kDepth),
-        tiles_((task.in.rows + kTileRows - 1) / kTileRows),
-        pairs_((tiles_ + 1) / 2),
-        step_bytes_(weight_.dtype() == DType::kI8 ? kTileBytes : kStepBytes),
-        widened_(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes),
-        results_(reinterpret_cast<float*>(widened_ + kWidenedBytes)),
-        partial_sums_(results_ + 2 * kPairBytes / 4),
-        background_(task) {}
+        input_(task),
+        results_(reinterpret_cast<Sum*>(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes)),
+        partial_sums_(results_ + 2 * kSumBytes / 4),
+        background_(task, input_.row_scales()) {}
 
   void Run() {
     ConfigureTiles(task_.in.rows);
@@ -254,71 +282,62 @@ class Worker {
   void RunChunk(int64_t begin, int64_t next_chunk) {
     const int64_t limit = begin + task_.chunk_panels;
     const int64_t end = limit < weight_.panels() ? limit : weight_.panels();
-    for (int64_t step = 0; step < steps_; step += kBlockSteps) {
+    for (int64_t step = 0; step < input_.steps; step += input_.kBlockSteps) {
       for (int64_t panel = begin; panel < end; ++panel) {
         Block next = {panel + 1, step};
-        if (next.panel == end) next = {begin, step + kBlockSteps};
-        if (next.step >= steps_) next = {next_chunk, 0};
+        if (next.panel == end) next = {begin, step + input_.kBlockSteps};
+        if (next.step >= input_.steps) next = {next_chunk, 0};
         PrefetchBeside({panel, step}, next);
-        RunBlock({panel, step}, partial_sums_ + (panel - begin) * pairs_ * kPairBytes / 4);
+        RunBlock({panel, step}, partial_sums_ + (panel - begin) * input_.pairs * kSumBytes / 4);
       }
     }
+  }
+
+  const std::byte* Weights(const Block& block) const {
+    return weight_.panel(block.panel) + block.step * kStepBytes;
   }
 
   // What to fetch while `block` is multiplied: with few rows the block itself a little ahead of its use and
   // the start of the next one, otherwise all of the next one, spread over the passes.
   void PrefetchBeside(const Block& block, const Block& next) {
-    const int64_t steps = block.Steps(steps_);
-    const int64_t bytes = steps * step_bytes_;
-    const std::byte* const end = weight_.panel(block.panel) + block.step * step_bytes_ + bytes;
-    const int64_t ahead = pairs_ > 1 || kPrefetchBytes > bytes ? bytes : kPrefetchBytes;
+    const int64_t steps = input_.StepsFrom(block.step);
+    const int64_t bytes = steps * kStepBytes;
+    const std::byte* const begin = Weights(block);
+    const int64_t ahead = input_.pairs > 1 || kPrefetchBytes > bytes ? bytes : kPrefetchBytes;
     const bool has_next = next.panel < weight_.panels();
-    const int64_t all_of_next = has_next ? next.Steps(steps_) * step_bytes_ : 0;
-    const std::byte* const next_weights =
-        has_next ? weight_.panel(next.panel) + next.step * step_bytes_ : end;
-    background_.Prefetch(end - bytes + ahead, end, next_weights, ahead < all_of_next ? ahead : all_of_next,
-                         pairs_ * steps);
+    const int64_t all_of_next = has_next ? input_.StepsFrom(next.step) * kStepBytes : 0;
+    background_.Prefetch(begin + ahead, begin + bytes, has_next ? Weights(next) : begin + bytes,
+                         ahead < all_of_next ? ahead : all_of_next, input_.pairs * steps);
   }
 
   // partial_sums: of the panel, carried from block to block of k.
-  void RunBlock(const Block& block, float* partial_sums) {
-    const int64_t steps = block.Steps(steps_);
-    const bool first = block.step == 0, last = block.step + steps == steps_;
-    const std::byte* const b = weight_.panel(block.panel) + block.step * step_bytes_;
-    const bool i8 = weight_.dtype() == DType::kI8;
-    const int64_t ring = pairs_ == 1 ? kRingSteps : kBlockSteps;
-    for (int64_t pair = 0; pair < pairs_; ++pair) {
-      const std::byte* a = task_.packed_in + (block.step * tiles_ + pair * 2 * steps) * kTileBytes;
-      float* const sums = partial_sums + pair * kPairBytes / 4;
-      float* const to = last ? results_ + (result_ ^= 1) * kPairBytes / 4 : sums;
-      const int64_t first_row = pair * kPairRows;
+  void RunBlock(const Block& block, Sum* partial_sums) {
+    const int64_t steps = input_.StepsFrom(block.step);
+    const bool first = block.step == 0, last = block.step + steps == input_.steps;
+    for (int64_t pair = 0; pair < input_.pairs; ++pair) {
+      Sum* const sums = partial_sums + pair * kSumBytes / 4;
+      Sum* const to = last ? results_ + (result_ ^= 1) * kSumBytes / 4 : sums;
+      const int64_t first_row = pair * Product::kRows;
       const int64_t left = task_.in.rows - first_row;
-      const int64_t rows = left < kPairRows ? left : kPairRows;
+      const int64_t rows = left < Product::kRows ? left : Product::kRows;
       if (last) background_.PrefetchResult(first_row, rows, block.panel);
-      const bool one_tile = rows <= kTileRows;
-      const auto multiply = i8 && pair == 0 ? (one_tile ? MultiplyBlock<1, true> : MultiplyBlock<2, true>)
-                                            : (one_tile ? MultiplyBlock<1, false> : MultiplyBlock<2, false>);
-      multiply(a, steps * kTileBytes, i8 && pair > 0 ? widened_ : b, steps, first ? nullptr : sums, to,
-               widened_, ring, background_);
+      const bool one_tile = std::is_same_v<Product, BF16Product> && rows <= kTileRows;
+      const auto multiply = one_tile ? MultiplyBlock<Product, 1> : MultiplyBlock<Product, 2>;
+      multiply(input_.Tile(block.step, 2 * pair), steps * kTileBytes, Weights(block), steps,
+               first ? nullptr : sums, to, background_);
       if (last) background_.Finish(to, first_row, rows, block.panel);
     }
   }
 
   MatMulTask& task_;
   const PackedMatrix& weight_;
-  const int64_t steps_;       // of k
-  const int64_t tiles_;       // of 16 rows
-  const int64_t pairs_;       // of tiles
-  const int64_t step_bytes_;  // of a panel as stored
+  const PackedInput<Product> input_;
   // In the thread's scratch:
-  std::byte* const widened_;
-  float* const results_;       // two of 32 rows by 32 columns: one being finished while the next is summed
-  float* const partial_sums_;  // [panels of a chunk][pairs][32 x 32]
+  Sum* const results_;       // two of kSumBytes: one being finished while the next is summed
+  Sum* const partial_sums_;  // [panels of a chunk][pairs][kSumBytes]
   int result_ = 0;
-  Background background_;
+  Background<Product> background_;
 };
-
-void Multiply(MatMulTask& task, int thread) { Worker(task, thread).Run(); }
 
 inline __m512 LoadPart(const MatMulInput& in, int64_t row, int64_t column, int64_t count) {
   const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
@@ -330,30 +349,94 @@ inline __m512 LoadPart(const MatMulInput& in, int64_t row, int64_t column, int64
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-// Activations as tiles of A: [block of k][tile of rows][step of the block][16 rows][32], zeros where a tile
-// is padded.
-void Pack(MatMulTask& task) {
-  const int64_t k = task.weight->k();
-  const int64_t steps = task.weight->padded_k() / PackedMatrix::kDepth;
-  const int64_t tiles = (task.in.rows + kTileRows - 1) / kTileRows;
-  const int64_t pieces = (steps + kBlockSteps - 1) / kBlockSteps;
+// Rows of a tile of A that are written: all of them, with zeros where it is padded, unless it is the only
+// one.
+int64_t TileRows(const MatMulTask& task) { return task.in.rows < kTileRows ? task.in.rows : kTileRows; }
+
+// Rounds the activations to bf16, a tile of rows by a block of k at a time.
+void PackBF16(MatMulTask& task) {
+  const PackedInput<BF16Product> input(task);
+  constexpr int64_t kBlockSteps = PackedInput<BF16Product>::kBlockSteps;
+  const int64_t blocks = (input.steps + kBlockSteps - 1) / kBlockSteps;
   while (true) {
     const int64_t unit = task.next_pack.fetch_add(1, std::memory_order_relaxed);
-    if (unit >= tiles * pieces) return;
-    const int64_t tile = unit / pieces, begin = unit % pieces * kBlockSteps;
-    const int64_t end = begin + kBlockSteps < steps ? begin + kBlockSteps : steps;
-    const int64_t rows = tiles == 1 ? task.in.rows : kTileRows;
-    std::byte* const out = task.packed_in + (begin * tiles + tile * (end - begin)) * kTileBytes;
-    for (int64_t r = 0; r < rows; ++r) {
+    if (unit >= input.tiles * blocks) return;
+    const int64_t tile = unit / blocks, begin = unit % blocks * kBlockSteps;
+    std::byte* const out = input.Tile(begin, tile);
+    for (int64_t r = 0; r < TileRows(task); ++r) {
       const int64_t row = tile * kTileRows + r;
-      const int64_t width = row < task.in.rows ? k : 0;
-      for (int64_t s = begin; s < end; ++s) {
-        const int64_t column = s * PackedMatrix::kDepth;
+      const int64_t width = row < task.in.rows ? task.weight->k() : 0;
+      for (int64_t s = 0; s < input.StepsFrom(begin); ++s) {
+        const int64_t column = (begin + s) * BF16Product::kDepth;
         const __m512 low = LoadPart(task.in, row, column, width - column);
         const __m512 high = LoadPart(task.in, row, column + 16, width - column - 16);
-        _mm512_store_si512(out + (s - begin) * kTileBytes + r * 64, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        _mm512_store_si512(out + s * kTileBytes + r * 64, (__m512i)_mm512_cvtne2ps_pbh(high, low));
       }
     }
+  }
+}
+
+// Bits of the largest magnitude of a row; above those of FLT_MAX if a value is not finite.
+uint32_t MaxMagnitude(const MatMulInput& in, int64_t row, int64_t k) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i max = _mm512_setzero_si512();
+  for (int64_t i = 0; i < k; i += 16) {
+    const __m512i bits = _mm512_castps_si512(LoadPart(in, row, i, k - i));
+    max = _mm512_max_epu32(max, _mm512_and_si512(bits, magnitude));
+  }
+  return _mm512_reduce_max_epu32(max);
+}
+
+// One row as fixed point: the scale that it is to be multiplied by. A row with a value that is not finite
+// has the scale NaN, so that its sums are NaN as they would be in floating point.
+float PackRowI8(const PackedInput<I8Product>& input, const MatMulInput& in, int64_t row, int64_t k) {
+  constexpr uint32_t kMaxFinite = 0x7f7fffff, kTiny = 0x04000000;  // 2^-119: below, a row counts as zero
+  const uint32_t bits = MaxMagnitude(in, row, k);
+  const float max = _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(bits))));
+  const bool normal = bits >= kTiny && bits <= kMaxFinite;
+  const __m512 inverse = _mm512_set1_ps(normal ? static_cast<float>(kMaxFixed) / max : 0.0f);
+  const int64_t pair = row / kTileRows * 2;
+  for (int64_t begin = 0; begin < input.steps; begin += input.kBlockSteps) {
+    std::byte* high = input.Tile(begin, pair) + row % kTileRows * 64;
+    std::byte* low = input.Tile(begin, pair + 1) + row % kTileRows * 64;
+    for (int64_t s = 0; s < input.StepsFrom(begin); ++s, high += kTileBytes, low += kTileBytes) {
+      for (int64_t i = 0; i < 64; i += 16) {
+        const int64_t column = (begin + s) * I8Product::kDepth + i;
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(LoadPart(in, row, column, k - column), inverse));
+        const __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(64)), 7);
+        const __m512i lower = _mm512_sub_epi32(q, _mm512_slli_epi32(upper, 7));
+        _mm_store_si128(reinterpret_cast<__m128i*>(high + i), _mm512_cvtepi32_epi8(upper));
+        _mm_store_si128(reinterpret_cast<__m128i*>(low + i), _mm512_cvtepi32_epi8(lower));
+      }
+    }
+  }
+  if (bits > kMaxFinite) return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)));
+  return normal ? max / static_cast<float>(kMaxFixed) : 0.0f;
+}
+
+// Rows past the last are left as they are: their sums go nowhere.
+void PackI8(MatMulTask& task) {
+  const PackedInput<I8Product> input(task);
+  while (true) {
+    const int64_t row = task.next_pack.fetch_add(1, std::memory_order_relaxed);
+    if (row >= task.in.rows) return;
+    input.row_scales()[row] = PackRowI8(input, task.in, row, task.weight->k());
+  }
+}
+
+void Pack(MatMulTask& task) {
+  if (task.weight->dtype() == DType::kI8) {
+    PackI8(task);
+  } else {
+    PackBF16(task);
+  }
+}
+
+void Multiply(MatMulTask& task, int thread) {
+  if (task.weight->dtype() == DType::kI8) {
+    Worker<I8Product>(task, thread).Run();
+  } else {
+    Worker<BF16Product>(task, thread).Run();
   }
 }
 

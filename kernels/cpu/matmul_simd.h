@@ -6,7 +6,6 @@
 // them front to back.
 
 constexpr int kLanes = kBytes / 4;
-constexpr int64_t kDepth = PackedMatrix::kDepth;
 typedef float F __attribute__((vector_size(kBytes)));
 typedef uint32_t U __attribute__((vector_size(kBytes)));
 
@@ -33,8 +32,8 @@ inline F Lane(U word, int i) {
     const F magnitude = (F)((bits & 0x7fffu) << 13) * 0x1p112f;
     return (F)((U)magnitude | (bits & 0x8000u) << 16);
   } else {
-    // The byte placed below the exponent of 2^23 reads 2^23 + byte; bytes are stored as value + 128.
-    return (F)((word >> (8 * i) & 0xffu) | 0x4b000000u) - (8388608.0f + 128.0f);
+    // With its sign flipped a byte is value + 128; placed below the exponent of 2^23 it reads 2^23 + that.
+    return (F)(((word ^ 0x80808080u) >> (8 * i) & 0xffu) | 0x4b000000u) - (8388608.0f + 128.0f);
   }
 }
 
@@ -44,7 +43,8 @@ inline void Accumulate(const float* in, const std::byte* panel, int64_t steps, i
   for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = F{};
   if constexpr (kType == DType::kF32) {
     const std::byte* w = panel + column * 4;
-    for (int64_t k = 0; k < steps * kDepth; ++k, w += PackedMatrix::kPanelColumns * 4, in += R) {
+    for (int64_t k = 0; k < steps * PackedMatrix::DepthOf(kType);
+         ++k, w += PackedMatrix::kPanelColumns * 4, in += R) {
       __builtin_prefetch(w + 4096);
       const F w0 = LoadF(w), w1 = LoadF(w + kBytes);
       for (int r = 0; r < R; ++r) {
@@ -54,7 +54,7 @@ inline void Accumulate(const float* in, const std::byte* panel, int64_t steps, i
     }
   } else {
     constexpr int kGroup = kType == DType::kI8 ? 4 : 2;
-    constexpr int64_t kHalfBytes = PackedMatrix::kHalfColumns * kDepth * 4 / kGroup;
+    constexpr int64_t kHalfBytes = PackedMatrix::kTileBytes;
     const auto offset = [](int c) { return c / 16 * kHalfBytes + c % 16 * 4; };
     const std::byte* w = panel;
     const int64_t first = offset(column), second = offset(column + kLanes);
@@ -84,7 +84,7 @@ void MultiplyGroup(const MatMulTask& task, int64_t first_row, int64_t panel) {
   alignas(64) float sums[R][PackedMatrix::kPanelColumns];
   for (int column = 0; column < PackedMatrix::kPanelColumns; column += 2 * kLanes) {
     F sum[R][2];
-    Accumulate<R, kType>(in, weight.panel(panel), padded_k / kDepth, column, sum);
+    Accumulate<R, kType>(in, weight.panel(panel), weight.steps(), column, sum);
     for (int r = 0; r < R; ++r) __builtin_memcpy(&sums[r][column], sum[r], 2 * kBytes);
   }
   for (int r = 0; r < R; ++r) {

@@ -20,10 +20,10 @@ struct MatMulTask {
   static constexpr int64_t RowsFor(int64_t k) { return k <= 1024 ? kMaxRows : kBlockRows; }
 
   static constexpr int64_t kMaxChunkPanels = 8;
-  // Per thread: sums of a chunk of panels of which k is worked off in parts, and room for one block of
-  // widened i8 weights.
+  // Per thread: sums of a chunk of panels of which k is worked off in parts (two halves of them beside i8
+  // weights), and two of the sums being finished.
   static constexpr int64_t kThreadScratchBytes =
-      kBlockRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 136 * 1024;
+      2 * kBlockRows * kMaxChunkPanels * PackedMatrix::kPanelColumns * 4 + 8 * 1024;
 
   MatMulInput in;  // in.rows <= RowsFor(k)
   const PackedMatrix* weight = nullptr;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kColumns = PackedMatrix::kPanelColumns;
 constexpr int64_t kHalf = PackedMatrix::kHalfColumns;
-constexpr int64_t kDepth = PackedMatrix::kDepth;
+constexpr int64_t kPiece = 32;  // values of a column converted at once; divides every DepthOf
 
 bool IsSourceDType(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
@@ -42,45 +42,43 @@ void Widen(const std::byte* row, DType dtype, int64_t begin, int64_t count, floa
 // Offset in bytes, inside a panel, of the value (k, column) of a dtype.
 int64_t OffsetOf(DType dtype, int64_t k, int64_t column) {
   if (dtype == DType::kF32) return (k * kColumns + column) * 4;
-  const int64_t step = k / kDepth, in_step = k % kDepth, half = column / kHalf, lane = column % kHalf;
-  const int64_t group = dtype == DType::kI8 ? 4 : 2;  // values of k side by side in one 32-bit lane
-  const int64_t size = dtype == DType::kI8 ? 1 : 2;
-  return ((step * 2 + half) * kDepth * kHalf + (in_step / group) * kHalf * group + lane * group +
-          in_step % group) *
-         size;
+  const int64_t size = static_cast<int64_t>(SizeOf(dtype));
+  const int64_t tile = k / PackedMatrix::DepthOf(dtype) * 2 + column / kHalf;
+  const int64_t byte = k % PackedMatrix::DepthOf(dtype) * size;  // of those of the column in its tile
+  return tile * PackedMatrix::kTileBytes + byte / 4 * kHalf * 4 + column % kHalf * 4 + byte % 4;
 }
 
 float MaxAbs(const std::byte* row, DType dtype, int64_t k) {
-  float values[kDepth];
+  float values[kPiece];
   float max_abs = 0;
-  for (int64_t begin = 0; begin < k; begin += kDepth) {
-    const int64_t count = std::min(kDepth, k - begin);
+  for (int64_t begin = 0; begin < k; begin += kPiece) {
+    const int64_t count = std::min(kPiece, k - begin);
     Widen(row, dtype, begin, count, values);
     for (int64_t i = 0; i < count; ++i) max_abs = std::max(max_abs, std::fabs(values[i]));
   }
   return max_abs;
 }
 
-// Values of one column in one step of k, in the packed type; `inverse_scale` is for kI8.
+// kPiece values of one column in the packed type; `inverse_scale` is for kI8.
 void Convert(const float* values, DType dtype, float inverse_scale, std::byte* out) {
   switch (dtype) {
     case DType::kF32:
-      std::memcpy(out, values, kDepth * 4);
+      std::memcpy(out, values, kPiece * 4);
       return;
     case DType::kBF16:
     case DType::kF16:
-      for (int64_t i = 0; i < kDepth; ++i) {
+      for (int64_t i = 0; i < kPiece; ++i) {
         const uint16_t bits = dtype == DType::kBF16 ? BF16FromF32(values[i]) : F16FromF32(values[i]);
         std::memcpy(out + i * 2, &bits, 2);
       }
       return;
     case DType::kI8:
-      for (int64_t i = 0; i < kDepth; ++i) {
+      for (int64_t i = 0; i < kPiece; ++i) {
         // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even. A NaN becomes -127, never UB.
         constexpr float kRound = 12582912.0f;
         const float scaled = (values[i] * inverse_scale + kRound) - kRound;
         const float clamped = std::min(127.0f, std::max(-127.0f, scaled));
-        out[i] = static_cast<std::byte>(static_cast<int>(clamped) + 128);
+        out[i] = static_cast<std::byte>(static_cast<int>(clamped));
       }
       return;
     default:
@@ -146,32 +144,32 @@ void PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t pane
     columns[c].inverse_scale = scale >= 0x1p-120f ? 1.0f / scale : 0;  // smaller is zero; avoids 1 / 0
     scales_.as<float>()[panel * kColumns + c] = scale >= 0x1p-120f ? scale : 0;
   }
-  // Pieces of 256: long enough to read rows as streams, short enough that the piece of the panel they are
+  // Stretches of 256: long enough to read rows as streams, short enough that the part of the panel they are
   // scattered over stays in the L1 cache.
-  constexpr int64_t kPiece = 8 * kDepth;
-  for (int64_t begin = 0; begin < padded_k(); begin += kPiece) {
-    const int64_t end = std::min(padded_k(), begin + kPiece);
+  constexpr int64_t kStretch = 8 * kPiece;
+  for (int64_t begin = 0; begin < padded_k(); begin += kStretch) {
+    const int64_t end = std::min(padded_k(), begin + kStretch);
     for (int64_t c = 0; c < kColumns; ++c) {
-      for (int64_t k = begin; k < end; k += kDepth) PackStep(columns[c], panel, c, k);
+      for (int64_t k = begin; k < end; k += kPiece) PackStep(columns[c], panel, c, k);
     }
   }
 }
 
 void PackedMatrix::PackStep(const Column& column, int64_t panel, int64_t index, int64_t k) {
-  alignas(64) std::byte packed[kDepth * 4];
-  const int64_t count = column.data == nullptr ? 0 : std::min(kDepth, k_ - k);
+  alignas(64) std::byte packed[kPiece * 4];
+  const int64_t count = column.data == nullptr ? 0 : std::min(kPiece, k_ - k);
   const size_t size = SizeOf(dtype_);
-  if (count == kDepth && column.dtype == dtype_) {
-    std::memcpy(packed, column.data + k * static_cast<int64_t>(size), kDepth * size);
+  if (count == kPiece && column.dtype == dtype_) {
+    std::memcpy(packed, column.data + k * static_cast<int64_t>(size), kPiece * size);
   } else {
-    float values[kDepth] = {};
+    float values[kPiece] = {};
     if (count > 0) Widen(column.data, column.dtype, k, count, values);
     Convert(values, dtype_, column.inverse_scale, packed);
   }
   // The column's values lie in 32-bit words, one per row of a tile (or of the f32 panel).
   std::byte* out = data_.data() + panel * panel_bytes() + OffsetOf(dtype_, k, index);
   const int64_t stride = dtype_ == DType::kF32 ? kColumns * 4 : kHalf * 4;
-  for (size_t word = 0; word < kDepth * size; word += 4, out += stride) std::memcpy(out, packed + word, 4);
+  for (size_t word = 0; word < kPiece * size; word += 4, out += stride) std::memcpy(out, packed + word, 4);
 }
 
 void PackedMatrix::ReadRow(int64_t row, float* out) const {
@@ -192,8 +190,8 @@ void PackedMatrix::ReadRow(int64_t row, float* out) const {
         out[k] = F32FromF16(*reinterpret_cast<const uint16_t*>(value));
         break;
       case DType::kI8:
-        out[k] = static_cast<float>(static_cast<int>(*reinterpret_cast<const uint8_t*>(value)) - 128) *
-                 scales()[panel * kColumns + column];
+        out[k] =
+            static_cast<float>(*reinterpret_cast<const int8_t*>(value)) * scales()[panel * kColumns + column];
         break;
       default:
         out[k] = *reinterpret_cast<const float*>(value);

@@ -4,10 +4,10 @@
 // A weight matrix W [n, k], rearranged once at load so that a product streams it front to back.
 //
 // Layout, the same for every instruction set: panels of 32 output columns (rows of W), one after the other;
-// k is padded to a multiple of 32 and n to whole panels with zeros. Inside a panel:
+// k is padded to whole steps (32 values, 64 for i8) and n to whole panels with zeros. Inside a panel:
 //   f32        [k][32 columns]
 //   bf16, f16  [k / 32][2 halves][16 pairs of k][16 columns][2]   a half is one AMX tile B of 1 KiB
-//   i8         [k / 32][2 halves][8 quads of k][16 columns][4]    stored as value + 128
+//   i8         [k / 64][2 halves][16 quads of k][16 columns][4]   likewise
 // f16 checkpoints stay f16 (exact, multiplied in f32) unless bf16 or i8 is asked for: bf16 drops three bits
 // of their mantissa in exchange for the tile unit.
 // i8 is weight-only and symmetric: column c is quantised to round(w / scale[c]) in [-127, 127] with
@@ -41,7 +41,9 @@ class PackedMatrix {
  public:
   static constexpr int64_t kPanelColumns = 32;
   static constexpr int64_t kHalfColumns = 16;
-  static constexpr int64_t kDepth = 32;  // values of k in one step of a panel
+  static constexpr int64_t kTileBytes = 1024;  // half of a step, unless f32
+  // Values of k in one step of a panel.
+  static constexpr int64_t DepthOf(DType dtype) { return dtype == DType::kI8 ? 64 : 32; }
 
   PackedMatrix() = default;
 
@@ -58,7 +60,8 @@ class PackedMatrix {
   bool empty() const { return panels_ == 0; }
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
-  int64_t padded_k() const { return (k_ + kDepth - 1) / kDepth * kDepth; }
+  int64_t padded_k() const { return steps() * DepthOf(dtype_); }
+  int64_t steps() const { return (k_ + DepthOf(dtype_) - 1) / DepthOf(dtype_); }
   // Columns of a product with this matrix: n, or n / 2 when gated.
   int64_t out_columns() const { return order_ == ColumnOrder::kGated ? n_ / 2 : n_; }
   int64_t panels() const { return panels_; }

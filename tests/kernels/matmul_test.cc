@@ -8,6 +8,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_features.h"
@@ -165,19 +166,34 @@ std::vector<float> Multiply(ThreadPool& pool, const Problem& p, const Data& data
   return result;
 }
 
+// The activations that the product is meant to use (matmul.h): row `row` of p.in.
+std::vector<double> ExpectedInput(const Problem& p, const Data& data, int64_t row) {
+  std::vector<double> in(p.k);
+  float max = 0;
+  for (int64_t i = 0; i < p.k; ++i) {
+    in[i] = Load(data.in, row * p.k + i);
+    max = std::max(max, std::fabs(static_cast<float>(in[i])));
+  }
+  if (ActiveIsa() < Isa::kAmx) return in;
+  for (double& value : in) {
+    const float narrow = static_cast<float>(value);
+    if (p.packed == DType::kBF16) value = F32FromBF16(BF16FromF32(narrow));
+    if (p.packed == DType::kI8) value = std::nearbyint(narrow * (16319.0f / max)) * (max / 16319.0);
+  }
+  return in;
+}
+
 void ExpectNearReference(const Problem& p, const Data& data, const PackedMatrix& packed,
                          const std::vector<float>& got) {
   const std::vector<double> weight = ExpectedWeight(data.weight, packed);
-  const bool tiles = ActiveIsa() == Isa::kAmx && (p.packed == DType::kBF16 || p.packed == DType::kI8);
   const int64_t columns = p.columns();
   for (int64_t r = 0; r < p.rows; ++r) {
+    const std::vector<double> in = ExpectedInput(p, data, r);
     std::vector<double> sum(p.n, 0), magnitude(p.n, 0);
     for (int64_t n = 0; n < p.n; ++n) {
       for (int64_t i = 0; i < p.k; ++i) {
-        double in = Load(data.in, r * p.k + i);
-        if (tiles) in = F32FromBF16(BF16FromF32(static_cast<float>(in)));
-        sum[n] += in * weight[n * p.k + i];
-        magnitude[n] += std::fabs(in * weight[n * p.k + i]);
+        sum[n] += in[i] * weight[n * p.k + i];
+        magnitude[n] += std::fabs(in[i] * weight[n * p.k + i]);
       }
       if (p.bias) sum[n] += data.bias[n];
       magnitude[n] += std::fabs(sum[n]);
@@ -255,14 +271,18 @@ TEST(MatMulTest, ARowDoesNotDependOnTheRowsBesideItNorOnTheThreads) {
   }
 }
 
-TEST(MatMulTest, ManyRowsAreWorkedOffInBlocks) {
+TEST(MatMulTest, ManyRowsAndLongSumsAreWorkedOffInBlocks) {
   std::mt19937 random(13);
   ThreadPool pool(2);
-  Problem p{.rows = 1100, .n = 70, .k = 65, .source = DType::kBF16, .packed = DType::kBF16};
-  p.residual = true;
-  const Data data = MakeData(random, p);
-  const PackedMatrix weight = PackData(pool, p, data);
-  ExpectNearReference(p, data, weight, Multiply(pool, p, data, weight, 0, p.rows));
+  for (DType packed : {DType::kBF16, DType::kI8}) {
+    for (const auto& [rows, k] : {std::pair<int64_t, int64_t>{1100, 65}, {290, 4500}, {5, 4500}}) {
+      Problem p{.rows = rows, .n = 70, .k = k, .source = DType::kBF16, .packed = packed};
+      p.residual = true;
+      const Data data = MakeData(random, p);
+      const PackedMatrix weight = PackData(pool, p, data);
+      ExpectNearReference(p, data, weight, Multiply(pool, p, data, weight, 0, p.rows));
+    }
+  }
 }
 
 TEST(MatMulTest, ResidualMayBeTheOutput) {
@@ -278,6 +298,27 @@ TEST(MatMulTest, ResidualMayBeTheOutput) {
   MatMul(pool, {in.data(), DType::kF32, p.rows, p.k}, weight, {out.data(), DType::kF32, p.n},
          {nullptr, out.data(), p.n}, scratch.data());
   ExpectNearReference(p, data, weight, out);
+}
+
+// Fixed point has no infinity: a row with one must not come out finite, nor may it harm the others.
+TEST(MatMulTest, ARowThatIsNotFiniteStaysSo) {
+  std::mt19937 random(16);
+  ThreadPool pool(2);
+  for (Isa isa : Isas()) {
+    const ScopedIsa scoped(isa);
+    for (DType packed : kWeightTypes) {
+      for (float bad : {INFINITY, -INFINITY, NAN}) {
+        Problem p{.rows = 3, .n = 40, .k = 100, .packed = packed};
+        p.source = packed == DType::kF16 ? DType::kF16 : DType::kF32;
+        Data data = MakeData(random, p);
+        std::memcpy(data.in.bytes.data() + 1 + (p.k + 7) * 4, &bad, 4);
+        const std::vector<float> got = Multiply(pool, p, data, PackData(pool, p, data), 0, p.rows);
+        for (int64_t i = 0; i < p.rows * p.n; ++i) {
+          ASSERT_EQ(std::isfinite(got[i]), i / p.n != 1) << p.Describe() << " at " << i;
+        }
+      }
+    }
+  }
 }
 
 TEST(PackedMatrixTest, RowsComeBack) {
