@@ -51,7 +51,7 @@ static_assert(MatMulTask::kThreadScratchBytes >=
 // The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
 inline void PublishToTiles() { asm volatile("" : : : "memory"); }
 
-// C is tiles 0..3, A is 4 and 5, B is 6 and 7. Fewer than 16 rows in all need shorter tiles only.
+// C is tiles 0..3, A is 4 and 5, B is 6 and 7; `rows` of A and C.
 void ConfigureTiles(int64_t rows) {
   struct alignas(64) {
     uint8_t palette = 1;
@@ -62,11 +62,46 @@ void ConfigureTiles(int64_t rows) {
   } config;
   for (int tile = 0; tile < 8; ++tile) {
     config.row_bytes[tile] = 64;
-    config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
+    config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : kTileRows);
   }
   PublishToTiles();
   _tile_loadconfig(&config);
 }
+
+// How the activations of a product lie in task.packed_in: [block of k][tile of A][step of the block], the
+// tiles of a pair side by side, then, beside i8 weights, a scale for each row. Up to eight rows beside i8
+// weights need one tile only: their high halves, then their low.
+template <typename Product>
+struct PackedInput {
+  static constexpr bool kI8 = std::is_same_v<Product, I8Product>;
+  static constexpr int64_t kBlockSteps = kBlockDepth / Product::kDepth;
+
+  explicit PackedInput(const MatMulTask& task)
+      : data(task.packed_in),
+        steps((task.weight->k() + Product::kDepth - 1) / Product::kDepth),
+        pairs((task.in.rows + Product::kRows - 1) / Product::kRows),
+        one_tile(task.in.rows <= (kI8 ? kTileRows / 2 : kTileRows)),
+        tiles(kI8 && !one_tile ? 2 * pairs : (task.in.rows + kTileRows - 1) / kTileRows),
+        tile_rows(kI8 && one_tile            ? 2 * task.in.rows
+                  : task.in.rows < kTileRows ? task.in.rows
+                                             : kTileRows),
+        low_row(one_tile ? task.in.rows : 2 * kTileRows) {}
+
+  int64_t StepsFrom(int64_t step) const { return steps - step < kBlockSteps ? steps - step : kBlockSteps; }
+  // First step of the block that begins at `step`.
+  std::byte* Tile(int64_t step, int64_t tile) const {
+    return data + (step * tiles + tile * StepsFrom(step)) * kTileBytes;
+  }
+  float* row_scales() const { return reinterpret_cast<float*>(data + steps * tiles * kTileBytes); }
+
+  std::byte* const data;
+  const int64_t steps;  // of k
+  const int64_t pairs;
+  const bool one_tile;
+  const int64_t tiles;
+  const int64_t tile_rows;  // as the tile unit is configured
+  const int64_t low_row;    // of I8Product: rows of 64 bytes of sums from a high half to its low half
+};
 
 // What is done beside the products, one Step for each step of k.
 template <typename Product>
@@ -74,7 +109,8 @@ class Background {
   using Sum = typename Product::Sum;
 
  public:
-  Background(const MatMulTask& task, const float* row_scales) : task_(task), row_scales_(row_scales) {
+  Background(const MatMulTask& task, const PackedInput<Product>& input)
+      : task_(task), row_scales_(input.row_scales()), low_row_(input.low_row) {
     const int64_t size = static_cast<int64_t>(SizeOf(task.out.dtype));
     const bool gated = task.weight->order() == ColumnOrder::kGated;
     row_bytes_ = (gated ? PackedMatrix::kHalfColumns : PackedMatrix::kPanelColumns) * size;
@@ -139,9 +175,10 @@ class Background {
       alignas(64) float row[2][16];
       for (int half = 0; half < 2; ++half) {
         const int32_t* const high = sums_ + done_ * 16 + half * 256;
+        const int32_t* const low = high + low_row_ * 16;
         const __m512 sum =
             _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(high)), _mm512_set1_ps(128.0f),
-                            _mm512_cvtepi32_ps(_mm512_load_si512(high + 512)));
+                            _mm512_cvtepi32_ps(_mm512_load_si512(low)));
         _mm512_store_ps(row[half], _mm512_mul_ps(sum, scale));
       }
       FinishRow(task_, first_row_ + done_, panel_, row[0], row[1]);
@@ -160,7 +197,8 @@ class Background {
   const std::byte* out_ = nullptr;
   int64_t out_rows_ = 0;
   const Sum* sums_ = nullptr;
-  const float* row_scales_;  // I8Product only
+  const float* const row_scales_;  // I8Product only, as the next
+  const int64_t low_row_;
   int64_t first_row_ = 0;
   int64_t rows_ = 0;
   int64_t done_ = 0;
@@ -204,9 +242,11 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
       _tile_dpbssd(0, 4, 6);
       _tile_loadd(7, b + kTileBytes, 64);
       _tile_dpbssd(1, 4, 7);
-      _tile_loadd(5, a + a_stride, 64);
-      _tile_dpbssd(2, 5, 6);
-      _tile_dpbssd(3, 5, 7);
+      if constexpr (kTiles == 2) {
+        _tile_loadd(5, a + a_stride, 64);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+      }
     }
     background.Step();
   }
@@ -223,31 +263,6 @@ struct Block {
   int64_t step = 0;  // first step of k
 };
 
-// How the activations of a product lie in task.packed_in: [block of k][tile of A][step of the block], the
-// tiles of a pair side by side, then, beside i8 weights, a scale for each row.
-template <typename Product>
-struct PackedInput {
-  static constexpr int64_t kBlockSteps = kBlockDepth / Product::kDepth;
-
-  explicit PackedInput(const MatMulTask& task)
-      : data(task.packed_in),
-        steps((task.weight->k() + Product::kDepth - 1) / Product::kDepth),
-        pairs((task.in.rows + Product::kRows - 1) / Product::kRows),
-        tiles(std::is_same_v<Product, I8Product> ? 2 * pairs : (task.in.rows + kTileRows - 1) / kTileRows) {}
-
-  int64_t StepsFrom(int64_t step) const { return steps - step < kBlockSteps ? steps - step : kBlockSteps; }
-  // First step of the block that begins at `step`.
-  std::byte* Tile(int64_t step, int64_t tile) const {
-    return data + (step * tiles + tile * StepsFrom(step)) * kTileBytes;
-  }
-  float* row_scales() const { return reinterpret_cast<float*>(data + steps * tiles * kTileBytes); }
-
-  std::byte* const data;
-  const int64_t steps;  // of k
-  const int64_t pairs;
-  const int64_t tiles;
-};
-
 // One thread's share of a product.
 template <typename Product>
 class Worker {
@@ -260,10 +275,10 @@ class Worker {
         input_(task),
         results_(reinterpret_cast<Sum*>(task.thread_scratch + thread * MatMulTask::kThreadScratchBytes)),
         partial_sums_(results_ + 2 * kSumBytes / 4),
-        background_(task, input_.row_scales()) {}
+        background_(task, input_) {}
 
   void Run() {
-    ConfigureTiles(task_.in.rows);
+    ConfigureTiles(input_.tile_rows);
     int64_t chunk = TakeChunk();
     while (chunk < weight_.panels()) {
       const int64_t next = TakeChunk();  // taken early: its first block is prefetched during our last
@@ -321,7 +336,7 @@ class Worker {
       const int64_t left = task_.in.rows - first_row;
       const int64_t rows = left < Product::kRows ? left : Product::kRows;
       if (last) background_.PrefetchResult(first_row, rows, block.panel);
-      const bool one_tile = std::is_same_v<Product, BF16Product> && rows <= kTileRows;
+      const bool one_tile = Product::kRows > kTileRows ? rows <= kTileRows : input_.one_tile;
       const auto multiply = one_tile ? MultiplyBlock<Product, 1> : MultiplyBlock<Product, 2>;
       multiply(input_.Tile(block.step, 2 * pair), steps * kTileBytes, Weights(block), steps,
                first ? nullptr : sums, to, background_);
@@ -349,11 +364,7 @@ inline __m512 LoadPart(const MatMulInput& in, int64_t row, int64_t column, int64
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
-// Rows of a tile of A that are written: all of them, with zeros where it is padded, unless it is the only
-// one.
-int64_t TileRows(const MatMulTask& task) { return task.in.rows < kTileRows ? task.in.rows : kTileRows; }
-
-// Rounds the activations to bf16, a tile of rows by a block of k at a time.
+// Rounds the activations to bf16, a tile of rows by a block of k at a time, zeros where a tile is padded.
 void PackBF16(MatMulTask& task) {
   const PackedInput<BF16Product> input(task);
   constexpr int64_t kBlockSteps = PackedInput<BF16Product>::kBlockSteps;
@@ -363,7 +374,7 @@ void PackBF16(MatMulTask& task) {
     if (unit >= input.tiles * blocks) return;
     const int64_t tile = unit / blocks, begin = unit % blocks * kBlockSteps;
     std::byte* const out = input.Tile(begin, tile);
-    for (int64_t r = 0; r < TileRows(task); ++r) {
+    for (int64_t r = 0; r < input.tile_rows; ++r) {
       const int64_t row = tile * kTileRows + r;
       const int64_t width = row < task.in.rows ? task.weight->k() : 0;
       for (int64_t s = 0; s < input.StepsFrom(begin); ++s) {
@@ -395,10 +406,12 @@ float PackRowI8(const PackedInput<I8Product>& input, const MatMulInput& in, int6
   const float max = _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(bits))));
   const bool normal = bits >= kTiny && bits <= kMaxFinite;
   const __m512 inverse = _mm512_set1_ps(normal ? static_cast<float>(kMaxFixed) / max : 0.0f);
-  const int64_t pair = row / kTileRows * 2;
+  const int64_t tile = row / kTileRows * 2, high_row = row % kTileRows;
+  const int64_t low_tile = input.one_tile ? 0 : tile + 1;
+  const int64_t low_row = input.one_tile ? row + input.low_row : high_row;
   for (int64_t begin = 0; begin < input.steps; begin += input.kBlockSteps) {
-    std::byte* high = input.Tile(begin, pair) + row % kTileRows * 64;
-    std::byte* low = input.Tile(begin, pair + 1) + row % kTileRows * 64;
+    std::byte* high = input.Tile(begin, tile) + high_row * 64;
+    std::byte* low = input.Tile(begin, low_tile) + low_row * 64;
     for (int64_t s = 0; s < input.StepsFrom(begin); ++s, high += kTileBytes, low += kTileBytes) {
       for (int64_t i = 0; i < 64; i += 16) {
         const int64_t column = (begin + s) * I8Product::kDepth + i;
