@@ -10,6 +10,8 @@ namespace orrery {
 namespace {
 
 constexpr std::align_val_t kAlign{64};
+// Items of decode that a thread takes at a time: of all but the last it knows which keys come next.
+constexpr int64_t kMaxGrain = 8;
 constexpr int32_t kTileRows = 128;  // query rows (tokens x heads of a group) that share a pass over the keys
 
 int32_t TileTokens(const AttentionShape& shape) { return std::max(1, kTileRows / shape.group()); }
@@ -60,12 +62,15 @@ void AttentionPlan::Build(const KvSlice* slices, int64_t num_slices) {
                      .tiles = (slice->count + tile_tokens_ - 1) / tile_tokens_});
   }
   std::sort(work_.begin(), work_.end(), [](const Work& a, const Work& b) {
+    if ((a.tiles > 1) != (b.tiles > 1)) return a.tiles > 1;
     return a.cost != b.cost ? a.cost > b.cost : a.slice.row_begin < b.slice.row_begin;
   });
   num_items_ = 0;
+  tiled_items_ = 0;
   for (Work& work : work_) {
     work.first_item = num_items_;
     num_items_ += int64_t{work.tiles} * shape_.num_kv_heads;
+    if (work.tiles > 1) tiled_items_ = num_items_;
   }
 }
 
@@ -100,12 +105,26 @@ AttentionTileArgs AttentionPlan::TileOf(int64_t item, const float* qkv, const Kv
 void PagedAttention(ThreadPool& threads, AttentionPlan& plan, const float* qkv, const KvPoolView& pool,
                     float scale, RowsOut out) {
   const TileFunction run_tile = TileFunctionFor(plan.shape_.kv_dtype);
-  threads.ParallelFor(plan.num_items_, 1, [&](int64_t item, int64_t, int thread) {
-    AttentionTileArgs args = plan.TileOf(item, qkv, pool, out);
-    args.scale = scale;
-    args.scratch = plan.scratch_.get() + thread * plan.scratch_bytes_;
-    run_tile(args);
-  });
+  const int64_t singles = plan.num_items_ - plan.tiled_items_;
+  const int64_t grain = std::clamp<int64_t>(singles / (2 * threads.num_threads()), 1, kMaxGrain);
+  threads.ParallelFor(plan.tiled_items_ + (singles + grain - 1) / grain, 1,
+                      [&](int64_t piece, int64_t, int thread) {
+                        const int64_t later = piece - plan.tiled_items_;
+                        const int64_t begin = later < 0 ? piece : plan.tiled_items_ + later * grain;
+                        const int64_t end = later < 0 ? piece + 1 : std::min(begin + grain, plan.num_items_);
+                        AttentionTileArgs args = plan.TileOf(begin, qkv, pool, out);
+                        for (int64_t item = begin; item < end; ++item) {
+                          args.scale = scale;
+                          args.scratch = plan.scratch_.get() + thread * plan.scratch_bytes_;
+                          AttentionTileArgs next;
+                          if (item + 1 < end) next = plan.TileOf(item + 1, qkv, pool, out);
+                          args.next_keys = next.keys;
+                          args.next_table = next.block_table;
+                          args.next_tokens = next.position + next.tokens;
+                          run_tile(args);
+                          args = next;
+                        }
+                      });
 }
 
 }  // namespace orrery

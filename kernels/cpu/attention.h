@@ -60,7 +60,9 @@ class AttentionPlan {
   int32_t tile_tokens_;  // most tokens in a tile
   int64_t scratch_bytes_;
   int64_t num_items_ = 0;
-  std::vector<Work> work_;  // of the step, most expensive first
+  int64_t tiled_items_ = 0;  // the first ones: of slices of several tiles
+  std::vector<Work>
+      work_;  // of the step: slices of several tiles, then the others, each most expensive first
   std::vector<int32_t> positions_;
   std::vector<int64_t> kv_slots_;
   AttentionTileArgs TileOf(int64_t item, const float* qkv, const KvPoolView& pool, RowsOut out) const;

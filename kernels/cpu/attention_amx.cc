@@ -97,9 +97,9 @@ ORRERY_INLINE const uint8_t* KeyBlock(const AttentionTileArgs& a, int64_t block)
   return a.keys + a.block_table[block] * a.block_stride;
 }
 
-// Decode reads each key and value once, from memory, in blocks that lie anywhere. The hardware follows a run
-// of lines only after some misses: runs below a page are asked for here.
-constexpr int64_t kShortRun = 4096;
+// Decode reads each key and value once, from memory, in blocks that lie anywhere: the hardware cannot follow.
+// While a few rows meet the keys of a KV tile, its values are asked for; with the values, the keys that come
+// next: a tile instruction waits for its operand, the memory should not wait for it.
 
 ORRERY_INLINE void Prefetch(const uint8_t* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T0);
@@ -119,14 +119,35 @@ ORRERY_INLINE void StageBlock(const uint8_t* from, int64_t value_dims, int64_t t
   }
 }
 
+// `bytes` of each of some blocks that will be read next.
+struct Ahead {
+  const uint8_t* from = nullptr;  // in block 0
+  const int32_t* table = nullptr;
+  int64_t blocks = 0;
+  int64_t bytes = 0;
+};
+
+// The keys of the KV tile behind the one that begins at `begin`, or of this thread's next work.
+Ahead NextKeys(const AttentionTileArgs& a, int64_t begin) {
+  const int64_t left = a.position + a.tokens - begin - kKvTile;
+  const int64_t tokens = left > 0 ? left : a.next_tokens;
+  const int64_t blocks = (tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+  return {.from = left > 0 ? a.keys : a.next_keys,
+          .table = left > 0 ? a.block_table + (begin + kKvTile) / kKvBlockTokens : a.next_table,
+          .blocks = blocks < kKvTile / kKvBlockTokens ? blocks : kKvTile / kKvBlockTokens,
+          .bytes = a.value_offset};
+}
+
 // `columns` columns of the values of `tokens` tokens as tiles [step][column]; zero beyond the tokens up to a
 // whole step: what lies in the pool there may be anything, and zero weights do not undo infinities.
 void StageValues(const AttentionTileArgs& a, const Buffers& t, int64_t first_block, int64_t tokens,
-                 int64_t first_column, int64_t columns) {
+                 int64_t first_column, int64_t columns, const Ahead& ahead) {
   uint8_t* to = reinterpret_cast<uint8_t*>(t.values);
   const int64_t offset = a.value_offset + first_column * 64;
   for (int64_t at = 0; at < tokens; at += kKvBlockTokens) {
-    const uint8_t* from = KeyBlock(a, first_block + at / kKvBlockTokens) + offset;
+    const int64_t b = at / kKvBlockTokens;
+    if (b < ahead.blocks) Prefetch(ahead.from + ahead.table[b] * a.block_stride, ahead.bytes);
+    const uint8_t* from = KeyBlock(a, first_block + b) + offset;
     uint8_t* half = to + at / kStep * columns * kTileBytes + at % kStep * 32;
     if (columns == 4 && tokens - at >= kKvBlockTokens) {
       StageBlock(from, t.value_dims, kKvBlockTokens, 4, half);
@@ -181,25 +202,25 @@ void ScoresOfFew(const AttentionTileArgs& a, const Buffers& t, int64_t row, int6
   const int64_t steps = t.key_dims / kStep;
   for (int64_t b = 0; b < blocks; b += 4) {
     const uint8_t* keys[4];
-    for (int64_t i = 0; i < 4; ++i) {
-      keys[i] = KeyBlock(a, first_block + (b + i < blocks ? b + i : b));
-      if (a.value_offset >= kShortRun) continue;
-      if (b + i + 4 < blocks) Prefetch(KeyBlock(a, first_block + b + i + 4), a.value_offset);
-      Prefetch(keys[i] + a.value_offset, t.value_dims * kKvBlockTokens * 2);
-    }
+    for (int64_t i = 0; i < 4; ++i) keys[i] = KeyBlock(a, first_block + (b + i < blocks ? b + i : b));
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int64_t s = 0; s < steps; ++s) {
+      const int64_t ahead = a.value_offset + s * kTileBytes;  // the values
       _tile_loadd(4, q + s * kStep, q_stride);
       _tile_loadd(6, keys[0] + s * kTileBytes, 64);
+      Prefetch(keys[0] + ahead, kTileBytes);
       _tile_dpbf16ps(0, 4, 6);
       _tile_loadd(7, keys[1] + s * kTileBytes, 64);
+      Prefetch(keys[1] + ahead, kTileBytes);
       _tile_dpbf16ps(1, 4, 7);
       _tile_loadd(6, keys[2] + s * kTileBytes, 64);
+      Prefetch(keys[2] + ahead, kTileBytes);
       _tile_dpbf16ps(2, 4, 6);
       _tile_loadd(7, keys[3] + s * kTileBytes, 64);
+      Prefetch(keys[3] + ahead, kTileBytes);
       _tile_dpbf16ps(3, 4, 7);
     }
     float* to = t.scores + b * 16;
@@ -409,17 +430,20 @@ void AddColumns(const AttentionTileArgs& a, const Buffers& t, const Span& span, 
   const int64_t first_block = span.begin / kKvBlockTokens;
   const bool first = span.begin == 0;
   if (pair) {
-    if (!span.staged) StageValues(a, t, first_block, span.tokens, 0, columns);
+    if (!span.staged) StageValues(a, t, first_block, span.tokens, 0, columns, {});
     OrderMemory();
     for (int64_t c = 0; c + 2 <= columns; c += 2) AddToPair<2>(t, row, c, steps, first);
     if (columns % 2 != 0) AddToPair<1>(t, row, columns - 1, steps, first);
     return;
   }
   // Rows that are alone with the values stage few columns at a time: those stay in the nearest cache.
+  Ahead ahead = NextKeys(a, span.begin);
+  ahead.bytes /= (columns + 3) / 4;  // as much with each part
   const uint8_t* values = reinterpret_cast<const uint8_t*>(t.values);
   for (int64_t c = 0; c < columns; c += 4) {
     const int64_t some = columns - c < 4 ? columns - c : 4;
-    if (!span.staged) StageValues(a, t, first_block, span.tokens, c, some);
+    if (!span.staged) StageValues(a, t, first_block, span.tokens, c, some, ahead);
+    ahead.from += ahead.bytes;
     OrderMemory();
     const uint8_t* from = span.staged ? values + c * kTileBytes : values;
     const int64_t stride = span.staged ? columns : some;

@@ -29,6 +29,10 @@ struct AttentionTileArgs {
   int64_t out_stride = 0;  // elements between rows
   bool out_bf16 = false;
   uint8_t* scratch = nullptr;  // TileScratchBytes, 64-byte aligned
+  // What this thread attends over next, so that its first keys are on their way when it gets there.
+  const uint8_t* next_keys = nullptr;
+  const int32_t* next_table = nullptr;
+  int32_t next_tokens = 0;  // 0: not known
 };
 
 // Enough for every implementation. Row r of a tile is query head r % group of token r / group.
