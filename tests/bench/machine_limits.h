@@ -13,7 +13,8 @@ namespace orrery {
 double MeasureReadBandwidth(ThreadPool& pool, int rounds = 8);
 
 // FLOP per second of bf16 tile products on operands that never leave the tiles, all threads, best of
-// `rounds`; 0 without AMX.
+// `rounds`; 0 without AMX. A core that is short of power runs tiles at less than half of its best rate for
+// seconds on end: one round beside each measurement tells what was possible at that moment.
 double MeasureAmxPeak(ThreadPool& pool, int rounds = 8);
 
 // FLOP per second of f32 fused multiply-adds on registers, all threads, best of `rounds`; 0 without AVX-512.
