@@ -124,9 +124,11 @@ void ModelExecutor::GatherRows(const StepPlan& plan) {
   block_tables_.resize(plan.blocks.size());
   std::transform(plan.blocks.begin(), plan.blocks.end(), block_tables_.begin(),
                  [](BlockId id) { return Value(id); });
+  rules_.clear();
+  samples_.clear();
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     const Slice& slice = plan.slices[i];
-    const SequenceState& state = slots_[slice.slot];
+    SequenceState& state = slots_[slice.slot];
     slices_.push_back({.row_begin = static_cast<int32_t>(ids_.size()),
                        .count = slice.count,
                        .position = slice.begin,
@@ -135,6 +137,9 @@ void ModelExecutor::GatherRows(const StepPlan& plan) {
     if (!slice.sample) continue;
     sampled_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
     sampled_slots_.push_back(slice.slot);
+    // Here, because the state is in a cache now; behind the layers it is not.
+    rules_.push_back(state.Rules());
+    samples_.push_back({.top = state.top()});
   }
 }
 
@@ -159,13 +164,6 @@ absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
 
 void ModelExecutor::SampleAll() {
   const auto count = static_cast<int64_t>(sampled_rows_.size());
-  rules_.clear();
-  samples_.assign(sampled_rows_.size(), {});
-  for (size_t i = 0; i < sampled_slots_.size(); ++i) {
-    SequenceState& state = slots_[sampled_slots_[i]];
-    rules_.push_back(state.Rules());
-    samples_[i].top = state.top();
-  }
   for (int64_t begin = 0; begin < count; begin += kLogitRows) {
     const int64_t rows = std::min(kLogitRows, count - begin);
     const Tensor logits = decoder_->Logits(begin, rows);
@@ -176,6 +174,10 @@ void ModelExecutor::SampleAll() {
 
 void ModelExecutor::FillResult(StepResult* result) {
   result->sampled.reserve(samples_.size());
+  for (const uint32_t slot : sampled_slots_) {  // all at once: the weights have pushed them out of the caches
+    const auto* state = reinterpret_cast<const char*>(&slots_[slot]);
+    for (size_t i = 0; i < sizeof(SequenceState); i += 64) __builtin_prefetch(state + i, 1);
+  }
   for (size_t i = 0; i < samples_.size(); ++i) {
     SequenceState& state = slots_[sampled_slots_[i]];
     const SampleResult& sample = samples_[i];

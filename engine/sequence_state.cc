@@ -40,7 +40,7 @@ void SequenceState::Count(TokenId token, int32_t output) {
 
 void SequenceState::Append(TokenId token) {
   generated_.push_back(token);
-  if (submit_->sampling.has_penalties()) Count(token, 1);
+  if (!counts_.empty()) Count(token, 1);  // there are some from the first token on, where penalties are
 }
 
 SampleArgs SequenceState::Rules() const {
