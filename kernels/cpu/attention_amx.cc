@@ -9,22 +9,22 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/dtype.h"
 
 namespace orrery {
 namespace {
 
-constexpr int64_t kTileRows = 16;
-constexpr int64_t kStep = 32;  // products that one tile instruction adds up
-constexpr int64_t kTileBytes = 1024;
+using amx::kTileBytes;
+using amx::kTileRows;
+using amx::OrderMemory;
+
+constexpr int64_t kStep = 32;                   // products that one tile instruction adds up
 constexpr int64_t kScoreStride = kKvTile + 16;  // floats; off the power of two, which would share cache sets
 constexpr int64_t kScoreBytes = kScoreStride * 4;
 constexpr int64_t kWeightStride = kKvTile + 32;  // bf16
 
 #define ORRERY_INLINE [[gnu::always_inline]] inline
-
-// Keeps the compiler from moving plain stores behind the tile loads that read them.
-ORRERY_INLINE void OrderMemory() { asm volatile("" ::: "memory"); }
 
 struct Buffers {
   uint16_t* q;        // [rows16, key_dims]
@@ -75,22 +75,6 @@ Buffers Prepare(const AttentionTileArgs& a) {
     t.max[r] = -__builtin_inff();
   }
   return t;
-}
-
-// C is tiles 0..3, A 4 and 5, B 6 and 7. Few rows in all need only short tiles.
-void Configure(int64_t rows) {
-  struct alignas(64) {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = static_cast<uint8_t>(tile < 6 && rows < kTileRows ? rows : kTileRows);
-  }
-  _tile_loadconfig(&config);
 }
 
 ORRERY_INLINE const uint8_t* KeyBlock(const AttentionTileArgs& a, int64_t block) {
@@ -510,7 +494,7 @@ void WriteOut(const AttentionTileArgs& a, const Buffers& t) {
 
 void AttentionTileAmx(const AttentionTileArgs& a) {
   const Buffers t = Prepare(a);
-  Configure(t.rows);
+  amx::ConfigureTiles(t.rows < kTileRows ? t.rows : kTileRows);
   const int64_t end = int64_t{a.position} + a.tokens;
   for (int64_t begin = 0; begin < end; begin += kKvTile) {
     const int64_t hidden =

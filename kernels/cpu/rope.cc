@@ -1,5 +1,6 @@
 #include "kernels/cpu/rope.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/row_grain.h"
@@ -16,29 +17,67 @@ class KvWriter {
       : args_(args), shape_(args.shape), kernels_(kernels), value_dims_(PaddedValueDims(args.shape)) {}
 
   void Write(int64_t begin, int64_t end) const {
-    for (int h = 0; h < shape_.num_kv_heads; ++h) {
-      for (int64_t r = begin; r < end; ++r) {
-        const int64_t slot = args_.kv_slots[r];
-        if (slot < 0) continue;
-        const float* key =
-            args_.qkv + r * shape_.qkv_stride() + int64_t{shape_.num_q_heads + h} * shape_.head_dim;
-        const float* value = key + int64_t{shape_.num_kv_heads} * shape_.head_dim;
-        uint8_t* head = args_.pool.block(slot / kKvBlockTokens) + h * KvHeadBytes(shape_);
-        const int offset = static_cast<int>(slot % kKvBlockTokens);
-        WriteKey(key, offset, head);
-        const bool starts_pair = slot % 2 == 0 && r + 1 < end && args_.kv_slots[r + 1] == slot + 1;
-        const bool ends_pair = slot % 2 == 1 && r > begin && args_.kv_slots[r - 1] == slot - 1;
-        if (shape_.kv_dtype == DType::kBF16 && starts_pair) {
-          kernels_.pair_bf16(value, value + shape_.qkv_stride(), shape_.head_dim,
-                             head + KvKeyBytes(shape_) + offset / 2 * value_dims_ * 4);
-        } else if (shape_.kv_dtype != DType::kBF16 || !ends_pair) {
-          WriteValue(value, offset, head + KvKeyBytes(shape_));
+    for (int64_t r = begin; r < end;) {
+      const bool block = FillsBlock(r, end);
+      for (int h = 0; h < shape_.num_kv_heads && args_.kv_slots[r] >= 0; ++h) {
+        if (block) {
+          WriteBlock(r, h);
+        } else {
+          WriteToken(r, h, begin, end);
         }
       }
+      r += block ? kKvBlockTokens : 1;
     }
   }
 
  private:
+  // Whether the rows from r on are all the tokens of a block of bf16.
+  bool FillsBlock(int64_t r, int64_t end) const {
+    const int64_t slot = args_.kv_slots[r];
+    if (shape_.kv_dtype != DType::kBF16 || slot < 0 || slot % kKvBlockTokens != 0) return false;
+    if (r + kKvBlockTokens > end) return false;
+    for (int i = 1; i < kKvBlockTokens; ++i) {
+      if (args_.kv_slots[r + i] != slot + i) return false;
+    }
+    return true;
+  }
+
+  const float* Key(int64_t r, int h) const {
+    return args_.qkv + r * shape_.qkv_stride() + int64_t{shape_.num_q_heads + h} * shape_.head_dim;
+  }
+  const float* Value(int64_t r, int h) const {
+    return Key(r, h) + int64_t{shape_.num_kv_heads} * shape_.head_dim;
+  }
+  uint8_t* Head(int64_t slot, int h) const {
+    return args_.pool.block(slot / kKvBlockTokens) + h * KvHeadBytes(shape_);
+  }
+
+  void WriteBlock(int64_t r, int h) const {
+    uint8_t* head = Head(args_.kv_slots[r], h);
+    kernels_.key_block_bf16(Key(r, h), shape_.qkv_stride(), shape_.head_dim, PaddedKeyDims(shape_), head);
+    for (int i = 0; i < kKvBlockTokens; i += 2) {
+      const float* value = Value(r + i, h);
+      kernels_.pair_bf16(value, value + shape_.qkv_stride(), shape_.head_dim,
+                         head + KvKeyBytes(shape_) + i / 2 * value_dims_ * 4);
+    }
+  }
+
+  void WriteToken(int64_t r, int h, int64_t begin, int64_t end) const {
+    const int64_t slot = args_.kv_slots[r];
+    uint8_t* head = Head(slot, h);
+    const int offset = static_cast<int>(slot % kKvBlockTokens);
+    WriteKey(Key(r, h), offset, head);
+    const bool starts_pair = slot % 2 == 0 && r + 1 < end && args_.kv_slots[r + 1] == slot + 1;
+    const bool ends_pair = slot % 2 == 1 && r > begin && args_.kv_slots[r - 1] == slot - 1;
+    if (shape_.kv_dtype == DType::kBF16 && starts_pair) {
+      const float* value = Value(r, h);
+      kernels_.pair_bf16(value, value + shape_.qkv_stride(), shape_.head_dim,
+                         head + KvKeyBytes(shape_) + offset / 2 * value_dims_ * 4);
+    } else if (shape_.kv_dtype != DType::kBF16 || !ends_pair) {
+      WriteValue(Value(r, h), offset, head + KvKeyBytes(shape_));
+    }
+  }
+
   void WriteKey(const float* key, int offset, uint8_t* keys) const {
     alignas(64) uint16_t narrow[kMaxHeadDim + 32] = {};
     switch (shape_.kv_dtype) {
@@ -88,12 +127,12 @@ void NormAndRotate(const RopeKvArgs& args, const VectorKernels& kernels, int64_t
   const AttentionShape& shape = args.shape;
   const int64_t half = args.rotary_dim / 2;
   const float* cosine = args.cos_sin + row * 2 * half;
-  float* head = args.qkv + row * shape.qkv_stride();
-  for (int h = 0; h < shape.num_q_heads + shape.num_kv_heads; ++h, head += shape.head_dim) {
-    const float* gain = h < shape.num_q_heads ? args.q_gain : args.k_gain;
-    if (gain != nullptr) kernels.rms_norm(head, nullptr, gain, args.eps, shape.head_dim, head, false);
-    kernels.rotate(head, cosine, cosine + half, half);
-  }
+  float* queries = args.qkv + row * shape.qkv_stride();
+  float* keys = queries + int64_t{shape.num_q_heads} * shape.head_dim;
+  kernels.norm_and_rotate(queries, shape.num_q_heads, shape.head_dim, args.q_gain, args.eps, cosine,
+                          cosine + half, half);
+  kernels.norm_and_rotate(keys, shape.num_kv_heads, shape.head_dim, args.k_gain, args.eps, cosine,
+                          cosine + half, half);
 }
 
 }  // namespace
@@ -112,8 +151,10 @@ void RopeAngles(ThreadPool& pool, const int32_t* positions, int64_t rows, const 
 void RopeAndWriteKv(ThreadPool& threads, const RopeKvArgs& args) {
   const VectorKernels& kernels = ActiveVectorKernels();
   const KvWriter writer(args, kernels);
-  const bool many = args.rows >= 2 * kKvBlockTokens * threads.num_threads();
-  const int64_t grain = many ? kKvBlockTokens : RowGrain(2 * args.shape.qkv_stride());
+  // Few pieces of many rows: a block of tokens is fastest where it is whole in one piece.
+  const int64_t blocks = args.rows / (4 * kKvBlockTokens * threads.num_threads());
+  const int64_t grain =
+      blocks > 0 ? std::min<int64_t>(blocks, 4) * kKvBlockTokens : RowGrain(2 * args.shape.qkv_stride());
   threads.ParallelFor(args.rows, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) NormAndRotate(args, kernels, r);
     writer.Write(begin, end);

@@ -163,6 +163,102 @@ void RotateHead(float* head, const float* cosine, const float* sine, int64_t hal
   }
 }
 
+// Heads of V vectors, from load to store in registers.
+template <int V>
+void NormAndRotateWhole(float* head, int64_t heads, const float* gain, float eps, const float* cosine,
+                        const float* sine) {
+  for (int64_t h = 0; h < heads; ++h, head += V * kLanes) {
+    F32 x[V];
+    for (int v = 0; v < V; ++v) x[v] = Load(head + v * kLanes);
+    if (gain != nullptr) {
+      F32 squares[4] = {};
+      for (int v = 0; v < V; ++v) squares[v % 4] = Fma(x[v], x[v], squares[v % 4]);
+      const float sum = ReduceAdd((squares[0] + squares[1]) + (squares[2] + squares[3]));
+      const F32 inverse = Set(1.0f / __builtin_sqrtf(sum / static_cast<float>(V * kLanes) + eps));
+      for (int v = 0; v < V; ++v) x[v] = x[v] * inverse * Load(gain + v * kLanes);
+    }
+    for (int v = 0; v < V / 2; ++v) {
+      const F32 a = x[v], b = x[v + V / 2];
+      const F32 c = Load(cosine + v * kLanes), s = Load(sine + v * kLanes);
+      Store(head + v * kLanes, Fma(a, c, -(b * s)));
+      Store(head + (v + V / 2) * kLanes, Fma(b, c, a * s));
+    }
+  }
+}
+
+void NormAndRotate(float* head, int64_t heads, int64_t dim, const float* gain, float eps, const float* cosine,
+                   const float* sine, int64_t half) {
+  if (2 * half == dim) {
+    if (dim == 4 * kLanes) return NormAndRotateWhole<4>(head, heads, gain, eps, cosine, sine);
+    if (dim == 8 * kLanes) return NormAndRotateWhole<8>(head, heads, gain, eps, cosine, sine);
+    if (dim == 16 * kLanes) return NormAndRotateWhole<16>(head, heads, gain, eps, cosine, sine);
+  }
+  for (int64_t h = 0; h < heads; ++h, head += dim) {
+    if (gain != nullptr) RmsNormRow(head, nullptr, gain, eps, dim, head, false);
+    RotateHead(head, cosine, sine, half);
+  }
+}
+
+#if defined(__AVX512F__)
+// rows[i] lane j <-> rows[j] lane i.
+ORRERY_INLINE void Transpose(__m512i (&rows)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const __m512i a = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    const __m512i b = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    const __m512i c = _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]);
+    const __m512i d = _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+  // t[4 g + i] holds, in its part p, lane 4 p + i of rows 4 g to 4 g + 3.
+  for (int i = 0; i < 4; ++i) {
+    const __m512i a = _mm512_shuffle_i32x4(t[i], t[4 + i], 0x88),
+                  b = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0x88);
+    const __m512i c = _mm512_shuffle_i32x4(t[i], t[4 + i], 0xdd),
+                  d = _mm512_shuffle_i32x4(t[8 + i], t[12 + i], 0xdd);
+    rows[i] = _mm512_shuffle_i32x4(a, b, 0x88);
+    rows[8 + i] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    rows[4 + i] = _mm512_shuffle_i32x4(c, d, 0x88);
+    rows[12 + i] = _mm512_shuffle_i32x4(c, d, 0xdd);
+  }
+}
+#endif
+
+// Keys of 16 tokens, `stride` floats apart -> [padded / 2][16 tokens][2] bf16, zero from dim on; `padded` is
+// a multiple of 32.
+void KeyBlockBF16(const float* keys, int64_t stride, int64_t dim, int64_t padded, void* block) {
+  uint32_t* to = static_cast<uint32_t*>(block);
+#if defined(__AVX512F__)
+  alignas(64) uint16_t low_words[32];
+  for (int i = 0; i < 32; ++i) low_words[i] = static_cast<uint16_t>(2 * i);
+  const __m512i pick = _mm512_load_si512(low_words);
+  const auto lanes = [](int64_t n) { return n < 0 ? 0 : n < kLanes ? n : kLanes; };
+  for (int64_t d = 0; d < padded; d += 2 * kLanes) {
+    __m512i pairs[16];
+    for (int t = 0; t < 16; ++t) {
+      const float* key = keys + t * stride + d;
+      const U32 first = BF16Bits(LoadFirst(key, lanes(dim - d)));
+      const U32 second = BF16Bits(LoadFirst(key + kLanes, lanes(dim - d - kLanes)));
+      pairs[t] = _mm512_permutex2var_epi16((__m512i)first, pick, (__m512i)second);
+    }
+    Transpose(pairs);
+    for (int p = 0; p < 16; ++p) _mm512_storeu_si512(to + (d / 2 + p) * 16, pairs[p]);
+  }
+#else
+  for (int64_t d = 0; d < padded; d += 2) {
+    for (int64_t t = 0; t < 16; ++t) {
+      const float* key = keys + t * stride;
+      const uint32_t even = d < dim ? BF16FromF32(key[d]) : 0,
+                     odd = d + 1 < dim ? BF16FromF32(key[d + 1]) : 0;
+      to[d / 2 * 16 + t] = even | odd << 16;
+    }
+  }
+#endif
+}
+
 }  // namespace orrery::ORRERY_ISA
 
 #endif  // ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_

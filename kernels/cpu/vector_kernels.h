@@ -24,7 +24,11 @@ struct VectorKernels {
   // to [n][2] bf16 (4-byte aligned): first[i], second[i].
   void (*pair_bf16)(const float* first, const float* second, int64_t n, void* to);
   void (*rope_angles)(int32_t position, const float* inv_freq, int64_t half, float* cosine, float* sine);
-  void (*rotate)(float* head, const float* cosine, const float* sine, int64_t half);
+  // `heads` heads of `dim` floats side by side, in place; gain null: no normalisation.
+  void (*norm_and_rotate)(float* head, int64_t heads, int64_t dim, const float* gain, float eps,
+                          const float* cosine, const float* sine, int64_t half);
+  // Keys of 16 tokens, `stride` floats apart, as a block of the pool keeps them (kv_layout.h).
+  void (*key_block_bf16)(const float* keys, int64_t stride, int64_t dim, int64_t padded, void* block);
   void (*attention_f32)(const AttentionTileArgs& args);
   void (*attention_bf16)(const AttentionTileArgs& args);
   void (*attention_f16)(const AttentionTileArgs& args);
