@@ -19,12 +19,16 @@
 
 #include <type_traits>
 
+#include "kernels/cpu/amx_tiles.h"
+
 namespace orrery {
 namespace {
 
 #include "kernels/cpu/matmul_epilogue.h"
 
-constexpr int64_t kTileRows = 16;
+using amx::ConfigureTiles;
+using amx::kTileRows;
+using amx::OrderMemory;
 constexpr int64_t kTileBytes = PackedMatrix::kTileBytes;
 constexpr int64_t kStepBytes = 2 * kTileBytes;  // of weights: two halves of a panel
 constexpr int64_t kPrefetchBytes = 8 * 1024;    // ahead, when a single pass over the weights consumes them
@@ -47,26 +51,6 @@ struct I8Product {
 
 static_assert(MatMulTask::kThreadScratchBytes >=
               (MatMulTask::kBlockRows / I8Product::kRows * MatMulTask::kMaxChunkPanels + 2) * kSumBytes);
-
-// The tile intrinsics do not tell the compiler which memory they read: stores stay before this point.
-inline void PublishToTiles() { asm volatile("" : : : "memory"); }
-
-// C is tiles 0..3, A is 4 and 5, B is 6 and 7; `rows` of A and C.
-void ConfigureTiles(int64_t rows) {
-  struct alignas(64) {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  } config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : kTileRows);
-  }
-  PublishToTiles();
-  _tile_loadconfig(&config);
-}
 
 // How the activations of a product lie in task.packed_in: [block of k][tile of A][step of the block], the
 // tiles of a pair side by side, then, beside i8 weights, a scale for each row. Up to eight rows beside i8
@@ -225,7 +209,7 @@ inline void MultiplyBlock(const std::byte* a, int64_t a_stride, const std::byte*
       _tile_loadd(3, from + 768, 64);
     }
   }
-  PublishToTiles();
+  OrderMemory();
   for (int64_t s = 0; s < steps; ++s, a += kTileBytes, b += kStepBytes) {
     _tile_loadd(6, b, 64);
     _tile_loadd(4, a, 64);
