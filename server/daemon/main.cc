@@ -1,7 +1,9 @@
 // orreryd: reads the configuration, loads the model, serves until told to stop.
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -65,11 +67,21 @@ int Serve(const ServerConfig& config) {
 
   auto parts = LoadParts(config);
   if (!parts.ok()) return Fail(parts.status());
+  std::atomic<bool> failed{false};
+  parts->on_warm_up_failed = [&failed] {
+    failed.store(true);
+    kill(getpid(), SIGTERM);  // ends the wait below
+  };
   auto server = Server::Start(config, *std::move(parts));
   if (!server.ok()) return Fail(server.status());
 
   int received = 0;
   sigwait(&signals, &received);
+  if (failed.load()) {
+    server->reset();
+    spdlog::shutdown();
+    return kExitFailure;
+  }
   spdlog::info("draining: at most {}", FormatDuration(config.drain_timeout));
   std::thread([signals] {  // who asks twice does not want to wait
     int again = 0;

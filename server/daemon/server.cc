@@ -21,6 +21,8 @@ namespace {
 constexpr RequestId kWarmUpRequest{0};  // clients' requests count from 1
 constexpr int kWarmUpTokens = 8;
 constexpr auto kWatchInterval = std::chrono::milliseconds(50);
+constexpr auto kLeaveInterval = std::chrono::milliseconds(5);
+constexpr auto kLastFlush = std::chrono::milliseconds(200);
 
 uint64_t RandomWord() {
   std::random_device device;
@@ -70,6 +72,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config
   std::unique_ptr<Server> server(new Server(config));
   server->limits_ = parts.executor->limits();
   server->codec_ = std::move(parts.codec);
+  server->on_warm_up_failed_ = std::move(parts.on_warm_up_failed);
   if (absl::Status status = server->StartFront(parts); !status.ok()) return status;
   if (absl::Status status = server->StartWorker(parts); !status.ok()) return status;
   auto grpc = StartGrpcServer(config, server->service_.get());
@@ -171,21 +174,20 @@ void Server::OnReport(WorkerReport report) {
   if (warm_.load(std::memory_order_relaxed)) return front_->Report(std::move(report));
   for (const TokenEvent& event : report.events) {
     if (event.finish == FinishReason::kNone) continue;
-    if (event.finish == FinishReason::kError) {
-      spdlog::critical("warm-up failed: {}", event.error);
-    } else {
-      warm_.store(true);
-    }
+    if (event.finish == FinishReason::kError) return FailWarmUp(event.error);
+    warm_.store(true);
   }
-  for (const RefusedSample& refused : report.refused) {
-    spdlog::critical("warm-up refused: {}", std::string(refused.why.message()));
-  }
+  for (const RefusedSample& refused : report.refused) FailWarmUp(refused.why.message());
+}
+
+void Server::FailWarmUp(absl::string_view why) {
+  spdlog::critical("warm-up failed, the server cannot serve: {}", std::string(why));
+  on_warm_up_failed_();
 }
 
 void Server::SetReady(bool ready) {
   if (ready_.exchange(ready) == ready) return;
-  grpc_.server->GetHealthCheckService()->SetServingStatus(ready);
-  grpc_.server->GetHealthCheckService()->SetServingStatus("orrery.v1.Inference", ready);
+  grpc_.server->GetHealthCheckService()->SetServingStatus(ready);  // of every service
   if (ready) {
     spdlog::info("ready: grpc port {}, metrics port {}", grpc_port(), http_port());
   } else {
@@ -209,8 +211,10 @@ bool Server::Drain(Duration timeout) {
   front_->Drain([over] { over->set_value(); });
   const bool clean = done.wait_for(std::chrono::nanoseconds(timeout.ns)) == std::future_status::ready;
   if (!clean) front_->AbortAll();
-  // The last messages leave.
-  grpc_.server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(clean ? 5 : 1));
+  // The last messages leave. Calls that never end by themselves (a health watch) are not waited for.
+  const Time until = clock_.Now() + Duration::Seconds(clean ? 5 : 1);
+  while (service_->open_requests() > 0 && clock_.Now() < until) std::this_thread::sleep_for(kLeaveInterval);
+  grpc_.server->Shutdown(std::chrono::system_clock::now() + kLastFlush);
   return clean;
 }
 

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -17,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "engine/executor.h"
 #include "orrery/v1/inference.pb.h"
 #include "server/config/server_config.h"
@@ -38,6 +40,8 @@ struct ServerParts {
   std::unique_ptr<const TextCodec> codec;
   SamplingDefaults defaults;
   orrery::v1::GetModelResponse model;  // sizes are filled in from the executor
+  // The warm-up failed: the server will never be ready. Called once at most, on a thread of the server's.
+  std::function<void()> on_warm_up_failed = [] {};
 };
 
 class Server {
@@ -62,6 +66,7 @@ class Server {
   absl::Status StartFront(ServerParts& parts);
   void OnReport(WorkerReport report);
   void WarmUp();
+  void FailWarmUp(absl::string_view why);
   void Watch();
   void SetReady(bool ready);
 
@@ -76,6 +81,7 @@ class Server {
   ListeningServer grpc_;
   std::unique_ptr<HttpServer> http_;
 
+  std::function<void()> on_warm_up_failed_;
   std::atomic<bool> warm_{false}, ready_{false}, draining_{false};
   std::mutex watch_mutex_;
   std::condition_variable watch_wake_;

@@ -53,7 +53,9 @@ absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, grpc
   if (listening.server == nullptr || listening.port == 0) {
     return absl::InvalidArgumentError(absl::StrCat("--listen: cannot listen on '", config.listen, "'"));
   }
-  listening.server->GetHealthCheckService()->SetServingStatus(false);
+  grpc::HealthCheckServiceInterface* health = listening.server->GetHealthCheckService();
+  health->SetServingStatus("orrery.v1.Inference", false);  // known by its name from the start
+  health->SetServingStatus(false);
   return listening;
 }
 

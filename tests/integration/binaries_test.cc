@@ -120,6 +120,28 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(json::parse(policies.output)[0]["name"], "fcfs");
 }
 
+// Weights that are not numbers make logits that are none: the daemon says so once and is gone.
+TEST(Binaries, FailedWarmUpEndsTheDaemon) {
+  const fs::path broken = fs::temp_directory_path() / ("orrery_broken_" + std::to_string(getpid()));
+  fs::copy(Source() / "deploy/models/demo", broken, fs::copy_options::recursive);
+  const fs::path weights = broken / "model.safetensors";
+  std::fstream file(weights, std::ios::binary | std::ios::in | std::ios::out);
+  uint64_t header = 0;
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
+  file.seekp(static_cast<std::streamoff>(sizeof header + header));
+  const std::string nans(fs::file_size(weights) - sizeof header - header, '\xff');  // in any type of float
+  file.write(nans.data(), static_cast<std::streamsize>(nans.size()));
+  file.close();
+  const RunResult run = RunProgram("orreryd",
+                                   {"--model", broken.string(), "--kv-cache-tokens", "4096", "--listen",
+                                    "127.0.0.1:0", "--metrics-listen", "", "--log-level", "error"},
+                                   true);
+  fs::remove_all(broken);
+  EXPECT_EQ(run.exit_code, 1) << run.output;
+  EXPECT_THAT(run.output, HasSubstr("warm-up failed, the server cannot serve: "));
+  EXPECT_EQ(std::count(run.output.begin(), run.output.end(), '\n'), 1) << run.output;
+}
+
 TEST(Binaries, DemoDryRunTokenizeAndRefusals) {
   const std::string model = (Source() / "deploy/models/demo").string();
   const RunResult plan = RunProgram("orreryd", {"--model", model, "--dry-run", "--kv-cache-tokens", "4096"});

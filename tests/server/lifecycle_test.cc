@@ -55,6 +55,15 @@ TEST(Lifecycle, ReadyOnlyAfterWarmUpAndRefusesBefore) {
   EXPECT_TRUE(harness.Generate(Harness::Request("x", 1)).status.ok());
 }
 
+TEST(Lifecycle, FailedWarmUpIsToldAndNeverReady) {
+  Harness::Setup setup;
+  setup.wait_until_ready = false;
+  setup.fail_at_start = true;
+  Harness harness(setup);
+  EXPECT_TRUE(Eventually([&] { return harness.warm_up_failed(); }));
+  EXPECT_EQ(harness.Generate(Harness::Request("x", 1)).error().reason(), "not_ready");
+}
+
 TEST(Lifecycle, WatchdogTurnsReadinessOffAndOnAgain) {
   Harness::Setup setup;
   setup.config.step_timeout = Duration::Milliseconds(50);

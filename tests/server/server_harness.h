@@ -83,6 +83,7 @@ class Harness {
     SamplingDefaults defaults;
     bool wait_until_ready = true;
     bool hold_at_start = false;  // the warm-up hangs until the engine is released
+    bool fail_at_start = false;  // the warm-up fails
     Setup() {
       config.model = "fake";
       config.listen = "127.0.0.1:0";
@@ -95,12 +96,14 @@ class Harness {
       : control_(std::make_shared<EngineControl>()), setup_(std::move(setup)) {
     spdlog::set_level(spdlog::level::off);
     if (setup_.hold_at_start) control_->Hold();
+    control_->fail_next = setup_.fail_at_start;
     ServerParts parts;
     parts.executor = std::make_unique<FakeEngine>(setup_.limits, control_);
     parts.codec = std::make_unique<ByteCodec>();
     parts.defaults = setup_.defaults;
     parts.model.set_model("fake");
     parts.model.set_backend("fake");
+    parts.on_warm_up_failed = [this] { warm_up_failed_.store(true); };
     auto server = Server::Start(setup_.config, std::move(parts));
     if (!server.ok()) throw std::runtime_error(std::string(server.status().message()));
     server_ = *std::move(server);
@@ -180,6 +183,7 @@ class Harness {
     return std::numeric_limits<double>::quiet_NaN();
   }
 
+  bool warm_up_failed() const { return warm_up_failed_.load(); }
   EngineControl& engine() { return *control_; }
   Server& server() { return *server_; }
   v1::Inference::Stub& stub() { return *stub_; }
@@ -187,6 +191,7 @@ class Harness {
  private:
   std::shared_ptr<EngineControl> control_;
   Setup setup_;
+  std::atomic<bool> warm_up_failed_{false};
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;
 };
