@@ -1,18 +1,27 @@
 # The few helpers every folder's CMakeLists.txt uses.
 
-# Flags of every target of ours: warnings are errors, sanitizers by option.
+# Sanitizers by option, of every target.
+add_library(orrery_sanitize INTERFACE)
+if(ORRERY_SANITIZE)
+  target_compile_options(orrery_sanitize INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-omit-frame-pointer -g1)
+  target_link_options(orrery_sanitize INTERFACE -fsanitize=${ORRERY_SANITIZE})
+  # Instrumented code confuses this analysis (g++ 12); the plain builds keep it.
+  target_compile_options(orrery_sanitize INTERFACE -Wno-maybe-uninitialized)
+  if(ORRERY_SANITIZE MATCHES "undefined")
+    target_compile_options(orrery_sanitize INTERFACE -fno-sanitize-recover=undefined)
+  endif()
+  # Protobuf's headers add members to a map field where they see this macro. Debian's library was built without
+  # them: the two would disagree on where everything lies.
+  if(ORRERY_SANITIZE MATCHES "thread")
+    target_compile_options(orrery_sanitize INTERFACE -U__SANITIZE_THREAD__)
+  endif()
+endif()
+
+# Flags of every target whose source is ours: warnings are errors.
 add_library(orrery_flags INTERFACE)
 target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror)
 target_include_directories(orrery_flags INTERFACE ${PROJECT_SOURCE_DIR})
-if(ORRERY_SANITIZE)
-  target_compile_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-omit-frame-pointer -g1)
-  target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
-  # Instrumented code confuses this analysis (g++ 12); the plain builds keep it.
-  target_compile_options(orrery_flags INTERFACE -Wno-maybe-uninitialized)
-  if(ORRERY_SANITIZE MATCHES "undefined")
-    target_compile_options(orrery_flags INTERFACE -fno-sanitize-recover=undefined)
-  endif()
-endif()
+target_link_libraries(orrery_flags INTERFACE orrery_sanitize)
 
 # orrery_library(NAME SOURCES a.cc b.cc DEPS orrery_x absl::status)
 # A static library; DEPS is the list of arrows that scripts/check_deps.py also enforces on includes.

@@ -86,6 +86,7 @@ TEST_F(CancelTest, RightAfterTheCallAndManyTimes) {
     grpc::ClientContext context;
     auto reader = harness_.stub().Generate(&context, Harness::Request("x", 50));
     context.TryCancel();
+    context.TryCancel();
     v1::GenerateResponse message;
     while (reader->Read(&message)) {
     }

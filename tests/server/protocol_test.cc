@@ -4,10 +4,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <zlib.h>
 
-#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "scheduler/base/random.h"
+#include "tests/server/raw_call.h"
+#include "tests/server/raw_http2.h"
 #include "tests/server/server_harness.h"
 
 namespace orrery::testing {
@@ -15,21 +17,7 @@ namespace {
 
 // A Generate call with these bytes as its message; the status it ends with.
 grpc::Status RawGenerate(Harness& harness, const std::string& bytes) {
-  auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", harness.server().grpc_port()),
-                                     grpc::InsecureChannelCredentials());
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/orrery.v1.Inference/Generate",
-                                    grpc::ByteBuffer(std::make_unique<grpc::Slice>(bytes).get(), 1), &queue);
-  call->StartCall();
-  grpc::ByteBuffer answer;
-  grpc::Status status;
-  call->Finish(&answer, &status, reinterpret_cast<void*>(1));
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  return status;
+  return RawCall::Unary(harness.server().grpc_port(), "/orrery.v1.Inference/Generate", bytes);
 }
 
 void SendRaw(int port, const std::string& bytes) {
@@ -109,20 +97,89 @@ TEST_F(Protocol, GarbageOnThePort) {
 }
 
 TEST_F(Protocol, UnknownMethod) {
-  auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", harness_.server().grpc_port()),
-                                     grpc::InsecureChannelCredentials());
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/orrery.v1.Inference/Nothing", grpc::ByteBuffer(), &queue);
-  call->StartCall();
-  grpc::ByteBuffer answer;
-  grpc::Status status;
-  call->Finish(&answer, &status, reinterpret_cast<void*>(1));
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  EXPECT_FALSE(status.ok());
+  EXPECT_FALSE(RawCall::Unary(harness_.server().grpc_port(), "/orrery.v1.Inference/Nothing", "").ok());
+  ExpectStillServing();
+}
+
+// What is below gRPC: frames. Each client has a connection of its own, and ends with it.
+
+const std::string& GoodMessage() {
+  static const std::string message = GrpcMessage(Harness::Request("x", 3).SerializeAsString());
+  return message;
+}
+
+TEST_F(Protocol, OneByteAtATime) {
+  RawHttp2 client(harness_.server().grpc_port());
+  std::string bytes = GenerateHeaders(1).Bytes();
+  for (size_t i = 0; i < GoodMessage().size(); ++i) {
+    const uint8_t flags = i + 1 == GoodMessage().size() ? kEndStream : 0;
+    bytes += Http2Frame{kData, flags, 1, GoodMessage().substr(i, 1)}.Bytes();
+  }
+  for (const char byte : bytes) ASSERT_TRUE(client.Send(std::string(1, byte)));
+  EXPECT_TRUE(client.EndsWithStatus("0"));
+  ExpectStillServing();
+}
+
+TEST_F(Protocol, HalfAMessageAndThenSilence) {
+  {
+    RawHttp2 client(harness_.server().grpc_port());
+    client.Send(GenerateHeaders(1));
+    client.Send(Http2Frame{kData, 0, 1, GoodMessage().substr(0, GoodMessage().size() / 2)});
+    EXPECT_TRUE(harness_.Generate(Harness::Request("x", 3)).status.ok());
+  }
+  ExpectStillServing();
+}
+
+TEST_F(Protocol, ResetRightAfterTheHeadersManyTimes) {
+  RawHttp2 client(harness_.server().grpc_port());
+  const std::string code("\0\0\0\x08", 4);  // CANCEL
+  for (uint32_t stream = 1; stream < 6001; stream += 2) {
+    client.Send(GenerateHeaders(stream));
+    if (stream % 4 == 1) client.Send(Http2Frame{kData, kEndStream, stream, GoodMessage()});
+    if (!client.Send(Http2Frame{kReset, 0, stream, code})) break;
+  }
+  ExpectStillServing();
+}
+
+TEST_F(Protocol, PingFloodIsSentAway) {
+  RawHttp2 client(harness_.server().grpc_port());
+  const std::string ping = Http2Frame{kPing, 0, 0, std::string(8, 'p')}.Bytes();
+  for (int i = 0; i < 10'000 && client.Send(ping); ++i) {
+  }
+  EXPECT_TRUE(client.EndsWithGoAway());
+  ExpectStillServing();
+}
+
+TEST_F(Protocol, WrongContentType) {
+  RawHttp2 client(harness_.server().grpc_port());
+  client.Send(GenerateHeaders(1, "text/html"));
+  client.Send(Http2Frame{kData, kEndStream, 1, "<html>"});
+  EXPECT_FALSE(client.EndsWithStatus("0"));
+  ExpectStillServing();
+}
+
+// 48 MiB of zeros in a message far below the limit.
+TEST_F(Protocol, GzipBomb) {
+  const std::string zeros(48 << 20, '\0');
+  std::string packed(1 << 20, '\0');
+  z_stream stream{};
+  ASSERT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY), Z_OK);
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(zeros.data()));
+  stream.avail_in = static_cast<uInt>(zeros.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_out = static_cast<uInt>(packed.size());
+  ASSERT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  packed.resize(stream.total_out);
+  deflateEnd(&stream);
+  const std::string message = GrpcMessage(packed, /*compressed=*/true);
+  RawHttp2 client(harness_.server().grpc_port());
+  client.Send(GenerateHeaders(1, "application/grpc", {{"grpc-encoding", "gzip"}}));
+  constexpr size_t kFrame = 16'384;  // the largest that the server has allowed
+  for (size_t at = 0; at < message.size(); at += kFrame) {
+    const bool last = at + kFrame >= message.size();
+    client.Send(Http2Frame{kData, last ? kEndStream : uint8_t{0}, 1, message.substr(at, kFrame)});
+  }
+  EXPECT_FALSE(client.EndsWithStatus("0"));
   ExpectStillServing();
 }
 
