@@ -1,0 +1,378 @@
+// The threads of the server without gRPC: front loop, worker loop, journal file and metrics between clients
+// that send, read, stall and give up at random. Every call ends exactly once, every request is counted once,
+// nothing leaks. ThreadSanitizer runs it (label concurrency): all the code that shares anything here is ours.
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "gtest/gtest.h"
+#include "router/policy/registry.h"
+#include "scheduler/base/random.h"
+#include "scheduler/worker_factory.h"
+#include "server/loop/front_loop.h"
+#include "server/loop/worker_loop.h"
+#include "spdlog/spdlog.h"
+#include "tests/server/byte_codec.h"
+#include "tests/server/fake_engine.h"
+
+namespace orrery::testing {
+namespace {
+
+bool Eventually(const std::function<bool()>& what) {
+  for (int i = 0; i < 30'000; ++i) {
+    if (what()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+// The front and one worker as the daemon puts them together, with a pool small enough for preemption.
+class Loops {
+ public:
+  explicit Loops(const std::string& journal = "") {
+    spdlog::set_level(spdlog::level::off);
+    EngineLimits limits;
+    limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
+    limits.max_context = 512, limits.vocab_size = kByteVocab;
+    WorkerSpec spec;
+    spec.options.num_blocks = limits.num_blocks;
+    spec.options.block_tokens = limits.block_tokens;
+    spec.options.max_num_seqs = limits.max_num_seqs;
+    spec.options.max_step_tokens = limits.max_step_tokens;
+    spec.options.max_context = limits.max_context;
+    spec.options.vocab_size = limits.vocab_size;
+    spec.options.max_in_flight = 1;
+    spec.options.prefix_cache = true;
+    WorkerLoop::Parts parts;
+    parts.core = NewWorkerCore(spec).value();
+    parts.executor = std::make_unique<FakeEngine>(limits, control_);
+    if (!journal.empty()) {
+      parts.journal = std::make_unique<JournalWriter>(spec);
+      parts.journal_file = JournalFile::Create(journal).value();
+    }
+    FrontOptions options;
+    options.stream_buffer_bytes = 16 << 10;
+    front_ = std::make_unique<FrontLoop>(options, NewRoutePolicy("jsq-tokens").value(), &clock_, &metrics_);
+    worker_ = std::make_unique<WorkerLoop>(
+        std::move(parts), &clock_, [this](WorkerReport report) { front_->Report(std::move(report)); });
+    WorkerInfo info;
+    info.worker = spec.options.worker;
+    info.kv_capacity_tokens = int64_t{limits.num_blocks} * limits.block_tokens;
+    info.max_context = limits.max_context;
+    info.slots = limits.max_num_seqs;
+    front_->AttachWorker(worker_.get(), info);
+  }
+  ~Loops() { Stop(); }
+  void Stop() {
+    worker_->Stop();
+    front_->Stop();
+  }
+
+  RequestId NextId() { return RequestId{next_id_.fetch_add(1)}; }
+  double Count(const std::string& outcome) const {
+    for (const auto& family : metrics_.registry()->Collect()) {
+      if (family.name != "orrery_requests_total") continue;
+      for (const auto& metric : family.metric) {
+        for (const auto& label : metric.label) {
+          if (label.name == "outcome" && label.value == outcome) return metric.counter.value;
+        }
+      }
+    }
+    return 0;
+  }
+  double CountAll() const {
+    double sum = 0;
+    for (int i = 0; i < kNumOutcomes; ++i) sum += Count(NameOf(static_cast<Outcome>(i)));
+    return sum;
+  }
+  bool Idle() const {
+    const LoadBoard& load = front_->load();
+    return load.live_requests == 0 && load.running == 0 && load.waiting == 0 &&
+           load.blocks_free == load.blocks_total;
+  }
+
+  Clock clock_;
+  ServerMetrics metrics_{MetricsIdentity()};
+  std::shared_ptr<EngineControl> control_ = std::make_shared<EngineControl>();
+  std::unique_ptr<FrontLoop> front_;
+  std::unique_ptr<WorkerLoop> worker_;
+
+ private:
+  std::atomic<uint64_t> next_id_{1};
+};
+
+// A call as the front sees it: one message at a time is under way until its client has read it.
+class Call final : public StreamWriter {
+ public:
+  bool TryWrite(const orrery::v1::GenerateResponse& message) override { return Take(message, nullptr); }
+  bool TryWriteAndFinish(const orrery::v1::GenerateResponse& message, const grpc::Status& status) override {
+    return Take(message, &status);
+  }
+  void Finish(const grpc::Status& status, int64_t) override {
+    std::lock_guard lock(mutex_);
+    End(status);
+  }
+  void Abort() override {
+    std::lock_guard lock(mutex_);
+    aborted_ = true;
+    changed_.notify_all();
+  }
+
+  // The client: waits for the next message and takes it. False at the end. *notify: the front wants to hear.
+  bool Read(bool* notify) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return busy_ || num_ends_ > 0 || aborted_; });
+    if (!busy_) return false;
+    busy_ = false;
+    *notify = std::exchange(notify_, false);
+    return true;
+  }
+  void AwaitEnd() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return num_ends_ > 0; });
+  }
+  int num_ends() { return Locked(num_ends_); }
+  int num_finished() { return Locked(num_finished_); }
+  int num_tokens() { return Locked(num_tokens_); }
+  grpc::Status status() { return Locked(status_); }
+
+ private:
+  template <typename T>
+  T Locked(const T& value) {
+    std::lock_guard lock(mutex_);
+    return value;
+  }
+  bool Take(const orrery::v1::GenerateResponse& message, const grpc::Status* last) {
+    std::lock_guard lock(mutex_);
+    if (busy_) {
+      notify_ = true;
+      return false;
+    }
+    busy_ = true;
+    num_tokens_ += message.delta().token_ids_size();
+    num_finished_ += message.has_finished();
+    if (last != nullptr) End(*last);
+    changed_.notify_all();
+    return true;
+  }
+  void End(const grpc::Status& status) {
+    ++num_ends_;
+    status_ = status;
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool busy_ = false, notify_ = false, aborted_ = false;
+  int num_ends_ = 0, num_finished_ = 0, num_tokens_ = 0;
+  grpc::Status status_;
+};
+
+struct Wish {
+  int32_t prompt = 8, max_tokens = 8;
+  uint32_t choices = 1;
+  int give_up_after = -1;  // messages; negative: never
+  Duration deadline = Duration::Infinite();
+};
+
+GenerationSpec SpecOf(RequestId id, const Wish& wish) {
+  GenerationSpec spec;
+  spec.request_id = std::to_string(Value(id));
+  std::vector<TokenId> prompt(static_cast<size_t>(wish.prompt));
+  for (size_t i = 0; i < prompt.size(); ++i)
+    prompt[i] = 'a' + static_cast<TokenId>(i % 7);  // shared beginnings
+  spec.prompt = std::make_shared<const std::vector<TokenId>>(std::move(prompt));
+  spec.sampling.temperature = 0;
+  spec.stop.max_tokens = wish.max_tokens;
+  spec.num_choices = wish.choices;
+  spec.deadline = wish.deadline;
+  return spec;
+}
+
+// One request from its arrival to its end, as gRPC's threads would take it through. Returns how it ended.
+std::shared_ptr<Call> RunCall(Loops& loops, const Wish& wish) {
+  const RequestId id = loops.NextId();
+  auto call = std::make_shared<Call>();
+  loops.front_->Arrive(
+      std::make_unique<Generation>(id, SpecOf(id, wish), ByteCodec(), call, loops.clock_.Now()));
+  bool notify = false;
+  for (int read = 0;; ++read) {
+    if (read == wish.give_up_after) loops.front_->Cancelled(id, false);
+    if (!call->Read(&notify)) break;
+    if (notify) loops.front_->Writable(id);
+  }
+  call->AwaitEnd();
+  loops.front_->Closed(id);
+  return call;
+}
+
+void ExpectWhole(Call& call, const Wish& wish) {
+  EXPECT_EQ(call.num_ends(), 1);
+  if (!call.status().ok()) return;
+  EXPECT_EQ(call.num_finished(), static_cast<int>(wish.choices));
+  EXPECT_EQ(call.num_tokens(), wish.max_tokens * static_cast<int>(wish.choices));
+}
+
+Wish RandomWish(RandomStream& random) {
+  Wish wish;
+  wish.prompt = 1 + static_cast<int32_t>(random.Below(200));
+  wish.max_tokens = 1 + static_cast<int32_t>(random.Below(60));
+  wish.choices = 1 + static_cast<uint32_t>(random.Below(3));
+  if (random.Below(4) == 0) wish.give_up_after = static_cast<int>(random.Below(6));
+  if (random.Below(8) == 0) wish.deadline = Duration::Milliseconds(static_cast<int64_t>(random.Below(5)));
+  return wish;
+}
+
+// Looks at everything that other threads may look at, until told to stop.
+class Onlooker {
+ public:
+  explicit Onlooker(Loops& loops)
+      : thread_([this, &loops] {
+          while (!stop_.load()) {
+            EXPECT_GE(loops.worker_->StepAge().ns, 0);
+            EXPECT_GE(loops.front_->load().queue_tokens.load(), 0);
+            EXPECT_GE(loops.CountAll(), 0);
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          }
+        }) {}
+  ~Onlooker() {
+    stop_.store(true);
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+constexpr int kClients = 6;
+
+// Every client runs `each` calls one after the other; returns when all are through.
+void RunClients(
+    Loops& loops, int each, const std::function<void(Call&)>& ended = [](Call&) {}) {
+  std::vector<std::thread> clients;
+  for (int c = 0; c < kClients; ++c) {
+    clients.emplace_back([&, c] {
+      RandomStream random(static_cast<uint64_t>(c) + 1);
+      for (int i = 0; i < each; ++i) {
+        const Wish wish = RandomWish(random);
+        const auto call = RunCall(loops, wish);
+        ExpectWhole(*call, wish);
+        ended(*call);
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+}
+
+TEST(Loops, ClientsOfAllKindsAndAnEngineThatFails) {
+  constexpr int kEach = 60;
+  Loops loops;
+  {
+    Onlooker onlooker(loops);
+    std::atomic<bool> over{false};
+    std::thread saboteur([&] {
+      while (!over.load()) {
+        loops.control_->fail_next = true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    });
+    RunClients(loops, kEach);
+    over.store(true);
+    saboteur.join();
+    loops.control_->fail_next = false;
+  }
+  EXPECT_EQ(loops.CountAll(), kClients * kEach);
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+  EXPECT_GT(loops.Count("failed") + loops.Count("cancelled") + loops.Count("deadline"), 0);
+  const auto call = RunCall(loops, Wish());  // and it still serves
+  EXPECT_TRUE(call->status().ok());
+  EXPECT_TRUE(Eventually([&] { return loops.control_->num_released == loops.control_->num_admitted; }));
+}
+
+TEST(Loops, DrainLetsRunWhatRunsAndRefusesTheRest) {
+  Loops loops;
+  std::promise<void> drained;
+  std::atomic<int> good{0}, refused{0};
+  std::atomic<bool> asked{false};
+  RunClients(loops, 40, [&](Call& call) {
+    const grpc::StatusCode code = call.status().error_code();
+    if (code == grpc::UNAVAILABLE) ++refused;
+    if (code == grpc::OK && ++good == 30 && !asked.exchange(true)) {
+      loops.front_->Drain([&] { drained.set_value(); });
+    }
+  });
+  drained.get_future().wait();
+  EXPECT_GE(good, 30);
+  EXPECT_GT(refused, 0);
+  EXPECT_EQ(loops.Count("rejected"), refused);
+  EXPECT_EQ(loops.CountAll(), kClients * 40);
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+}
+
+TEST(Loops, AbortEndsAllOfThemAtOnce) {
+  Loops loops;
+  loops.control_->step_us = 500;
+  std::thread aborter([&] {
+    for (int i = 0; i < 20; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      loops.front_->AbortAll();
+    }
+  });
+  RunClients(loops, 15);
+  aborter.join();
+  EXPECT_EQ(loops.CountAll(), kClients * 15);
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+}
+
+TEST(Loops, TheAgeOfAHungStepGrowsUntilItEnds) {
+  Loops loops;
+  loops.control_->Hold();
+  auto call = std::async(std::launch::async, [&] { return RunCall(loops, Wish()); });
+  EXPECT_TRUE(Eventually([&] { return loops.worker_->StepAge() >= Duration::Milliseconds(20); }));
+  loops.control_->Release();
+  EXPECT_TRUE(call.get()->status().ok());
+  EXPECT_TRUE(Eventually([&] { return loops.worker_->StepAge() == Duration{}; }));
+}
+
+TEST(Loops, StoppedInTheMiddle) {
+  Loops loops;
+  loops.control_->step_us = 200;
+  std::vector<std::shared_ptr<Call>> calls;
+  for (int i = 0; i < 20; ++i) {
+    const RequestId id = loops.NextId();
+    calls.push_back(std::make_shared<Call>());
+    Wish wish;
+    wish.max_tokens = 400;
+    loops.front_->Arrive(
+        std::make_unique<Generation>(id, SpecOf(id, wish), ByteCodec(), calls.back(), loops.clock_.Now()));
+  }
+  EXPECT_TRUE(Eventually([&] { return loops.worker_->num_steps() > 5; }));
+  loops.Stop();
+}
+
+TEST(Loops, JournalOfALiveRunReplays) {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("orrery_loops_" + std::to_string(getpid()))).string();
+  {
+    Loops loops(path);
+    RunClients(loops, 20);
+    EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+  }
+  std::ifstream file(path, std::ios::binary);
+  const std::string journal((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::filesystem::remove(path);
+  const auto replayed = Replay(journal);
+  ASSERT_TRUE(replayed.ok()) << replayed.status();
+  EXPECT_EQ(replayed->difference, "");
+  EXPECT_FALSE(replayed->summary.truncated);
+}
+
+}  // namespace
+}  // namespace orrery::testing
