@@ -16,7 +16,10 @@ namespace {
 
 constexpr int kMaxDepth = 8;
 constexpr size_t kMaxSteps = 32;
-constexpr size_t kMaxContentBytes = 64;  // so that no file makes texts grow without bound
+// So that no file makes texts grow without bound: what one step inserts, and by what factor all Replace steps
+// together can lengthen a text (each may find what the one before it wrote).
+constexpr size_t kMaxContentBytes = 64;
+constexpr size_t kMaxGrowth = 64;
 
 // The text being written and, where marks are kept, the mark of each of its bytes.
 class MarkedOutput {
@@ -212,6 +215,13 @@ absl::Status Normalizer::AddSteps(const nlohmann::json& json, int depth) {
   if (step.content.size() > kMaxContentBytes || steps_.size() == kMaxSteps) {
     return absl::InvalidArgumentError(absl::StrCat(
         "normalizer: at most ", kMaxSteps, " steps that insert at most ", kMaxContentBytes, " bytes"));
+  }
+  if (step.kind == Kind::kReplace) {
+    growth_ *= std::max<size_t>(1, (step.content.size() + step.pattern.size() - 1) / step.pattern.size());
+    if (growth_ > kMaxGrowth) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "normalizer: its Replace steps may make a text more than ", kMaxGrowth, " times as long"));
+    }
   }
   steps_.push_back(std::move(step));
   return absl::OkStatus();

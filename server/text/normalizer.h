@@ -3,8 +3,8 @@
 
 // The `normalizer` of tokenizer.json: Sequence, Prepend, Replace (of a string), NFC, NFD, NFKC, NFKD, Strip,
 // Lowercase. Every step takes time linear in the text (canonical ordering n log n), also on chains of
-// combining marks. Each byte may carry a mark (1 = written by a chat template, 0 = by a user); a byte made
-// from several bytes is marked only if all of them were.
+// combining marks; no text becomes more than a bounded factor longer. Each byte may carry a mark (1 = written
+// by a chat template, 0 = by a user); a byte made from several bytes is marked only if all of them were.
 
 #include <cstdint>
 #include <string>
@@ -40,6 +40,7 @@ class Normalizer {
   absl::Status AddSteps(const nlohmann::json& json, int depth);
 
   std::vector<Step> steps_;
+  size_t growth_ = 1;  // of a text, by the Replace steps at most
 };
 
 }  // namespace orrery

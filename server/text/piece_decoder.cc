@@ -1,5 +1,6 @@
 #include "server/text/piece_decoder.h"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr int kMaxDepth = 8;
 constexpr size_t kMaxSteps = 32;
-constexpr size_t kMaxContentBytes = 64;
+constexpr size_t kMaxGrowth = 64;
 
 // The byte of a piece such as <0x0A>, or -1.
 int ByteOfPiece(std::string_view piece) {
@@ -66,8 +67,12 @@ absl::Status PieceDecoder::AddSteps(const nlohmann::json& json, int depth) {
       return absl::UnimplementedError("decoder Replace: only a String pattern is supported");
     if (byte_fallback_)
       return absl::UnimplementedError("decoder: Replace after ByteFallback is not supported");
-    if (replacement.content.size() > kMaxContentBytes || replacements_.size() == kMaxSteps) {
-      return absl::InvalidArgumentError("decoder Replace: too many or too long");
+    growth_ *= std::max<size_t>(
+        1, (replacement.content.size() + replacement.pattern.size() - 1) / replacement.pattern.size());
+    if (growth_ > kMaxGrowth || replacements_.size() == kMaxSteps) {
+      return absl::InvalidArgumentError(absl::StrCat("decoder: at most ", kMaxSteps,
+                                                     " Replace steps that make a piece at most ", kMaxGrowth,
+                                                     " times as long"));
     }
     replacements_.push_back(std::move(replacement));
   } else if (type == "Metaspace") {
@@ -75,8 +80,8 @@ absl::Status PieceDecoder::AddSteps(const nlohmann::json& json, int depth) {
     first_piece_drops_spaces_ =
         object.String("prepend_scheme", add_prefix_space ? "always" : "never") != "never";
     replacements_.push_back({object.String("replacement", "\u2581"), " "});
-    if (replacements_.back().pattern.empty())
-      return absl::InvalidArgumentError("decoder Metaspace: empty replacement");
+    if (replacements_.back().pattern.empty() || replacements_.size() > kMaxSteps)
+      return absl::InvalidArgumentError("decoder Metaspace: empty replacement, or too many steps");
   } else if (type == "Strip") {
     const int64_t start = object.Int("start", 0), stop = object.Int("stop", 0);
     strip_content_ = object.String("content");

@@ -48,6 +48,7 @@ class PieceDecoder {
 
   bool byte_level_ = false, byte_fallback_ = false, fused_ = false;
   std::vector<Replacement> replacements_;
+  size_t growth_ = 1;  // of a piece, by the replacements at most
   std::string strip_content_;
   int strip_count_ = 0;
   bool first_piece_drops_spaces_ = false;

@@ -8,8 +8,8 @@
 // Text that users write never becomes a control token: the strings of such tokens are encoded as plain text
 // unless they stand in a segment that a chat template wrote. Control tokens are those that tokenizer.json
 // calls special, those that tokenizer_config.json or special_tokens_map.json give a role (bos, eos, ...), and
-// those whose names are never anything else (<|...|>, </s>, <end_of_turn>, ...). Other added tokens are
-// ordinary vocabulary and are found in any text.
+// those whose names are never anything else (<|...|>, </s>, <end_of_turn>, ...); a single character never is
+// one. Other added tokens are ordinary vocabulary and are found in any text.
 
 #include <cstdint>
 #include <filesystem>
@@ -101,8 +101,6 @@ class Tokenizer {
   Tokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, Bpe bpe, PieceDecoder decoder);
   absl::Status EncodeGap(const Input& input, size_t begin, size_t end, Bpe::Workspace* work,
                          std::vector<TokenId>* ids) const;
-  absl::Status EncodeNormalized(std::string_view text, bool starts_text, Bpe::Workspace* work,
-                                std::vector<TokenId>* ids) const;
 
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;

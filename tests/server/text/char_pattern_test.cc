@@ -69,7 +69,7 @@ TEST(CharPatternTest, CoveringPatternsLeaveNothingOut) {
 
 // Anything but linear time does not end on these.
 TEST(CharPatternTest, HostileTexts) {
-  const size_t size = 1 << 20;
+  const size_t size = 1 << 18;
   std::string marks = "a";
   while (marks.size() < size) marks += "\u0301";
   std::string broken_lines;

@@ -75,6 +75,35 @@ TEST(SpecialTokensTest, RolesMakeTokensControl) {
   EXPECT_EQ(with->eos_id(), stop);
 }
 
+// Some checkpoints pad with "!", which users write too.
+TEST(SpecialTokensTest, OneCharacterStaysALetterWhateverItsRole) {
+  const Json json = ByteLevelJson({{"!", "!"}, {"a", "!"}});
+  Json listed = json;
+  listed["added_tokens"].push_back({{"id", '!'}, {"content", "!"}, {"special", true}});
+  const auto plain = MustParse(json);
+  const std::string config = R"({"pad_token": "!", "eos_token": "<|end|>"})";
+  for (const auto& tokenizer : {MustParse(json, config), MustParse(listed, config),
+                                MustParse(json, R"({"pad_token": {"content": "!"}})"),
+                                MustParse(json, R"({"additional_special_tokens": ["!"]})")}) {
+    EXPECT_FALSE(tokenizer->IsSpecial('!'));
+    for (const char* text : {"!", "!!", "a!b!!!", "wait!", "!<|end|>!"}) {
+      const Ids ids = *tokenizer->Encode(text);
+      EXPECT_EQ(ids, *plain->Encode(text)) << text;  // merges go on across it
+      EXPECT_EQ(tokenizer->Decode(ids), text);
+    }
+  }
+  EXPECT_EQ(MustParse(json, config)->pad_id(), '!');
+  EXPECT_EQ(MustParse(listed, config)->pad_id(), '!');
+  // One that the vocabulary lacks is still found, shown, and open to users.
+  Json added = json;
+  const auto next = static_cast<TokenId>(json["model"]["vocab"].size() + 2);
+  added["added_tokens"].push_back({{"id", next}, {"content", "\u2581"}, {"special", true}});
+  const auto tokenizer = MustParse(added);
+  const Ids ids = *tokenizer->Encode("a\u2581");
+  EXPECT_EQ(ids, (Ids{'a', next}));
+  EXPECT_EQ(tokenizer->Decode(ids), "a\u2581");
+}
+
 TEST(SpecialTokensTest, NamesOfControlTokensAreEnough) {
   Json json = SentencePieceWithMarkers();
   for (Json& token : json["added_tokens"]) token["special"] = false;  // as phi-3 has its </s>

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "server/text/tokenizer.h"
 #include "tests/server/text/small_tokenizers.h"
 
@@ -86,7 +88,7 @@ TEST(TokenizerFilesTest, WrongFilesAreRefused) {
 
 TEST(TokenizerFilesTest, EveryTruncationIsRefused) {
   const std::string text = Small().dump();
-  for (size_t size = 0; size < text.size(); size += 7)
+  for (size_t size = 0; size < text.size(); size += 29)
     EXPECT_FALSE(StatusOf(text.substr(0, size)).ok()) << size;
   EXPECT_FALSE(StatusOf(std::string(1000000, '[')).ok());
 }
@@ -102,6 +104,68 @@ TEST(TokenizerFilesTest, ManyAddedTokens) {
   EXPECT_EQ(tokenizer->vocab_size(), first + 50000);
   const auto ids = tokenizer->Encode("<|t49999|>", {.add_special = false, .parse_special = true});
   EXPECT_EQ(*ids, std::vector<TokenId>{first + 49999});
+}
+
+// Time that is quadratic in the length of a list, also of one that nobody asked for, does not end on this.
+TEST(TokenizerFilesTest, LongListsAreReadInLinearTime) {
+  std::string list = "{}";
+  for (int i = 0; i < 300000; ++i) list += ",{}";
+  std::string text = Small().dump();
+  text.insert(1, "\"unknown\":[" + list + "],");
+  EXPECT_TRUE(StatusOf(text).ok());
+  text = Small().dump();
+  text.insert(text.find("\"merges\":[") + 10, list + ",");
+  EXPECT_EQ(StatusOf(text).message(), "model.merges[0]: a pair of pieces is expected");
+}
+
+// The trie of added tokens grows with their bytes, so the bytes of all files together are bounded.
+TEST(TokenizerFilesTest, BytesOfAddedTokensAreBounded) {
+  const size_t count = kMaxAddedTokensTotalBytes / kMaxAddedTokenBytes;
+  Json json = Small();
+  const size_t first = json["model"]["vocab"].size();
+  const auto token = [&](size_t i) {
+    std::string content = absl::StrCat("<", i, ">");
+    content.resize(kMaxAddedTokenBytes, 'x');
+    return Json{{"id", first + i}, {"content", content}};
+  };
+  for (size_t i = 0; i < count - 1; ++i) json["added_tokens"].push_back(token(i));
+  const std::string fits = json.dump();
+  EXPECT_TRUE(StatusOf(fits).ok());
+  const Json decoder = {{std::to_string(first + count - 1), token(count - 1)}};
+  json["added_tokens"].push_back(token(count - 1));
+  const std::string limit = absl::StrCat(": more than ", kMaxAddedTokensTotalBytes, " bytes of added tokens");
+  const absl::Status in_list = StatusOf(json.dump());
+  EXPECT_EQ(in_list.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(in_list.message(), "added_tokens" + limit);
+  const absl::Status in_config = StatusOf(fits, Json{{"added_tokens_decoder", decoder}}.dump());
+  EXPECT_EQ(in_config.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(in_config.message(), "added_tokens_decoder" + limit);
+}
+
+TEST(TokenizerFilesTest, RolesOfLongPiecesAreRefused) {
+  Json json = Small();
+  const std::string piece(kMaxAddedTokenBytes + 1, 'b');
+  json["model"]["vocab"][piece] = json["model"]["vocab"].size();
+  EXPECT_TRUE(StatusOf(json.dump()).ok());
+  EXPECT_EQ(StatusOf(json.dump(), Json{{"pad_token", piece}}.dump()).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// Each Replace may find what the one before it wrote.
+TEST(TokenizerFilesTest, GrowthOfTextsIsBounded) {
+  const auto replace = [](size_t copies) {
+    return Json{{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(copies, 'a')}};
+  };
+  for (const char* part : {"normalizer", "decoder"}) {
+    const bool normalizer = std::string(part) == "normalizer";
+    Json json = Small();
+    json[part] = {{"type", "Sequence"}, {normalizer ? "normalizers" : "decoders", {replace(8), replace(8)}}};
+    const auto tokenizer = MustParse(json);
+    const std::string text = tokenizer->Decode(*tokenizer->Encode("a", {.add_special = false}));
+    EXPECT_EQ(std::count(text.begin(), text.end(), 'a'), 64) << part;
+    json[part][normalizer ? "normalizers" : "decoders"].push_back(replace(2));
+    EXPECT_EQ(StatusOf(json.dump()).code(), absl::StatusCode::kInvalidArgument) << part;
+  }
 }
 
 TEST(TokenizerFilesTest, BosComesFromThePostProcessorOrTheConfig) {
@@ -176,7 +240,7 @@ TEST(TokenizerFilesTest, HostileTexts) {
   const std::vector<std::string> letters = {"\u2581", "a", "b"};
   const auto sentence_piece = MustParse(SentencePieceJson(letters, RandomMerges(letters, 60, &random)));
   const auto byte_level = MustParse(ByteLevelJson(RandomMerges({"\u0120", "a", "b"}, 60, &random)));
-  const size_t size = 1 << 20;
+  const size_t size = 1 << 18;
   std::string noise;
   while (noise.size() < size) noise += "ab"[random.Below(2)];
   std::string marks = "a";
