@@ -83,7 +83,6 @@ struct BackendLimits {
   int64_t max_rows = 0;                    // tokens of a step
   int64_t max_slices = 0;                  // sequences of a step
   int64_t max_inner = 0;                   // largest k of any matrix
-  int64_t max_sample_rows = 0;             // rows of one Sample
   int32_t vocab_size = 0;
 };
 

@@ -18,7 +18,6 @@ BackendLimits LimitsOf(const EnginePlan& plan) {
   limits.max_rows = plan.limits.max_step_tokens;
   limits.max_slices = plan.limits.max_num_seqs;
   limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
-  limits.max_sample_rows = ModelExecutor::kLogitRows;
   limits.vocab_size = plan.limits.vocab_size;
   return limits;
 }

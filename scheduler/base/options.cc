@@ -9,6 +9,7 @@ namespace orrery {
 namespace {
 
 constexpr size_t kMaxSpecBytes = 4096;
+constexpr size_t kMaxNameBytes = 64;  // of a name that is compared with known ones
 
 // Levenshtein distance; both are short names.
 size_t EditDistance(std::string_view a, std::string_view b) {
@@ -27,6 +28,17 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 }
 
 }  // namespace
+
+std::string_view NearestName(std::string_view name, absl::Span<const std::string_view> known) {
+  name = name.substr(0, kMaxNameBytes);
+  std::string_view nearest;
+  size_t least = name.size() / 2 + 1;
+  for (const std::string_view candidate : known) {
+    const size_t distance = EditDistance(name, candidate);
+    if (distance < least) nearest = candidate, least = distance;
+  }
+  return nearest;
+}
 
 absl::StatusOr<NamedSpec> ParseNamedSpec(std::string_view text) {
   if (text.size() > kMaxSpecBytes) return absl::InvalidArgumentError("policy specification is too long");
@@ -80,14 +92,12 @@ absl::Status UnknownName(std::string_view what, std::string_view name,
                          absl::Span<const std::string_view> known) {
   if (known.empty())
     return absl::InvalidArgumentError(Cat("unknown ", what, " '", name, "'; there are none"));
-  const std::string_view* nearest = &known[0];
   std::string all;
-  for (const std::string_view& candidate : known) {
-    if (EditDistance(name, candidate) < EditDistance(name, *nearest)) nearest = &candidate;
-    all += Cat(all.empty() ? "" : ", ", candidate);
-  }
+  for (const std::string_view candidate : known) all += Cat(all.empty() ? "" : ", ", candidate);
+  const std::string_view nearest = NearestName(name, known);
+  const std::string meant = nearest.empty() ? "." : Cat("; did you mean '", nearest, "'?");
   return absl::InvalidArgumentError(
-      Cat("unknown ", what, " '", name, "'; did you mean '", *nearest, "'? Known: ", all));
+      Cat("unknown ", what, " '", name.substr(0, kMaxNameBytes), "'", meant, " Known: ", all));
 }
 
 }  // namespace orrery

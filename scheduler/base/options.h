@@ -62,6 +62,8 @@ struct OptionField {
 // The value as a number, or what is wrong with it; `owner` names the policy in the message.
 absl::StatusOr<double> ParseOptionValue(std::string_view owner, const OptionInfo& option,
                                         std::string_view text);
+// The one of `known` that is nearest to `name` by edit distance; empty when none is near.
+std::string_view NearestName(std::string_view name, absl::Span<const std::string_view> known);
 // `what` of that `name` does not exist; suggests the nearest of `known`.
 absl::Status UnknownName(std::string_view what, std::string_view name,
                          absl::Span<const std::string_view> known);

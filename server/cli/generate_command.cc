@@ -128,7 +128,7 @@ int RunGenerate(const GenerateOptions& options) {
       grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments));
   grpc::ClientContext context;
   auto reader = stub->Generate(&context, *request);
-  const bool stream = !options.json && options.n.value_or(1) == 1;
+  const bool stream = !options.json && request->sampling().n() <= 1;
   Answer answer;
   v1::GenerateResponse message;
   while (reader->Read(&message)) Take(message, stream, &answer);
@@ -137,7 +137,7 @@ int RunGenerate(const GenerateOptions& options) {
   if (!options.json && !stream) PrintChoices(answer);
   // An answer that ended at its deadline is an answer, and a failure.
   if (options.json && answer.finished) {
-    std::puts(ToJson(answer, options.logprobs.has_value())
+    std::puts(ToJson(answer, request->sampling().has_logprobs())
                   .dump(2, ' ', false, json::error_handler_t::replace)
                   .c_str());
     return status.ok() ? kDone : kRefused;

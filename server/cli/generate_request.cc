@@ -1,5 +1,6 @@
 // The flags of `orrery generate` and the message they make.
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -59,20 +60,23 @@ absl::Status ReadPrompt(const GenerateOptions& options, orrery::v1::GenerateRequ
   return absl::OkStatus();
 }
 
-absl::Status ReadSlo(const GenerateOptions& options, orrery::v1::Slo* out) {
-  if (options.deadline_ms) out->set_deadline_ms(*options.deadline_ms);
-  if (options.slo.empty()) return absl::OkStatus();
-  for (const absl::string_view part : absl::StrSplit(options.slo, ',')) {
-    const std::pair<absl::string_view, absl::string_view> pair =
-        absl::StrSplit(part, absl::MaxSplits('=', 1));
+// The two sides of NAME=VALUE; the value is empty where there is no sign.
+std::pair<absl::string_view, absl::string_view> SplitPair(absl::string_view text) {
+  return absl::StrSplit(text, absl::MaxSplits('=', 1));
+}
+
+absl::Status ReadSlo(const std::string& text, orrery::v1::Slo* out) {
+  if (text.empty()) return absl::OkStatus();
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const auto [name, number] = SplitPair(part);
     double value = 0;
-    if (!absl::SimpleAtod(pair.second, &value)) return BadFlag("slo", "expected ttft=MS,tpot=MS");
-    if (pair.first == "ttft") {
+    if (!absl::SimpleAtod(number, &value)) return BadFlag("slo", "expected ttft=MS,tpot=MS");
+    if (name == "ttft") {
       out->set_ttft_ms(value);
-    } else if (pair.first == "tpot") {
+    } else if (name == "tpot") {
       out->set_tpot_ms(value);
     } else {
-      return BadFlag("slo", absl::StrCat("unknown objective '", pair.first, "'; known: ttft, tpot"));
+      return BadFlag("slo", absl::StrCat("unknown objective '", name, "'; known: ttft, tpot"));
     }
   }
   return absl::OkStatus();
@@ -80,11 +84,10 @@ absl::Status ReadSlo(const GenerateOptions& options, orrery::v1::Slo* out) {
 
 absl::Status ReadBiases(const std::vector<std::string>& biases, orrery::v1::Sampling* out) {
   for (const std::string& text : biases) {
-    const std::pair<absl::string_view, absl::string_view> pair =
-        absl::StrSplit(text, absl::MaxSplits('=', 1));
+    const auto [token, number] = SplitPair(text);
     uint32_t id = 0;
     float bias = 0;
-    if (!absl::SimpleAtoi(pair.first, &id) || !absl::SimpleAtof(pair.second, &bias)) {
+    if (!absl::SimpleAtoi(token, &id) || !absl::SimpleAtof(number, &bias)) {
       return BadFlag("logit-bias", absl::StrCat("'", text, "': expected ID=V"));
     }
     (*out->mutable_logit_bias())[id] = bias;
@@ -92,28 +95,64 @@ absl::Status ReadBiases(const std::vector<std::string>& biases, orrery::v1::Samp
   return absl::OkStatus();
 }
 
-absl::Status ReadSampling(const GenerateOptions& options, orrery::v1::Sampling* out) {
-  if (options.temperature) out->set_temperature(*options.temperature);
-  if (options.top_k) out->set_top_k(*options.top_k);
-  if (options.top_p) out->set_top_p(*options.top_p);
-  if (options.min_p) out->set_min_p(*options.min_p);
-  if (options.presence_penalty) out->set_presence_penalty(*options.presence_penalty);
-  if (options.frequency_penalty) out->set_frequency_penalty(*options.frequency_penalty);
-  if (options.repetition_penalty) out->set_repetition_penalty(*options.repetition_penalty);
-  if (options.seed) out->set_seed(*options.seed);
-  if (options.max_tokens) out->set_max_tokens(*options.max_tokens);
-  if (options.min_tokens) out->set_min_tokens(*options.min_tokens);
-  if (options.n) out->set_n(*options.n);
-  if (options.logprobs) out->set_logprobs(*options.logprobs);
-  out->set_ignore_eos(options.ignore_eos);
-  for (const std::string& stop : options.stop) out->add_stop(stop);
-  for (const uint32_t id : options.stop_ids) out->add_stop_token_ids(id);
-  return ReadBiases(options.logit_bias, out);
+// A flag that is a field of a message.
+template <typename T, typename Message>
+void AddField(CLI::App* command, const char* flag, Message* message, void (Message::*set)(T),
+              const char* doc) {
+  command->add_option_function<T>(
+      flag, [=](const T& value) { (message->*set)(value); }, doc);
+}
+template <typename Message>
+void AddText(CLI::App* command, const char* flag, Message* message, std::string* (Message::*field)(),
+             const char* doc) {
+  command->add_option_function<std::string>(
+      flag, [=](const std::string& value) { *(message->*field)() = value; }, doc);
+}
+
+void AddSampling(CLI::App* command, orrery::v1::Sampling* sampling) {
+  using S = orrery::v1::Sampling;
+  AddField(command, "--max-tokens", sampling, &S::set_max_tokens,
+           "Output tokens at most (default: what the context leaves)");
+  AddField(command, "--min-tokens", sampling, &S::set_min_tokens, "No end before so many output tokens");
+  AddField(command, "--temperature", sampling, &S::set_temperature, "0 is greedy");
+  AddField(command, "--top-k", sampling, &S::set_top_k, "Only the K most likely tokens");
+  AddField(command, "--top-p", sampling, &S::set_top_p,
+           "Only the most likely tokens with this probability together");
+  AddField(command, "--min-p", sampling, &S::set_min_p,
+           "Only tokens with this share of the best one's probability");
+  AddField(command, "--presence-penalty", sampling, &S::set_presence_penalty, "In [-2, 2]");
+  AddField(command, "--frequency-penalty", sampling, &S::set_frequency_penalty, "In [-2, 2]");
+  AddField(command, "--repetition-penalty", sampling, &S::set_repetition_penalty, "1 is none");
+  AddField(command, "--seed", sampling, &S::set_seed, "Equal seeds give equal answers");
+  AddField(command, "--n", sampling, &S::set_n, "Choices");
+  AddField(command, "--logprobs", sampling, &S::set_logprobs,
+           "Log-probabilities of the chosen and the N best tokens");
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--stop",
+          [=](const std::vector<std::string>& all) {
+            for (const auto& text : all) sampling->add_stop(text);
+          },
+          "Stop string (repeatable)")
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      ->add_option_function<std::vector<uint32_t>>(
+          "--stop-id",
+          [=](const std::vector<uint32_t>& all) {
+            for (uint32_t id : all) sampling->add_stop_token_ids(id);
+          },
+          "Stop token id (repeatable)")
+      ->take_all()
+      ->allow_extra_args(false);
+  command->add_flag_callback(
+      "--ignore-eos", [=] { sampling->set_ignore_eos(true); }, "The model's end tokens do not end the text");
 }
 
 }  // namespace
 
 CLI::App* RegisterGenerate(CLI::App& app, GenerateOptions* o) {
+  using R = orrery::v1::GenerateRequest;
   CLI::App* command = app.add_subcommand("generate", "Generate text");
   command->add_option("--target", o->target, "HOST:PORT of the server")->capture_default_str();
   command->add_flag("--json", o->json, "One JSON document on standard output");
@@ -121,45 +160,27 @@ CLI::App* RegisterGenerate(CLI::App& app, GenerateOptions* o) {
   command->add_option("--prompt-file", o->prompt_file, "File with the text; - is standard input");
   command->add_option("--token-ids", o->token_ids, "Ids, used exactly as given: 1,2,3");
   command->add_option("--chat", o->chat_file, "File with a JSON array of {role, content}");
-  command->add_option("--max-tokens", o->max_tokens,
-                      "Output tokens at most (default: what the context leaves)");
-  command->add_option("--min-tokens", o->min_tokens, "No end before so many output tokens");
-  command->add_option("--temperature", o->temperature, "0 is greedy");
-  command->add_option("--top-k", o->top_k, "Only the K most likely tokens");
-  command->add_option("--top-p", o->top_p, "Only the most likely tokens with this probability together");
-  command->add_option("--min-p", o->min_p, "Only tokens with this share of the best one's probability");
-  command->add_option("--presence-penalty", o->presence_penalty, "In [-2, 2]");
-  command->add_option("--frequency-penalty", o->frequency_penalty, "In [-2, 2]");
-  command->add_option("--repetition-penalty", o->repetition_penalty, "1 is none");
+  AddSampling(command, o->request.mutable_sampling());
   command->add_option("--logit-bias", o->logit_bias, "ID=V (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
-  command->add_option("--seed", o->seed, "Equal seeds give equal answers");
-  command->add_option("--stop", o->stop, "Stop string (repeatable)")->take_all()->allow_extra_args(false);
-  command->add_option("--stop-id", o->stop_ids, "Stop token id (repeatable)")
-      ->take_all()
-      ->allow_extra_args(false);
-  command->add_option("--n", o->n, "Choices");
-  command->add_option("--logprobs", o->logprobs, "Log-probabilities of the chosen and the N best tokens");
-  command->add_flag("--ignore-eos", o->ignore_eos, "The model's end tokens do not end the text");
-  command->add_option("--priority", o->priority, "Higher is more important");
-  command->add_option("--tenant", o->tenant, "On whose account");
-  command->add_option("--cache-salt", o->cache_salt, "Shares cached prefixes only with equal salts");
+  AddField(command, "--priority", &o->request, &R::set_priority, "Higher is more important");
+  AddText(command, "--tenant", &o->request, &R::mutable_tenant, "On whose account");
+  AddText(command, "--cache-salt", &o->request, &R::mutable_cache_salt,
+          "Shares cached prefixes only with equal salts");
   command->add_option("--slo", o->slo, "Latency objectives: ttft=MS,tpot=MS");
-  command->add_option("--deadline-ms", o->deadline_ms, "Ends what is not done by then");
-  command->add_option("--request-id", o->request_id, "Name of the request in logs");
+  AddField(command, "--deadline-ms", o->request.mutable_slo(), &orrery::v1::Slo::set_deadline_ms,
+           "Ends what is not done by then");
+  AddText(command, "--request-id", &o->request, &R::mutable_request_id, "Name of the request in logs");
   return command;
 }
 
 absl::StatusOr<orrery::v1::GenerateRequest> MakeRequest(const GenerateOptions& options) {
-  orrery::v1::GenerateRequest request;
+  orrery::v1::GenerateRequest request = options.request;
   if (absl::Status status = ReadPrompt(options, &request); !status.ok()) return status;
-  if (absl::Status status = ReadSampling(options, request.mutable_sampling()); !status.ok()) return status;
-  if (absl::Status status = ReadSlo(options, request.mutable_slo()); !status.ok()) return status;
-  if (options.priority) request.set_priority(*options.priority);
-  request.set_tenant(options.tenant);
-  request.set_cache_salt(options.cache_salt);
-  request.set_request_id(options.request_id);
+  if (absl::Status status = ReadBiases(options.logit_bias, request.mutable_sampling()); !status.ok())
+    return status;
+  if (absl::Status status = ReadSlo(options.slo, request.mutable_slo()); !status.ok()) return status;
   request.set_echo_prompt_token_ids(options.json);
   return request;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "scheduler/base/options.h"
 #include "server/config/option_values.h"
 
 namespace orrery {
@@ -77,33 +78,13 @@ struct Getter {
   std::string operator()(Duration ServerConfig::*field) const { return FormatDuration(config.*field); }
 };
 
-// Levenshtein distance, two rows.
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substitute = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 absl::string_view NearestName(absl::string_view name, absl::Span<const absl::string_view> known) {
-  absl::string_view best;
-  name = name.substr(0, 64);
-  size_t best_distance = name.size() / 2 + 1;
-  for (absl::string_view candidate : known) {
-    const size_t distance = EditDistance(name, candidate);
-    if (distance < best_distance) best = candidate, best_distance = distance;
-  }
-  return best;
+  std::vector<std::string_view> names;
+  for (const absl::string_view one : known) names.emplace_back(one.data(), one.size());
+  const std::string_view nearest = NearestName(std::string_view(name.data(), name.size()), names);
+  return {nearest.data(), nearest.size()};
 }
 
 absl::Status SetOption(const Option& option, absl::string_view text, absl::string_view where,

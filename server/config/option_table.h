@@ -56,7 +56,7 @@ std::string HelpText();
 // A YAML file that gives exactly this configuration.
 std::string PrintConfig(const ServerConfig& config);
 
-// The name in `known` that is nearest to `name` by edit distance; empty when none is near.
+// As scheduler/base/options.h has it, for abseil's text.
 absl::string_view NearestName(absl::string_view name, absl::Span<const absl::string_view> known);
 
 }  // namespace orrery
