@@ -6,7 +6,7 @@ if(ORRERY_SANITIZE)
   target_compile_options(orrery_sanitize INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-omit-frame-pointer -g1)
   target_link_options(orrery_sanitize INTERFACE -fsanitize=${ORRERY_SANITIZE})
   # Instrumented code confuses this analysis (g++ 12); the plain builds keep it.
-  target_compile_options(orrery_sanitize INTERFACE -Wno-maybe-uninitialized)
+  target_compile_options(orrery_sanitize INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   if(ORRERY_SANITIZE MATCHES "undefined")
     target_compile_options(orrery_sanitize INTERFACE -fno-sanitize-recover=undefined)
   endif()
@@ -15,6 +15,12 @@ if(ORRERY_SANITIZE)
   if(ORRERY_SANITIZE MATCHES "thread")
     target_compile_options(orrery_sanitize INTERFACE -U__SANITIZE_THREAD__)
   endif()
+endif()
+
+# libFuzzer looks for inputs that reach new code: all of it counts what it reaches.
+if(ORRERY_BUILD_FUZZERS)
+  target_compile_options(orrery_sanitize INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(orrery_sanitize INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # Flags of every target whose source is ours: warnings are errors.
