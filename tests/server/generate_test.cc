@@ -146,6 +146,12 @@ TEST(Generate, DuplicateRequestIdIsRefusedWhileTheFirstRuns) {
   const Answer first = harness.Generate(request, nullptr, [&](const v1::GenerateResponse& message, auto&) {
     if (!message.has_started()) return;
     second = harness.Generate(request);
+    auto stub = harness.NewStub();  // another client's names are not its own either
+    grpc::ClientContext context;
+    auto reader = stub->Generate(&context, request);
+    v1::GenerateResponse none;
+    EXPECT_FALSE(reader->Read(&none));
+    EXPECT_EQ(reader->Finish().error_code(), grpc::ALREADY_EXISTS);
     harness.engine().Release();
   });
   EXPECT_TRUE(first.status.ok());

@@ -62,6 +62,38 @@ TEST_F(Protocol, UnknownFieldsAreIgnored) {
   EXPECT_TRUE(harness_.Generate(request).status.ok());
 }
 
+// U+D800 and U+DC00 as three bytes each: half a character, which JSON can spell and UTF-8 cannot.
+TEST_F(Protocol, LoneSurrogatesAreNoText) {
+  for (const char* text : {"\xed\xa0\x80", "\xed\xb0\x80"}) {
+    const grpc::Status status = RawGenerate(harness_, std::string("\x12\x03") + text);
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  }
+  ExpectStillServing();
+}
+
+TEST_F(Protocol, OddButWholeTextIsServed) {
+  const std::string cases[] = {std::string(3, '\0'),  // NUL
+                               "\xef\xbb\xbfx",       // a byte order mark
+                               "\xe2\x80\xae"
+                               "abc",                   // right to left
+                               std::string(3000, ' '),  // nothing but spaces
+                               std::string(3000, '\n'),
+                               "{{ messages }}{% raw %}<|endoftext|></s>"};
+  for (const std::string& text : cases) {
+    const Answer answer = harness_.Generate(Harness::Request(text, 2));
+    EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_EQ(answer.prompt_tokens, text.size() + 1);
+  }
+}
+
+// Just below what gRPC lets in: the field's own limit speaks.
+TEST_F(Protocol, LargestMessageIsReadAndRefusedByField) {
+  const Answer answer = harness_.Generate(Harness::Request(std::string((4 << 20) - 100, 'x'), 1));
+  EXPECT_EQ(answer.status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_EQ(answer.error().field(), "text");
+  ExpectStillServing();
+}
+
 TEST_F(Protocol, OversizeMessage) {
   const Answer answer = harness_.Generate(Harness::Request(std::string(8 << 20, 'x'), 1));
   EXPECT_EQ(answer.status.error_code(), grpc::RESOURCE_EXHAUSTED);

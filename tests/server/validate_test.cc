@@ -106,6 +106,26 @@ TEST(Validate, Numbers) {
   for (const BadCase& bad : cases) ExpectRefused(bad);
 }
 
+TEST(Validate, NoRealNumberMayBeInfiniteOrNone) {
+  const std::vector<std::pair<const char*, void (*)(GenerateRequest&, float)>> fields = {
+      {"sampling.temperature", [](auto& r, float v) { S(r).set_temperature(v); }},
+      {"sampling.top_p", [](auto& r, float v) { S(r).set_top_p(v); }},
+      {"sampling.min_p", [](auto& r, float v) { S(r).set_min_p(v); }},
+      {"sampling.presence_penalty", [](auto& r, float v) { S(r).set_presence_penalty(v); }},
+      {"sampling.frequency_penalty", [](auto& r, float v) { S(r).set_frequency_penalty(v); }},
+      {"sampling.repetition_penalty", [](auto& r, float v) { S(r).set_repetition_penalty(v); }},
+      {"sampling.logit_bias", [](auto& r, float v) { (*S(r).mutable_logit_bias())[3] = v; }},
+      {"slo.ttft_ms", [](auto& r, float v) { O(r).set_ttft_ms(v); }},
+      {"slo.tpot_ms", [](auto& r, float v) { O(r).set_tpot_ms(v); }},
+      {"slo.deadline_ms", [](auto& r, float v) { O(r).set_deadline_ms(v); }},
+  };
+  for (const auto& [field, set] : fields) {
+    for (const float value : {kNan, kInf, -kInf}) {
+      ExpectRefused({field, [&, set = set](auto& r) { set(r, value); }});
+    }
+  }
+}
+
 TEST(Validate, TokensTextAndStops) {
   const std::vector<BadCase> cases = {
       {"prompt", [](auto& r) { r.clear_prompt(); }},
@@ -167,6 +187,34 @@ TEST(Validate, EdgesThatAreFine) {
   EXPECT_EQ(spec->sampling.num_logprobs, 0);
   EXPECT_EQ(spec->sampling.seed, std::numeric_limits<uint64_t>::max());
   EXPECT_EQ(spec->num_choices, 64u);
+}
+
+TEST(Validate, PromptsAtTheEdgesOfTheContext) {
+  GenerateRequest one;
+  one.mutable_token_ids()->add_ids(testing::kByteEos);  // a special id, and nothing else
+  ASSERT_TRUE(Build(one).ok());
+  EXPECT_EQ(*Build(one)->prompt, (std::vector<TokenId>{testing::kByteEos}));
+  EXPECT_EQ(Build(one)->stop.max_tokens, 127);
+  GenerateRequest full;
+  for (int i = 0; i < 127; ++i) full.mutable_token_ids()->add_ids(1);
+  ASSERT_TRUE(Build(full).ok());
+  EXPECT_EQ(Build(full)->stop.max_tokens, 1);
+  GenerateRequest millions;
+  millions.mutable_token_ids()->mutable_ids()->Resize(10'000'000, 1);
+  EXPECT_EQ(ErrorInfoOf(Build(millions).status()).field(), "token_ids");
+}
+
+TEST(Validate, DenormalsAndExtremesAreNumbers) {
+  GenerateRequest request = Good();
+  S(request).set_min_p(1e-40f);
+  S(request).set_presence_penalty(-1e-40f);
+  S(request).set_top_k(0);
+  S(request).set_seed(0);
+  request.set_priority(std::numeric_limits<int32_t>::max());
+  const auto spec = Build(request);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->sampling.seed, 0u);
+  EXPECT_EQ(spec->priority, std::numeric_limits<int32_t>::max());
 }
 
 TEST(Validate, DenormalTemperatureIsGreedy) {
