@@ -71,6 +71,7 @@ absl::Status UnknownName(std::string_view what, std::string_view name,
 template <typename O>
 std::vector<OptionInfo> DescribeOptions(absl::Span<const OptionField<O>> fields) {
   std::vector<OptionInfo> infos;
+  infos.reserve(fields.size());
   for (const OptionField<O>& field : fields) {
     infos.push_back({field.name, field.type(), field.default_value, field.low, field.high, field.help});
   }
@@ -86,6 +87,7 @@ absl::StatusOr<O> ReadOptions(const NamedSpec& spec, absl::Span<const OptionFiel
     while (i < infos.size() && infos[i].name != key) ++i;
     if (i == infos.size()) {
       std::vector<std::string_view> known;
+      known.reserve(infos.size());
       for (const OptionInfo& info : infos) known.push_back(info.name);
       return UnknownName("option of " + spec.name, key, known);
     }
