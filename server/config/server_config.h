@@ -26,6 +26,7 @@ struct ServerConfig {
   std::string weights = "native";
   std::string kv_dtype = "auto";
   int64_t threads = 0;  // 0: cores
+  std::string isa = "auto";
   bool batch_invariant = true;
   int64_t workers = 1;
   int64_t kv_cache_tokens = 0;  // 0: not given

@@ -11,6 +11,7 @@
 #include "engine/cpu_engine.h"
 #include "engine/engine_options.h"
 #include "engine/modeled_executor.h"
+#include "kernels/cpu/cpu_features.h"
 #include "scheduler/cost/step_cost.h"
 #include "server/daemon/model_digest.h"
 #include "server/daemon/model_text.h"
@@ -105,6 +106,17 @@ void Describe(const ServerConfig& config, const ModelConfig& model, const ModelT
   sampling->set_repetition_penalty(parts->defaults.repetition_penalty);
 }
 
+// The limit holds for the process. More than the machine has is refused rather than lowered in silence.
+absl::Status LimitInstructions(const std::string& name) {
+  const Isa isa = IsaFromName(name).value_or(DetectedIsa());
+  if (isa > DetectedIsa()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--isa: ", name, " is more than this machine has, which is ", std::string(NameOf(DetectedIsa()))));
+  }
+  LimitIsa(isa);
+  return absl::OkStatus();
+}
+
 absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, ServerParts* parts) {
   if (config.backend == "modeled") {
     auto executor = MakeModeled(config, model);
@@ -113,6 +125,7 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
     parts->model.set_backend("modeled");
     return absl::OkStatus();
   }
+  if (absl::Status status = LimitInstructions(config.isa); !status.ok()) return status;
   const EngineOptions options = MakeEngineOptions(config);
   auto plan = PlanEngine(options);
   if (!plan.ok()) return plan.status();
@@ -163,9 +176,10 @@ absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
 
 absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
   if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  if (absl::Status status = LimitInstructions(config.isa); !status.ok()) return status;
   auto plan = PlanEngine(MakeEngineOptions(config));
   if (!plan.ok()) return plan.status();
-  return plan->ToString();
+  return absl::StrCat(plan->ToString(), "instructions: ", std::string(NameOf(ActiveIsa())), "\n");
 }
 
 }  // namespace orrery
