@@ -32,14 +32,17 @@ bool Eventually(const std::function<bool()>& what) {
   return false;
 }
 
+constexpr int32_t kContext = 512;
+
 // The front and one worker as the daemon puts them together, with a pool small enough for preemption.
 class Loops {
  public:
-  explicit Loops(const std::string& journal = "") {
+  // `told_context`: what the front is told that the worker can hold of one sequence, which is kContext.
+  explicit Loops(const std::string& journal = "", int32_t told_context = kContext) {
     spdlog::set_level(spdlog::level::off);
     EngineLimits limits;
     limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
-    limits.max_context = 512, limits.vocab_size = kByteVocab;
+    limits.max_context = kContext, limits.vocab_size = kByteVocab;
     WorkerSpec spec;
     spec.options.num_blocks = limits.num_blocks;
     spec.options.block_tokens = limits.block_tokens;
@@ -64,7 +67,7 @@ class Loops {
     WorkerInfo info;
     info.worker = spec.options.worker;
     info.kv_capacity_tokens = int64_t{limits.num_blocks} * limits.block_tokens;
-    info.max_context = limits.max_context;
+    info.max_context = told_context;
     info.slots = limits.max_num_seqs;
     front_->AttachWorker(worker_.get(), info);
   }
@@ -339,6 +342,19 @@ TEST(Loops, TheAgeOfAHungStepGrowsUntilItEnds) {
   loops.control_->Release();
   EXPECT_TRUE(call.get()->status().ok());
   EXPECT_TRUE(Eventually([&] { return loops.worker_->StepAge() == Duration{}; }));
+}
+
+TEST(Loops, WhatTheWorkerRefusesEndsWithItsReason) {
+  Loops loops("", 2 * kContext);
+  Wish wish;
+  wish.prompt = kContext + 1;
+  wish.choices = 3;
+  const auto call = RunCall(loops, wish);
+  EXPECT_EQ(call->num_ends(), 1);
+  EXPECT_EQ(call->status().error_code(), grpc::INVALID_ARGUMENT) << call->status().error_message();
+  EXPECT_EQ(loops.Count("invalid") + loops.Count("rejected"), 1);
+  EXPECT_TRUE(RunCall(loops, Wish())->status().ok());
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
 }
 
 TEST(Loops, StoppedInTheMiddle) {
