@@ -65,7 +65,9 @@ TEST(Generate, TokenIdsAreUsedAsGivenAndEchoed) {
 
 TEST(Generate, StopStringCutsTheTextAndFreesTheSequence) {
   Harness harness;
-  v1::GenerateRequest request = Harness::Request("x", 1000);
+  harness.engine().step_us = 2000;  // eight seconds, if the worker were not told
+  const int64_t before = harness.engine().num_steps;
+  v1::GenerateRequest request = Harness::Request("x", 4000);
   request.mutable_sampling()->add_stop("efg");
   request.mutable_sampling()->add_stop("zzz");
   const Answer answer = harness.Generate(request);
@@ -76,6 +78,7 @@ TEST(Generate, StopStringCutsTheTextAndFreesTheSequence) {
   EXPECT_EQ(answer.finished[0].usage().completion_tokens(), 7u);
   EXPECT_EQ(answer.tokens[0].size(), 7u);
   EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
+  EXPECT_LT(harness.engine().num_steps - before, 2000);
 }
 
 TEST(Generate, StopIdIsCountedAndHasNoText) {
