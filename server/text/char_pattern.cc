@@ -333,8 +333,12 @@ bool FindTrailingSpace(const CharClasses& classes, std::string_view text, size_t
     *begin = pos;
     *end = run_end;
     if (run_end == text.size()) return true;
-    *end = text.substr(0, run_end).rfind('\n');
-    if (*end != std::string_view::npos && *end > pos) return true;
+    // Looked for in the run alone: a search back to the start of the text would take quadratic time.
+    const size_t newline = text.substr(pos, run_end - pos).rfind('\n');
+    if (newline != std::string_view::npos && newline > 0) {
+      *end = pos + newline;
+      return true;
+    }
     pos = run_end;
   }
   return false;

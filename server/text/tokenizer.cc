@@ -21,11 +21,12 @@ struct Tokenizer::Input {
   }
   std::vector<uint8_t> Marks(size_t begin, size_t end) const {
     std::vector<uint8_t> marks(end - begin, 0);
-    for (const auto& [from, to] : template_ranges) {
-      const size_t first = std::max(from, begin), last = std::min(to, end);
-      if (first < last)
-        std::fill(marks.begin() + static_cast<std::ptrdiff_t>(first - begin),
-                  marks.begin() + static_cast<std::ptrdiff_t>(last - begin), uint8_t{1});
+    auto it = std::upper_bound(template_ranges.begin(), template_ranges.end(), begin,
+                               [](size_t value, const auto& range) { return value < range.second; });
+    for (; it != template_ranges.end() && it->first < end; ++it) {
+      const size_t first = std::max(it->first, begin), last = std::min(it->second, end);
+      std::fill(marks.begin() + static_cast<std::ptrdiff_t>(first - begin),
+                marks.begin() + static_cast<std::ptrdiff_t>(last - begin), uint8_t{1});
     }
     return marks;
   }

@@ -46,7 +46,7 @@ class TokenizerBuilder {
   absl::Status ReadParts();
   void FillPieces();
   absl::Status ReadMerges();
-  void AddBosFromConfig();
+  void SurroundByConfig();
   void AddFinders(Tokenizer* tokenizer) const;
   void SetRoles(Tokenizer* tokenizer) const;
   Tokenizer::Role RoleOf(const char* role) const;
@@ -54,6 +54,8 @@ class TokenizerBuilder {
   TokenizerDocument document_;
   TokenTable tokens_;
   SpecialRoles roles_;
+  // Whether tokenizer_config.json alone says what surrounds a text, and what it says.
+  bool config_decides_ = false;
   bool add_bos_ = false, add_eos_ = false;
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
@@ -94,7 +96,10 @@ absl::Status TokenizerBuilder::ReadModel(const Json& model) {
 // tokenizer_config.json: added tokens that tokenizer.json lacks, and the roles.
 absl::Status TokenizerBuilder::ReadConfig(const Json& config) {
   JsonObject object(config, "tokenizer_config.json");
-  add_bos_ = object.Bool("add_bos_token", false);
+  // These classes make a post-processor of their own from the two switches whatever tokenizer.json has.
+  const std::string tokenizer_class = object.String("tokenizer_class");
+  config_decides_ = tokenizer_class == "LlamaTokenizer" || tokenizer_class == "LlamaTokenizerFast";
+  add_bos_ = object.Bool("add_bos_token", config_decides_);
   add_eos_ = object.Bool("add_eos_token", false);
   if (!object.status().ok()) return object.status();
   absl::Status status = tokens_.AddTokensOfConfig(object.Child("added_tokens_decoder"));
@@ -135,15 +140,18 @@ absl::Status TokenizerBuilder::ReadParts() {
   pre_tokenizer_ = *std::move(pre_tokenizer);
   decoder_ = *std::move(decoder);
   post_processor_ = *std::move(post_processor);
-  if (root.Child("post_processor").is_null()) AddBosFromConfig();
+  if (config_decides_ || (post_processor_.prefix.empty() && post_processor_.suffix.empty()))
+    SurroundByConfig();
   return absl::OkStatus();
 }
 
-// A file without a post-processor leaves BOS and EOS to tokenizer_config.json.
-void TokenizerBuilder::AddBosFromConfig() {
+// BOS and EOS as tokenizer_config.json switches them. Without a token to add tokenizer.json's stay.
+void TokenizerBuilder::SurroundByConfig() {
   const auto bos = RoleOf("bos_token").id, eos = RoleOf("eos_token").id;
-  if (add_bos_ && bos.has_value()) post_processor_.prefix.push_back(*bos);
-  if (add_eos_ && eos.has_value()) post_processor_.suffix.push_back(*eos);
+  if (!add_bos_) post_processor_.prefix.clear();
+  if (!add_eos_) post_processor_.suffix.clear();
+  if (add_bos_ && bos.has_value()) post_processor_.prefix = {*bos};
+  if (add_eos_ && eos.has_value()) post_processor_.suffix = {*eos};
 }
 
 // The pieces as the model encodes them and as the decoder shows them.

@@ -75,7 +75,7 @@ inline bool ChargeSearch(Context& context, const Text& text, const Text& part) {
 
 // Pieces shared by filters and methods.
 Value ChangeCase(Context& context, const Text& text,
-                 std::string_view how);  // upper, lower, title, capitalize
+                 std::string_view how);  // upper, lower, title, capitalize; words: as the filter title
 Value ReplaceAll(Context& context, const Text& text, const Text& from, const Text& to, int64_t count);
 Value JoinTexts(Context& context, const List& items, const Text& separator);
 

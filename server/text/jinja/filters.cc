@@ -22,7 +22,11 @@ template <const char* kHow>
 Value CaseFilter(Context& context, const Value& input, Arguments& arguments) {
   return arguments.Done(context, kHow) ? ChangeCase(context, InputText(context, input), kHow) : Value();
 }
-constexpr char kUpper[] = "upper", kLower[] = "lower", kTitle[] = "title", kCapitalize[] = "capitalize";
+constexpr char kUpper[] = "upper", kLower[] = "lower", kCapitalize[] = "capitalize";
+
+Value Title(Context& context, const Value& input, Arguments& arguments) {
+  return arguments.Done(context, "title") ? ChangeCase(context, InputText(context, input), "words") : Value();
+}
 
 Value Trim(Context& context, const Value& input, Arguments& arguments) {
   const Text text = InputText(context, input);
@@ -201,7 +205,7 @@ constexpr std::pair<std::string_view, Function> kFilters[] = {
     {"round", Round},
     {"safe", Same},
     {"string", String},
-    {"title", CaseFilter<kTitle>},
+    {"title", Title},
     {"tojson", ToJsonFilter},
     {"trim", Trim},
     {"upper", CaseFilter<kUpper>},

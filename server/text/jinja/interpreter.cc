@@ -46,8 +46,7 @@ Interpreter::Flow Interpreter::ExecuteOne(const Stmt& stmt) {
     case StmtKind::kIf:
       return ExecuteIf(stmt);
     case StmtKind::kFor:
-      ExecuteFor(stmt);
-      break;
+      return ExecuteFor(stmt);
     case StmtKind::kSet:
       Assign(stmt.target, Evaluate(*stmt.expression));
       break;
@@ -58,8 +57,7 @@ Interpreter::Flow Interpreter::ExecuteOne(const Stmt& stmt) {
       out_->AppendValue(ApplyToBlock(stmt.expression.get(), Capture(stmt.body, true)));
       break;
     case StmtKind::kWith:
-      ExecuteWith(stmt);
-      break;
+      return ExecuteWith(stmt);
     case StmtKind::kMacro:
       Set(stmt.macro->name, Value(stmt.macro.get()));
       break;
@@ -82,7 +80,7 @@ Interpreter::Flow Interpreter::ExecuteIf(const Stmt& stmt) {
   return Flow::kNext;
 }
 
-void Interpreter::ExecuteFor(const Stmt& stmt) {
+Interpreter::Flow Interpreter::ExecuteFor(const Stmt& stmt) {
   std::shared_ptr<const List> items = Elements(context_, Evaluate(*stmt.expression));
   if (stmt.condition != nullptr) {
     List kept;
@@ -91,15 +89,15 @@ void Interpreter::ExecuteFor(const Stmt& stmt) {
       Assign(stmt.target, item);
       if (Evaluate(*stmt.condition).Truthy()) kept.items.push_back(item);
       scopes_.pop_back();
-      if (!context_.ok()) return;
+      if (!context_.ok()) return Flow::kBreak;
     }
     items = std::make_shared<const List>(std::move(kept));
   }
   if (items->items.empty()) {
     scopes_.emplace_back();
-    Execute(stmt.else_body);
+    const Flow flow = Execute(stmt.else_body);  // a break there ends the loop around this one
     scopes_.pop_back();
-    return;
+    return flow;
   }
   for (size_t i = 0; i < items->items.size() && context_.ok(); ++i) {
     scopes_.emplace_back();
@@ -109,14 +107,16 @@ void Interpreter::ExecuteFor(const Stmt& stmt) {
     scopes_.pop_back();
     if (flow == Flow::kBreak) break;
   }
+  return Flow::kNext;
 }
 
-void Interpreter::ExecuteWith(const Stmt& stmt) {
+Interpreter::Flow Interpreter::ExecuteWith(const Stmt& stmt) {
   Scope scope;
   for (const auto& [name, value] : stmt.assignments) scope.emplace_back(name, Evaluate(*value));
   scopes_.push_back(std::move(scope));
-  Execute(stmt.body);
+  const Flow flow = Execute(stmt.body);
   scopes_.pop_back();
+  return flow;
 }
 
 void Interpreter::Assign(const Target& target, const Value& value) {

@@ -31,8 +31,8 @@ class Interpreter {
   Flow Execute(const Body& body);
   Flow ExecuteOne(const Stmt& stmt);
   Flow ExecuteIf(const Stmt& stmt);
-  void ExecuteFor(const Stmt& stmt);
-  void ExecuteWith(const Stmt& stmt);
+  Flow ExecuteFor(const Stmt& stmt);
+  Flow ExecuteWith(const Stmt& stmt);
   void Assign(const Target& target, const Value& value);
   // What `body` writes, in a scope of its own if `scoped`.
   Value Capture(const Body& body, bool scoped);

@@ -165,14 +165,20 @@ Value DictSort(Context& context, const Value& input, Arguments& arguments) {
 }
 
 Value Unique(Context& context, const Value& input, Arguments& arguments) {
+  const bool case_sensitive = arguments.GetBool(0, "case_sensitive", false);
+  const Text* path = arguments.GetText(context, 1, "attribute");
   if (!arguments.Done(context, "unique")) return Value();
-  Items kept;
+  Items kept, keys;  // a key is what tells items apart
   const std::shared_ptr<const List> elements = Elements(context, input);
   for (const Value& item : elements->items) {
+    Value key = path == nullptr ? item : GetPath(context, item, path->bytes());
+    if (!case_sensitive && key.text() != nullptr) key = ChangeCase(context, *key.text(), "lower");
     const bool seen =
-        std::any_of(kept.begin(), kept.end(), [&](const Value& v) { return Equal(context, v, item); });
+        std::any_of(keys.begin(), keys.end(), [&](const Value& v) { return Equal(context, v, key); });
     if (!context.ok()) return Value();
-    if (!seen) kept.push_back(item);
+    if (seen) continue;
+    kept.push_back(item);
+    keys.push_back(std::move(key));
   }
   return MakeList(context, std::move(kept));
 }

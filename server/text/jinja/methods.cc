@@ -272,15 +272,25 @@ Value CallMethod(Context& context, const Value& object, std::string_view method,
   return Value();
 }
 
+namespace {
+
+// What the filter `title` cuts words at, unlike the method of that name: [-\s({\[<].
+bool EndsWord(uint32_t c) {
+  return IsSpace(c) ||
+         (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) != std::string_view::npos);
+}
+
+}  // namespace
+
 Value ChangeCase(Context& context, const Text& text, std::string_view how) {
   TextBuilder out(context);
   bool in_word = false;
   for (size_t at = 0; at < text.size() && context.ok();) {
     const CodePoint c = DecodeValidUtf8(text.bytes().data() + at);
     const auto code = static_cast<utf8proc_int32_t>(c.value);
-    const bool first = how == "title" ? !in_word : at == 0;
+    const bool first = how == "title" || how == "words" ? !in_word : at == 0;
     utf8proc_int32_t changed = code;
-    if (how == "upper") {
+    if (how == "upper" || (how == "words" && first)) {
       changed = utf8proc_toupper(code);
     } else if (how == "lower" || !first) {
       changed = utf8proc_tolower(code);
@@ -290,7 +300,7 @@ Value ChangeCase(Context& context, const Text& text, std::string_view how) {
     std::string bytes;
     AppendUtf8(static_cast<uint32_t>(changed), &bytes);
     out.Append(bytes, text.from_template_at(at));
-    in_word = IsAlpha(c.value);
+    in_word = how == "words" ? !EndsWord(c.value) : IsAlpha(c.value);
     at += c.length;
   }
   return Value(out.Take());

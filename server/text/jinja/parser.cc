@@ -66,6 +66,14 @@ class StatementParser {
     return body;
   }
 
+  // One whose text is captured: a loop around it cannot be left from inside.
+  Body CapturedBodyUntil(std::string_view end) {
+    const int loops = std::exchange(loops_, 0);
+    Body body = BodyUntil(end);
+    loops_ = loops;
+    return body;
+  }
+
   StmtPtr Tag() {
     const std::string word = tokens_.ExpectName();
     if (word == "if") return If();
@@ -77,7 +85,7 @@ class StatementParser {
     if (word == "filter") {
       node->kind = StmtKind::kFilter;
       node->expression = ParseFilters(tokens_, nullptr);
-      node->body = BodyUntil("endfilter");
+      node->body = CapturedBodyUntil("endfilter");
     } else if (word == "generation") {
       node->body = BodyUntil("endgeneration");
     } else if ((word == "break" || word == "continue") && loops_ > 0) {
@@ -154,7 +162,7 @@ class StatementParser {
     }
     node->kind = StmtKind::kSetBlock;
     if (tokens_.AtOperator("|")) node->expression = ParseFilters(tokens_, nullptr);
-    node->body = BodyUntil("endset");
+    node->body = CapturedBodyUntil("endset");
     return node;
   }
 
@@ -182,9 +190,7 @@ class StatementParser {
     tokens_.ExpectOperator("(");
     node->macro->parameters = Assignments(false);
     tokens_.ExpectOperator(")");
-    const int loops = std::exchange(loops_, 0);
-    node->macro->body = BodyUntil("endmacro");
-    loops_ = loops;
+    node->macro->body = CapturedBodyUntil("endmacro");
     return node;
   }
 
@@ -197,7 +203,7 @@ class StatementParser {
 
   TokenStream& tokens_;
   Context& context_;
-  int loops_ = 0;  // enclosing the cursor
+  int loops_ = 0;  // enclosing the cursor, that it may leave
 };
 
 }  // namespace

@@ -74,10 +74,19 @@ TEST(CharPatternTest, HostileTexts) {
   while (marks.size() < size) marks += "\u0301";
   std::string broken_lines;
   while (broken_lines.size() < size) broken_lines += " \t\n   ";
-  const std::string texts[] = {
-      std::string(size, ' '),  std::string(size, ' ') + "x", std::string(size, '\n'), std::string(size, 'a'),
-      std::string(size, '\''), std::string(size, '1'),       std::string(size, '\0'), marks,
-      broken_lines + "x"};
+  std::string words, digits;
+  while (words.size() < size) words += "a ", digits += "1 ";
+  const std::string texts[] = {words + "x",
+                               digits + "x",
+                               std::string(size, ' '),
+                               std::string(size, ' ') + "x",
+                               std::string(size, '\n'),
+                               std::string(size, 'a'),
+                               std::string(size, '\''),
+                               std::string(size, '1'),
+                               std::string(size, '\0'),
+                               marks,
+                               broken_lines + "x"};
   for (const std::string_view regex : {R"(\s+$)", R"(\s?\p{P}+)", R"(\p{N}{1,3})"}) {
     const CharPattern pattern = Read(regex);
     for (const std::string& text : texts) EXPECT_LE(Matches(pattern, text).size(), text.size());

@@ -62,6 +62,31 @@ TEST(ChatTemplateTest, SnippetsRenderAsInPython) {
   }
 }
 
+// Worked out by the rules of jinja2: a break passes through what is no loop, `title` starts words behind
+// [-\s({\[<] only, `unique` disregards case.
+TEST(ChatTemplateTest, BreaksTitlesAndUnique) {
+  const auto rendered = [](const std::string& source) { return Joined(*RenderSource(source, {}, false)); };
+  EXPECT_EQ(rendered("{% for x in [1,2,3] %}{% with y=x %}{{y}}{% break %}{% endwith %}z{% endfor %}"), "1");
+  EXPECT_EQ(rendered("{% for x in [1,2] %}{% with y=x %}{{y}}{% continue %}{% endwith %}z{% endfor %}"),
+            "12");
+  EXPECT_EQ(
+      rendered("{% for x in [1,2] %}{% for y in [] %}{% else %}{{x}}{% break %}{% endfor %}z{% endfor %}"),
+      "1");
+  for (const char* block :
+       {"{% filter upper %}{% break %}{% endfilter %}", "{% set a %}{% break %}{% endset %}"}) {
+    const auto refused = RenderSource(std::string("{% for x in [1] %}") + block + "{% endfor %}", {}, false);
+    EXPECT_THAT(std::string(refused.status().message()), testing::HasSubstr("'break' is not supported here"));
+  }
+  EXPECT_EQ(rendered("{{ \"it's a.b x-ray <tag> {k} 3rd\"|title }}"), "It's A.b X-Ray <Tag> {K} 3rd");
+  EXPECT_EQ(rendered("{{ \"it's 3rd\".title() }}"), "It'S 3Rd");
+  EXPECT_EQ(rendered("{{ ['a', 'A', 'b']|unique|join }}"), "ab");
+  EXPECT_EQ(rendered("{{ ['a', 'A', 'b']|unique(true)|join }}"), "aAb");
+  EXPECT_EQ(
+      rendered(
+          "{{ [{'n': 'x', 'v': 1}, {'n': 'X', 'v': 2}]|unique(attribute='n')|map(attribute='v')|join }}"),
+      "1");
+}
+
 TEST(ChatTemplateTest, FamiliesRenderAsInPython) {
   for (const json& family : Cases()["templates"]) {
     for (const json& c : family["cases"]) {

@@ -177,9 +177,33 @@ TEST(TokenizerFilesTest, BosComesFromThePostProcessorOrTheConfig) {
   json["post_processor"] = nullptr;
   EXPECT_TRUE(MustParse(json)->Encode("")->empty());
   EXPECT_EQ(*MustParse(json, config)->Encode(""), (std::vector<TokenId>{1, 2}));
+  json["post_processor"] = {{"type", "ByteLevel"}};
+  EXPECT_EQ(*MustParse(json, config)->Encode(""), (std::vector<TokenId>{1, 2}));
   // A chat prompt is encoded without additions.
   const TextSegment segment{"<s>", true};
   EXPECT_EQ(*with_template->EncodeSegments({&segment, 1}, {.add_special = false}), std::vector<TokenId>{1});
+}
+
+// As Hugging Face's LlamaTokenizerFast does, which has its own post-processor.
+TEST(TokenizerFilesTest, TheConfigOfALlamaTokenizerDecidesOnBos) {
+  const auto ids = [](const char* tokenizer_class, const Json& post_processor, Json config) {
+    config.update({{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"tokenizer_class", tokenizer_class}});
+    Json json = Small();
+    if (!post_processor.is_null()) json["post_processor"] = post_processor;
+    return *MustParse(json, config.dump())->Encode("");
+  };
+  using Ids = std::vector<TokenId>;
+  const Json byte_level = {{"type", "ByteLevel"}};
+  for (const char* name : {"LlamaTokenizer", "LlamaTokenizerFast"}) {
+    for (const Json& post_processor :
+         {Json(), byte_level}) {  // the first: tokenizer.json's template with BOS
+      EXPECT_EQ(ids(name, post_processor, Json::object()), Ids{1});
+      EXPECT_EQ(ids(name, post_processor, {{"add_bos_token", true}, {"add_eos_token", true}}), (Ids{1, 2}));
+      EXPECT_EQ(ids(name, post_processor, {{"add_bos_token", false}}), Ids());
+    }
+  }
+  EXPECT_EQ(ids("PreTrainedTokenizerFast", Json(), {{"add_bos_token", false}}), Ids{1});
+  EXPECT_EQ(ids("PreTrainedTokenizerFast", byte_level, Json::object()), Ids());
 }
 
 TEST(TokenizerFilesTest, ConfigAddsTokensThatTokenizerJsonLacks) {
@@ -245,9 +269,11 @@ TEST(TokenizerFilesTest, HostileTexts) {
   while (noise.size() < size) noise += "ab"[random.Below(2)];
   std::string marks = "a";
   while (marks.size() < size) marks += "\u0301\u0323";
+  std::string words, digits;
+  while (words.size() < size) words += "a ", digits += "1 ";
   for (const auto& tokenizer : {sentence_piece.get(), byte_level.get()}) {
-    for (const std::string& text :
-         {std::string(size, 'a'), std::string(size, ' '), std::string(size, '\n'), noise, marks}) {
+    for (const std::string& text : {std::string(size, 'a'), std::string(size, ' '), std::string(size, '\n'),
+                                    noise, marks, words, digits}) {
       const auto ids = tokenizer->Encode(text);
       ASSERT_TRUE(ids.ok());
       EXPECT_EQ(tokenizer->Decode(*ids), text);
