@@ -105,6 +105,13 @@ absl::Status ModelExecutor::Launch(const StepPlan& plan) {
   for (const AdmittedSequence& admitted : plan.admitted) {
     slots_[admitted.slot].Admit(admitted.sequence, admitted.submit, limits_.max_context);
   }
+  const auto slots = static_cast<uint32_t>(slots_.size());
+  for (const Slice& slice : plan.slices) {
+    if (slice.slot < slots) slots_[slice.slot].PrefetchSelf();
+  }
+  for (const Slice& slice : plan.slices) {
+    if (slice.slot < slots) slots_[slice.slot].PrefetchContent();
+  }
   int64_t rows = 0;
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     if (absl::Status status = CheckSlice(plan, i); !status.ok()) return status;
@@ -174,10 +181,8 @@ void ModelExecutor::SampleAll() {
 
 void ModelExecutor::FillResult(StepResult* result) {
   result->sampled.reserve(samples_.size());
-  for (const uint32_t slot : sampled_slots_) {  // all at once: the weights have pushed them out of the caches
-    const auto* state = reinterpret_cast<const char*>(&slots_[slot]);
-    for (size_t i = 0; i < sizeof(SequenceState); i += 64) __builtin_prefetch(state + i, 1);
-  }
+  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchSelf();
+  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchContent();
   for (size_t i = 0; i < samples_.size(); ++i) {
     SequenceState& state = slots_[sampled_slots_[i]];
     const SampleResult& sample = samples_[i];
