@@ -1,6 +1,6 @@
 """Documents for training: bare stories and conversations in ChatML form.
 
-A conversation is a list of (role, text).  Users ask for stories with certain characters, things, places or plots,
+A conversation is a list of (role, text).  Users ask for stories (or their first lines) with certain characters, things, places or plots,
 ask about the story just told, ask what a thing is, greet, or write anything else at all; the assistant answers
 questions it knows and otherwise tells a story.  `python3 chats.py` prints samples.
 """
@@ -11,7 +11,7 @@ import string
 import drills
 import words
 from plots import PLOTS
-from stories import Topic, article, capital, write_story
+from stories import Topic, article, capital, write_beginning, write_story
 
 BOS, EOS, IM_START, IM_END = "<|begin_of_text|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -46,17 +46,20 @@ def style(rng, text):
     return text
 
 
-def story_request(rng):
+STARTS = ("Tell me a {}story", "Write a {}story", "Please tell me a {}story", "Can you tell me a {}story",
+          "I want to hear a {}story", "Give me a {}story", "Tell a {}story", "Write me a {}story",
+          "Could you write a {}story", "Make up a {}story")
+BEGINNINGS = ("Begin a {}story", "Start a {}story", "How does a {}story begin", "Write the first lines of a {}story")
+
+
+def story_request(rng, starts=STARTS):
     """A request and the (Topic, length) that answers it."""
     kinds = list(words.KINDS)
     topic, length, word = Topic(), None, ""
     if rng.random() < 0.2:
         length = rng.choice(("short", "long"))
         word = length + " "
-    start = rng.choice((f"Tell me a {word}story", f"Write a {word}story", f"Please tell me a {word}story",
-                        f"Can you tell me a {word}story", f"I want to hear a {word}story", f"Give me a {word}story",
-                        f"Tell a {word}story", f"Write me a {word}story", f"Could you write a {word}story",
-                        f"Make up a {word}story"))
+    start = rng.choice(starts).format(word)
     form = rng.random()
     if form < 0.1:
         return style(rng, start + "."), topic, length
@@ -85,8 +88,14 @@ def story_request(rng):
         elif form < 0.9:
             topic.place = rng.choice(list(words.PLACES))
             about += " " + words.PLACES[topic.place][0]
-    end = "?" if start.startswith("C") else rng.choice((".", ".", "", "!", " please."))
+    end = "?" if start.startswith(("C", "H")) else rng.choice((".", ".", "", "!", " please."))
     return style(rng, f"{start} about {about}{end}"), topic, length
+
+
+def beginning_request(rng):
+    """A request for the first lines only: the link from what was asked to what is told, in few words."""
+    question, topic, _ = story_request(rng, BEGINNINGS)
+    return question, write_beginning(rng, topic)
 
 
 def story_questions(story):
@@ -237,12 +246,16 @@ def chat_segments(messages):
 
 
 def document(rng, form="any"):
-    """Segments of one training document.  form: 'any', 'long' (a conversation of many turns) or 'drill'."""
+    """Segments of one training document.  form: 'any', 'long' (a conversation of many turns), 'drill' or 'begin' (the first
+    lines of a story)."""
     yield BOS, True, False
     long = form == "long"
     if form == "drill":
         yield drills.drill(rng), False, True
-    elif long or rng.random() < 0.7:
+    elif form == "begin":
+        question, answer = beginning_request(rng)
+        yield from chat_segments([("user", question), ("assistant", answer)])
+    elif long or rng.random() < 0.85:
         count = rng.randint(6, 20) if long else rng.choices((1, 2, 3, 4), (55, 20, 15, 10))[0]
         yield from chat_segments(turns(rng, count))
     else:

@@ -163,6 +163,23 @@ def ending(t, plot):
     t.maybe(0.25, "The end.")
 
 
+def keepsake(t):
+    """A sentence that brings the thing in where the plot may leave it out."""
+    owned = article(f"{t.look} {t.thing}")
+    t.say(f"{t.hero.He} had {owned} and took it everywhere.", f"{t.hero.name} always carried {owned}.")
+
+
+def write_beginning(rng, topic):
+    """The opening of a story, with everything that was asked for in a few sentences."""
+    t = Teller(rng, topic)
+    opening(t)
+    if topic.thing:
+        keepsake(t)
+    if topic.friend:
+        t.meet_friend(rng.choice(words.TIMES))
+    return t.text()
+
+
 def write_story(rng, topic=None, length=None):
     """length: 'short', 'normal' or 'long'; None draws one."""
     from plots import PLOTS  # plots.py needs the helpers above
@@ -175,6 +192,8 @@ def write_story(rng, topic=None, length=None):
     if length == "long":
         chosen += rng.sample([p for p in PLOTS if p not in (first, "friend", "party")], rng.choice((1, 1, 2)))
     opening(t)
+    if topic.thing and first in ("build", "fear", "noise", "share"):
+        keepsake(t)
     for index, plot in enumerate(chosen):
         if length != "short":
             t.paragraph()
