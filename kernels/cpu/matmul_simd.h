@@ -28,7 +28,8 @@ inline F Lane(U word, int i) {
     return (F)(i == 0 ? word << 16 : word & 0xffff0000u);
   } else if constexpr (kType == DType::kF16) {
     const U bits = i == 0 ? word & 0xffffu : word >> 16;
-    // Rebasing the exponent by a product is exact for subnormals too (f16 weights are finite).
+    // Rebasing the exponent by a product is exact for subnormals too (Pack refuses f16 weights that are
+    // not finite).
     const F magnitude = (F)((bits & 0x7fffu) << 13) * 0x1p112f;
     return (F)((U)magnitude | (bits & 0x8000u) << 16);
   } else {

@@ -1,6 +1,7 @@
 #include "kernels/cpu/packed_matrix.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -48,15 +49,25 @@ int64_t OffsetOf(DType dtype, int64_t k, int64_t column) {
   return tile * PackedMatrix::kTileBytes + byte / 4 * kHalf * 4 + column % kHalf * 4 + byte % 4;
 }
 
+// NaN where a value is not finite.
 float MaxAbs(const std::byte* row, DType dtype, int64_t k) {
   float values[kPiece];
-  float max_abs = 0;
+  float max_abs = 0, poison = 0;
   for (int64_t begin = 0; begin < k; begin += kPiece) {
     const int64_t count = std::min(kPiece, k - begin);
     Widen(row, dtype, begin, count, values);
-    for (int64_t i = 0; i < count; ++i) max_abs = std::max(max_abs, std::fabs(values[i]));
+    for (int64_t i = 0; i < count; ++i) {
+      max_abs = std::max(max_abs, std::fabs(values[i]));
+      poison += values[i] * 0.0f;
+    }
   }
-  return max_abs;
+  return max_abs + poison;
+}
+
+bool IsFiniteF16(const std::byte* row, int64_t k) {
+  bool finite = true;
+  for (int64_t i = 0; i < k; ++i) finite &= (ReadAt<uint16_t>(row, i) & 0x7c00) != 0x7c00;
+  return finite;
 }
 
 // kPiece values of one column in the packed type; `inverse_scale` is for kI8.
@@ -74,7 +85,8 @@ void Convert(const float* values, DType dtype, float inverse_scale, std::byte* o
       return;
     case DType::kI8:
       for (int64_t i = 0; i < kPiece; ++i) {
-        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even. A NaN becomes -127, never UB.
+        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even. Where the matrix will be refused, a
+        // NaN becomes -127, never UB.
         constexpr float kRound = 12582912.0f;
         const float scaled = (values[i] * inverse_scale + kRound) - kRound;
         const float clamped = std::min(127.0f, std::max(-127.0f, scaled));
@@ -89,29 +101,49 @@ void Convert(const float* values, DType dtype, float inverse_scale, std::byte* o
 }  // namespace
 
 std::optional<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, std::span<const MatrixSource> sources,
-                                               int64_t k, DType dtype, ColumnOrder order) {
-  if (k < 1 || (!IsSourceDType(dtype) && dtype != DType::kI8)) return std::nullopt;
+                                               int64_t k, DType dtype, ColumnOrder order, PackError* error) {
   PackedMatrix packed;
-  packed.k_ = k;
-  packed.dtype_ = dtype;
-  packed.order_ = order;
+  PackError unused;
+  PackError& found = error == nullptr ? unused : *error;
+  found = packed.Describe(sources, k, dtype, order);
+  if (found == PackError::kNone && !packed.Allocate()) found = PackError::kNoMemory;
+  if (found != PackError::kNone) return std::nullopt;
+  std::atomic<bool> finite = true;
+  pool.ParallelFor(packed.panels_, 1, [&](int64_t panel, int64_t, int) {
+    if (!packed.PackPanel(sources, panel)) finite.store(false, std::memory_order_relaxed);
+  });
+  if (!finite) {
+    found = PackError::kNotFinite;
+    return std::nullopt;
+  }
+  return packed;
+}
+
+PackError PackedMatrix::Describe(std::span<const MatrixSource> sources, int64_t k, DType dtype,
+                                 ColumnOrder order) {
+  if (k < 1 || (!IsSourceDType(dtype) && dtype != DType::kI8)) return PackError::kUnsupported;
+  if (dtype == DType::kI8 && k > kMaxInt8Depth) return PackError::kTooDeep;
+  k_ = k;
+  dtype_ = dtype;
+  order_ = order;
   for (const MatrixSource& source : sources) {
-    if (source.rows < 1 || !IsSourceDType(source.dtype)) return std::nullopt;
-    if (dtype == DType::kF16 && source.dtype != DType::kF16) return std::nullopt;
-    packed.n_ += source.rows;
+    if (source.rows < 1 || !IsSourceDType(source.dtype)) return PackError::kUnsupported;
+    if (dtype == DType::kF16 && source.dtype != DType::kF16) return PackError::kUnsupported;
+    n_ += source.rows;
   }
   const bool gated = order == ColumnOrder::kGated;
-  if (packed.n_ < 1 || (gated && packed.n_ % 2 != 0)) return std::nullopt;
+  if (n_ < 1 || (gated && n_ % 2 != 0)) return PackError::kUnsupported;
   const int64_t per_panel = gated ? kHalf : kColumns;
-  packed.panels_ = (packed.out_columns() + per_panel - 1) / per_panel;
-  packed.data_ = AlignedBuffer::Allocate(packed.bytes());
-  if (packed.data_.data() == nullptr) return std::nullopt;
-  if (dtype == DType::kI8) {
-    packed.scales_ = AlignedBuffer::Allocate(static_cast<size_t>(packed.panels_ * kColumns) * sizeof(float));
-    if (packed.scales_.data() == nullptr) return std::nullopt;
-  }
-  pool.ParallelFor(packed.panels_, 1, [&](int64_t panel, int64_t, int) { packed.PackPanel(sources, panel); });
-  return packed;
+  panels_ = (out_columns() + per_panel - 1) / per_panel;
+  return PackError::kNone;
+}
+
+bool PackedMatrix::Allocate() {
+  data_ = AlignedBuffer::Allocate(bytes());
+  if (data_.data() == nullptr) return false;
+  if (dtype_ != DType::kI8) return true;
+  scales_ = AlignedBuffer::Allocate(static_cast<size_t>(panels_ * kColumns) * sizeof(float));
+  return scales_.data() != nullptr;
 }
 
 int64_t PackedMatrix::RowOfColumn(int64_t panel, int64_t column) const {
@@ -134,12 +166,15 @@ PackedMatrix::Column PackedMatrix::FindColumn(std::span<const MatrixSource> sour
   return {static_cast<const std::byte*>(source->data) + row * row_bytes, source->dtype, 0};
 }
 
-void PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t panel) {
+bool PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t panel) {
   Column columns[kColumns];
+  bool finite = true;
   for (int64_t c = 0; c < kColumns; ++c) {
     columns[c] = FindColumn(sources, panel, c);
+    if (dtype_ == DType::kF16 && columns[c].data != nullptr) finite &= IsFiniteF16(columns[c].data, k_);
     if (dtype_ != DType::kI8) continue;
     const float max_abs = columns[c].data == nullptr ? 0 : MaxAbs(columns[c].data, columns[c].dtype, k_);
+    finite &= std::isfinite(max_abs);
     const float scale = max_abs / 127.0f;
     columns[c].inverse_scale = scale >= 0x1p-120f ? 1.0f / scale : 0;  // smaller is zero; avoids 1 / 0
     scales_.as<float>()[panel * kColumns + c] = scale >= 0x1p-120f ? scale : 0;
@@ -153,6 +188,7 @@ void PackedMatrix::PackPanel(std::span<const MatrixSource> sources, int64_t pane
       for (int64_t k = begin; k < end; k += kPiece) PackStep(columns[c], panel, c, k);
     }
   }
+  return finite;
 }
 
 void PackedMatrix::PackStep(const Column& column, int64_t panel, int64_t index, int64_t k) {

@@ -37,8 +37,18 @@ enum class ColumnOrder : uint8_t {
              // yields silu(gate) * up directly
 };
 
+enum class PackError : uint8_t {
+  kNone,
+  kUnsupported,  // a dtype or a size
+  kTooDeep,      // i8 with k above kMaxInt8Depth
+  kNotFinite,    // a value of an f16 or i8 matrix: neither product has infinities or NaN
+  kNoMemory,
+};
+
 class PackedMatrix {
  public:
+  // Sums of as many products of two i8 values fit 32 bits: 127 * 127 * k < 2^31.
+  static constexpr int64_t kMaxInt8Depth = 131072;
   static constexpr int64_t kPanelColumns = 32;
   static constexpr int64_t kHalfColumns = 16;
   static constexpr int64_t kTileBytes = 1024;  // half of a step, unless f32
@@ -48,10 +58,12 @@ class PackedMatrix {
   PackedMatrix() = default;
 
   // Packs the sources stacked along n, in parallel over panels; `dtype` is kF32, kBF16, kF16 (sources must
-  // then be f16) or kI8. Returns nothing when a dtype is not one of these, a size is below 1, kGated has an
-  // odd n, or memory is short. Holds one copy of the weights: the sources may be unmapped afterwards.
+  // then be f16) or kI8. Returns nothing, and *error says why, when a dtype is not one of these, a size is
+  // below 1, kGated has an odd n, or for another reason of PackError. Holds one copy of the weights: the
+  // sources may be unmapped afterwards.
   static std::optional<PackedMatrix> Pack(ThreadPool& pool, std::span<const MatrixSource> sources, int64_t k,
-                                          DType dtype, ColumnOrder order = ColumnOrder::kStacked);
+                                          DType dtype, ColumnOrder order = ColumnOrder::kStacked,
+                                          PackError* error = nullptr);
 
   // Writes row `row` of W (0 <= row < n, in source order) to out[k] as f32: an embedding look-up from a
   // matrix that is also the output projection.
@@ -81,7 +93,11 @@ class PackedMatrix {
     float inverse_scale = 0;
   };
 
-  void PackPanel(std::span<const MatrixSource> sources, int64_t panel);
+  // kNone, kUnsupported or kTooDeep; fills the sizes.
+  PackError Describe(std::span<const MatrixSource> sources, int64_t k, DType dtype, ColumnOrder order);
+  bool Allocate();
+  // False where a value that must be finite is not.
+  bool PackPanel(std::span<const MatrixSource> sources, int64_t panel);
   void PackStep(const Column& column, int64_t panel, int64_t index, int64_t k);
   Column FindColumn(std::span<const MatrixSource> sources, int64_t panel, int64_t column) const;
   int64_t RowOfColumn(int64_t panel, int64_t column) const;  // row of W, or -1 for padding

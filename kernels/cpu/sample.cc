@@ -156,6 +156,7 @@ void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab,
                const Scratch& scratch, SampleResult* result) {
   bool broken = false;
   const float best = kernels.max_logit(logits, vocab, &broken);
+  broken |= best == -kInfinity;
   result->token = 0;
   result->num_top = 0;
   result->logprob = 0.0f;

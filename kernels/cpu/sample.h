@@ -56,7 +56,7 @@ struct SampleArgs {
 
 enum class SampleRowStatus : uint8_t {
   kOk,
-  kNotFinite,  // a logit is NaN or +infinity: the row is broken, the id means nothing
+  kNotFinite,  // a logit is NaN or +infinity, or all are -infinity: the row is broken, the id means nothing
   kAllMasked,  // no id is left after bias and masks: the id is the best one of the unmodified logits
 };
 

@@ -115,9 +115,20 @@ Data MakeData(std::mt19937& random, const Problem& p) {
   return data;
 }
 
+// With bytes behind it that must stay untouched.
 struct Scratch {
-  Scratch(int64_t rows, int64_t k, int threads) : bytes(MatMulScratchBytes(rows, k, threads) + 64) {}
+  static constexpr size_t kGuardBytes = 4096;
+  static constexpr std::byte kGuard{0xA5};
+
+  Scratch(int64_t rows, int64_t k, int threads)
+      : size(MatMulScratchBytes(rows, k, threads)), bytes(size + 64 + kGuardBytes, kGuard) {}
+  ~Scratch() {
+    const std::byte* guard = static_cast<const std::byte*>(data()) + size;
+    EXPECT_EQ(std::count(guard, guard + kGuardBytes, kGuard), static_cast<std::ptrdiff_t>(kGuardBytes))
+        << "wrote past the scratch";
+  }
   void* data() { return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64); }
+  size_t size;
   std::vector<std::byte> bytes;
 };
 
@@ -285,6 +296,29 @@ TEST(MatMulTest, ManyRowsAndLongSumsAreWorkedOffInBlocks) {
   }
 }
 
+// Chunks of several panels whose sums are worked off in parts: 64 panels make chunks of 8 for two threads,
+// and 4500 is more than twice a part. A row by itself takes the path that the double reference vouches for
+// above.
+TEST(MatMulTest, LongSumsInChunksOfPanelsEqualThoseOfARowAlone) {
+  std::mt19937 random(17);
+  ThreadPool pool(2);
+  Problem p{.rows = 256, .n = 2048, .k = 4500, .source = DType::kBF16, .bias = true};
+  const Data data = MakeData(random, p);
+  for (DType packed : {DType::kBF16, DType::kI8}) {
+    for (ColumnOrder order : {ColumnOrder::kStacked, ColumnOrder::kGated}) {
+      p.packed = packed;
+      p.order = order;
+      const PackedMatrix weight = PackData(pool, p, data);
+      const std::vector<float> all = Multiply(pool, p, data, weight, 0, p.rows);
+      for (int64_t row : {0, 31, 32, 100, 255}) {
+        const std::vector<float> alone = Multiply(pool, p, data, weight, row, row + 1);
+        ASSERT_EQ(std::memcmp(alone.data(), all.data() + row * p.columns(), alone.size() * 4), 0)
+            << p.Describe() << ", row " << row;
+      }
+    }
+  }
+}
+
 TEST(MatMulTest, ResidualMayBeTheOutput) {
   std::mt19937 random(14);
   ThreadPool pool(2);
@@ -377,19 +411,61 @@ TEST(PackedMatrixTest, RefusesWhatItCannotPack) {
   EXPECT_FALSE(pack(DType::kF32, 2, 4, DType::kF16, ColumnOrder::kStacked));
 }
 
-TEST(PackedMatrixTest, QuantisesZeroAndInvalidRowsWithoutHarm) {
+TEST(PackedMatrixTest, QuantisesZeroRowsWithoutHarm) {
   ThreadPool pool(1);
-  std::vector<float> values(3 * 32, 0.0f);
-  values[32] = NAN;
-  values[64] = 1e-43f;
-  const MatrixSource source{values.data(), DType::kF32, 3};
+  std::vector<float> values(2 * 32, 0.0f);
+  values[32] = 1e-43f;
+  const MatrixSource source{values.data(), DType::kF32, 2};
   const auto weight = PackedMatrix::Pack(pool, std::span(&source, 1), 32, DType::kI8);
   ASSERT_TRUE(weight.has_value());
   std::vector<float> row(32);
-  for (int64_t n : {0, 2}) {
+  for (int64_t n : {0, 1}) {
     weight->ReadRow(n, row.data());
     EXPECT_EQ(std::count(row.begin(), row.end(), 0.0f), 32);
   }
+}
+
+// A product with either would be finite and wrong.
+TEST(PackedMatrixTest, ValuesThatAreNotFiniteAreRefusedInF16AndI8) {
+  ThreadPool pool(2);
+  for (DType packed : kWeightTypes) {
+    const DType stored = packed == DType::kI8 ? DType::kF32 : packed;
+    for (float bad : {NAN, INFINITY, -INFINITY, 65504.0f}) {
+      for (size_t at : {size_t{0}, size_t{40 * 70 - 1}}) {
+        std::vector<float> values(40 * 70, 0.5f);
+        values[at] = bad;
+        const Stored weight = Store(values, stored);
+        const MatrixSource source{weight.data(), stored, 40};
+        PackError error = PackError::kNoMemory;
+        const auto matrix =
+            PackedMatrix::Pack(pool, std::span(&source, 1), 70, packed, ColumnOrder::kStacked, &error);
+        const bool refused = !std::isfinite(bad) && (packed == DType::kF16 || packed == DType::kI8);
+        EXPECT_EQ(matrix.has_value(), !refused) << NameOf(packed) << " " << bad;
+        EXPECT_EQ(error, refused ? PackError::kNotFinite : PackError::kNone);
+      }
+    }
+  }
+}
+
+// The largest row that i8 takes, with the largest sums: all values and all activations at their largest.
+TEST(PackedMatrixTest, Int8RowsEndWhereSumsWouldOverflow) {
+  ThreadPool pool(2);
+  constexpr int64_t kDepth = PackedMatrix::kMaxInt8Depth;
+  const std::vector<float> values(kDepth + 1, 1.0f);
+  const MatrixSource source{values.data(), DType::kF32, 1};
+  const auto pack = [&](int64_t k, DType dtype, PackError* error) {
+    return PackedMatrix::Pack(pool, std::span(&source, 1), k, dtype, ColumnOrder::kStacked, error);
+  };
+  PackError error;
+  EXPECT_FALSE(pack(kDepth + 1, DType::kI8, &error).has_value());
+  EXPECT_EQ(error, PackError::kTooDeep);
+  EXPECT_TRUE(pack(kDepth + 1, DType::kBF16, &error).has_value());
+  const auto weight = pack(kDepth, DType::kI8, &error);
+  ASSERT_TRUE(weight.has_value());
+  Scratch scratch(1, kDepth, 2);
+  float sum = 0;
+  MatMul(pool, {values.data(), DType::kF32, 1, kDepth}, *weight, {&sum, DType::kF32, 1}, {}, scratch.data());
+  EXPECT_NEAR(sum, kDepth, kDepth * 1e-3);
 }
 
 }  // namespace

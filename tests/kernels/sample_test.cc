@@ -313,8 +313,10 @@ TEST_P(SampleTest, BrokenAndMaskedRowsAreReported) {
   Request but_one = all;
   but_one.masked = {1, 2};
   EXPECT_EQ(Sample(logits, but_one).token, 0);
-  EXPECT_EQ(Sample(std::vector<float>(70, -kInf), SampleArgs{.num_logprobs = 3}).status,
-            SampleRowStatus::kAllMasked);
+  const SampleResult nothing = Sample(std::vector<float>(70, -kInf), SampleArgs{.num_logprobs = 3});
+  EXPECT_EQ(nothing.status, SampleRowStatus::kNotFinite);
+  EXPECT_EQ(nothing.num_top, 0);
+  EXPECT_EQ(nothing.logprob, 0.0f);
 }
 
 TEST_P(SampleTest, ARowIgnoresTheOtherRows) {
