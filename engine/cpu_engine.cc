@@ -1,31 +1,14 @@
 #include "engine/cpu_engine.h"
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "engine/backend_cpu.h"
 
 namespace orrery {
-namespace {
-
-BackendLimits LimitsOf(const EnginePlan& plan) {
-  BackendLimits limits;
-  limits.attention = plan.attention;
-  for (const double inverse : RopeInverseFrequencies(plan.model.rope, plan.model.head_dim)) {
-    limits.inverse_frequencies.push_back(static_cast<float>(inverse));
-  }
-  limits.max_rows = plan.limits.max_step_tokens;
-  limits.max_slices = plan.limits.max_num_seqs;
-  limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
-  limits.vocab_size = plan.limits.vocab_size;
-  return limits;
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options) {
-  return LoadEngine(options, NewCpuBackend(options.num_threads > 0 ? options.num_threads : DefaultCpuThreads()));
+  return LoadEngine(options,
+                    NewCpuBackend(options.num_threads > 0 ? options.num_threads : DefaultCpuThreads()));
 }
 
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
@@ -36,7 +19,7 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& o
   if (!checkpoint.ok()) return checkpoint.status();
   absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backend);
   if (!plan.ok()) return plan.status();
-  if (absl::Status status = backend->Prepare(LimitsOf(*plan)); !status.ok()) return status;
+  if (absl::Status status = backend->Prepare(BackendLimitsOf(*plan)); !status.ok()) return status;
 
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =
       Decoder::Load(*backend, *checkpoint, *model,

@@ -38,15 +38,13 @@ absl::StatusOr<DType> StoredDtype(const ModelConfig& model, const Checkpoint& ch
   return view->dtype;
 }
 
-absl::Status ResolveDtypes(const EngineOptions& options, const Checkpoint& checkpoint, EnginePlan* plan) {
-  absl::StatusOr<DType> stored = StoredDtype(plan->model, checkpoint);
-  if (!stored.ok()) return stored.status();
-  plan->dtype = options.dtype.value_or(*stored);
+absl::Status ResolveDtypes(const EngineOptions& options, DType stored, EnginePlan* plan) {
+  plan->dtype = options.dtype.value_or(stored);
   const auto is_float = [](DType d) { return d == DType::kF32 || d == DType::kBF16 || d == DType::kF16; };
   if (!is_float(plan->dtype)) return absl::InvalidArgumentError("--dtype must be f32, bf16 or f16");
-  if (plan->dtype == DType::kF16 && *stored != DType::kF16) {
+  if (plan->dtype == DType::kF16 && stored != DType::kF16) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--dtype f16 needs a checkpoint in f16, this one is in ", Name(*stored)));
+        absl::StrCat("--dtype f16 needs a checkpoint in f16, this one is in ", Name(stored)));
   }
   plan->kv_dtype = options.kv_dtype.value_or(plan->dtype);
   if (!is_float(plan->kv_dtype)) return absl::InvalidArgumentError("--kv-dtype must be f32, bf16 or f16");
@@ -82,19 +80,21 @@ absl::Status ResolveLimits(const EngineOptions& options, EnginePlan* plan) {
   return absl::OkStatus();
 }
 
-void EstimateFixedMemory(EnginePlan* plan) {
+void EstimateFixedMemory(DType stored_dtype, EnginePlan* plan) {
   const ModelConfig& model = plan->model;
   const auto width = static_cast<int64_t>(SizeOf(plan->weights));
   const int64_t table = model.vocab_size * model.hidden_size;
   const int64_t untied = model.tie_embeddings ? 0 : table;
   plan->memory.weight_bytes =
-      (model.num_parameters() - untied) * width + untied * static_cast<int64_t>(SizeOf(plan->dtype));
+      (model.num_parameters() - untied) * width + untied * static_cast<int64_t>(SizeOf(stored_dtype));
   const int64_t rows = plan->limits.max_step_tokens;
   const int64_t stored = plan->weights == DType::kBF16 || plan->weights == DType::kI8 ? 2 : 4;
-  const int64_t per_row = 4 * (2 * model.hidden_size + 2 * model.q_size() + 2 * model.kv_size()) +
+  const int64_t per_row = 4 * (model.hidden_size + model.q_size() + 2 * model.kv_size()) +
                           stored * (model.hidden_size + model.q_size() + model.intermediate_size);
-  plan->memory.activation_bytes =
-      rows * per_row + 4 * ModelExecutor::kLogitRows * model.vocab_size + (int64_t{16} << 20);
+  plan->memory.activation_bytes = rows * per_row +
+                                  4 * plan->limits.max_num_seqs * (model.q_size() + model.hidden_size) +
+                                  4 * ModelExecutor::kLogitRows * model.vocab_size +
+                                  CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads);
 }
 
 absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
@@ -139,6 +139,19 @@ int64_t ReadNumber(const std::string& path) {
 
 }  // namespace
 
+BackendLimits BackendLimitsOf(const EnginePlan& plan) {
+  BackendLimits limits;
+  limits.attention = plan.attention;
+  for (const double inverse : RopeInverseFrequencies(plan.model.rope, plan.model.head_dim)) {
+    limits.inverse_frequencies.push_back(static_cast<float>(inverse));
+  }
+  limits.max_rows = plan.limits.max_step_tokens;
+  limits.max_slices = plan.limits.max_num_seqs;
+  limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
+  limits.vocab_size = plan.limits.vocab_size;
+  return limits;
+}
+
 int64_t AvailableMemoryBytes() {
   int64_t available = std::numeric_limits<int64_t>::max();
   std::ifstream meminfo("/proc/meminfo");
@@ -162,7 +175,9 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
                                       const Checkpoint& checkpoint, const Backend& backend) {
   EnginePlan plan;
   plan.model = model;
-  if (absl::Status status = ResolveDtypes(options, checkpoint, &plan); !status.ok()) return status;
+  absl::StatusOr<DType> stored = StoredDtype(model, checkpoint);
+  if (!stored.ok()) return stored.status();
+  if (absl::Status status = ResolveDtypes(options, *stored, &plan); !status.ok()) return status;
   if (absl::Status status = ResolveLimits(options, &plan); !status.ok()) return status;
   plan.attention = {.num_heads = static_cast<int32_t>(model.num_heads),
                     .num_kv_heads = static_cast<int32_t>(model.num_kv_heads),
@@ -170,7 +185,7 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
                     .kv_dtype = plan.kv_dtype};
   plan.memory.available_bytes = options.memory_bytes > 0 ? options.memory_bytes : AvailableMemoryBytes();
   plan.memory.kv_block_bytes = backend.KvBlockBytes(plan.attention) * model.num_layers;
-  EstimateFixedMemory(&plan);
+  EstimateFixedMemory(*stored, &plan);
   if (absl::Status status = SizeKvPool(options, &plan); !status.ok()) return status;
   return plan;
 }

@@ -62,6 +62,9 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options);
 absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelConfig& model,
                                       const Checkpoint& checkpoint, const Backend& backend);
 
+// What the plan's engine asks Backend::Prepare for.
+BackendLimits BackendLimitsOf(const EnginePlan& plan);
+
 // What this process may still allocate: the system's available memory, or what is left of its control group.
 int64_t AvailableMemoryBytes();
 

@@ -152,7 +152,11 @@ absl::Status ParseRope(const JsonFields& fields, absl::string_view what, ModelCo
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const json* found = nullptr;
     ORRERY_ASSIGN(found, fields.Object(key));
-    if (found != nullptr) parameters = found;
+    if (found == nullptr) continue;
+    if (parameters != nullptr && *parameters != *found) {
+      return fields.Error(key, "and rope_scaling differ: one of the two must go");
+    }
+    parameters = found;
   }
   if (parameters == nullptr) return absl::OkStatus();
 

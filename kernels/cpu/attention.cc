@@ -32,11 +32,14 @@ TileFunction TileFunctionFor(DType kv_dtype) {
 
 void AttentionPlan::AlignedDelete::operator()(uint8_t* data) const { ::operator delete[](data, kAlign); }
 
+int64_t AttentionPlan::ThreadBytes(const AttentionShape& shape) {
+  const int64_t tile_rows = int64_t{TileTokens(shape)} * shape.group();
+  return (TileScratchBytes(tile_rows, shape.head_dim) + 63) / 64 * 64;
+}
+
 AttentionPlan::AttentionPlan(const AttentionShape& shape, int64_t max_rows, int64_t max_slices,
                              int max_threads)
-    : shape_(shape), tile_tokens_(TileTokens(shape)) {
-  const int64_t tile_rows = int64_t{tile_tokens_} * shape.group();
-  scratch_bytes_ = (TileScratchBytes(tile_rows, shape.head_dim) + 63) / 64 * 64;
+    : shape_(shape), tile_tokens_(TileTokens(shape)), scratch_bytes_(ThreadBytes(shape)) {
   work_.reserve(max_slices);
   positions_.resize(max_rows);
   kv_slots_.resize(max_rows);

@@ -34,6 +34,9 @@ class AttentionPlan {
   AttentionPlan(const AttentionShape& shape, int64_t max_rows, int64_t max_slices, int max_threads);
   ~AttentionPlan();
 
+  // What every thread of max_threads adds to the memory of a plan.
+  static int64_t ThreadBytes(const AttentionShape& shape);
+
   // slices [num_slices] cover every row of the step once, in any order; every count >= 1. The slices and
   // their block tables must stay valid while the plan is used.
   void Build(const KvSlice* slices, int64_t num_slices);

@@ -72,6 +72,9 @@ TEST(ModelConfig, RopeIsReadFromOldAndNewPlaces) {
       Parse(TinyConfig("llama"), {{"rope_scaling", {{"type", "linear"}, {"factor", 4}}}});
   EXPECT_EQ(linear.rope.scaling, RopeConfig::Scaling::kLinear);
   EXPECT_EQ(linear.rope.factor, 4.0);
+  const json twice = {{"rope_type", "linear"}, {"factor", 2}};
+  EXPECT_EQ(Parse(TinyConfig("llama"), {{"rope_scaling", twice}, {"rope_parameters", twice}}).rope.factor,
+            2.0);
   nested["rope_parameters"] = {{"rope_type", "llama3"},   {"rope_theta", 5e5},
                                {"factor", 32.0},          {"low_freq_factor", 1.0},
                                {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
@@ -157,6 +160,11 @@ std::vector<BadConfig> BadConfigs() {
       {"PartialRotary", "llama", scaling({{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}),
        "partial_rotary_factor"},
       {"ScalingIsText", "llama", {{"rope_scaling", "linear"}}, "rope_scaling must be an object"},
+      {"ScalingAgainstParameters",
+       "llama",
+       {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}},
+        {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}}}},
+       "rope_parameters and rope_scaling differ"},
       {"NoLayers", "llama", {{"num_hidden_layers", nullptr}}, "num_hidden_layers is missing"},
       {"ZeroLayers", "llama", {{"num_hidden_layers", 0}}, "num_hidden_layers"},
       {"AbsurdLayers", "llama", {{"num_hidden_layers", 1 << 30}}, "[1, 1024]"},
@@ -286,6 +294,27 @@ TEST_F(PlanTest, SizesByTokensBytesOrShareOfFreeMemory) {
       static_cast<double>(options_.memory_bytes - plan->memory.weight_bytes - plan->memory.activation_bytes);
   EXPECT_NEAR(static_cast<double>(plan->memory.kv_bytes), 0.6 * free, static_cast<double>(block));
   EXPECT_THAT(plan->ToString(), HasSubstr("kv pool"));
+}
+
+// The decoder keeps an embedding that is not tied as it lies in the checkpoint, whatever the weights become.
+TEST_F(PlanTest, AnEmbeddingOfItsOwnIsCountedAsStored) {
+  const json config = TinyConfig("llama");
+  testing::WriteModel(dir_.path(), config, testing::RandomTensors(config, 1), DType::kF32);
+  options_.dtype = DType::kBF16;
+  const auto plan = PlanEngine(options_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_FALSE(plan->model.tie_embeddings);
+  const int64_t table = plan->model.vocab_size * plan->model.hidden_size;
+  EXPECT_EQ(plan->memory.weight_bytes, (plan->model.num_parameters() - table) * 2 + table * 4);
+}
+
+TEST_F(PlanTest, BuffersGrowWithThreads) {
+  const auto buffers = [&](int threads) {
+    options_.num_threads = threads;
+    return PlanEngine(options_)->memory.activation_bytes;
+  };
+  // Each has its sums of a product: 256 rows of 8 panels of 32 columns, twice.
+  EXPECT_GE(buffers(65) - buffers(1), 64 * 2 * 256 * 8 * 32 * 4);
 }
 
 TEST_F(PlanTest, RefusalsNameTheOption) {
