@@ -96,7 +96,8 @@ class WorkerCore {
   WorkerCore(const WorkerCore&) = delete;
   WorkerCore& operator=(const WorkerCore&) = delete;
 
-  // Accepts a sample, or says why not (scheduler/types/refusal.h inside the status) and changes nothing.
+  // Accepts a sample, or says why not (scheduler/types/refusal.h inside the status) and changes nothing but
+  // WorkerState::last_submission, which covers what was refused as well.
   absl::Status OnArrival(Submit submit, Time now);
   // Ends a sample (every sample of a request) with kCancelled. Unknown or ended: nothing happens.
   void OnCancel(const SampleKey& key, Time now, std::vector<TokenEvent>* events);

@@ -140,13 +140,14 @@ absl::Status WorkerCore::Impl::Validate(const Submit& submit, Time now) const {
 absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   const absl::Status valid = Validate(submit, now);
   if (journal_ != nullptr) journal_->Arrival(submit, now, valid.ok());
+  // A refused one has arrived too: snapshots must cover it, or the router counts it as on its way for ever.
+  last_submission_ = std::max(last_submission_, submit.submission);
   if (!valid.ok()) {
     ++counters_.refused;
     return valid;
   }
   ++counters_.accepted;
   counters_.prompt_tokens += static_cast<uint64_t>(submit.num_prompt);
-  last_submission_ = std::max(last_submission_, submit.submission);
 
   auto owned = std::make_unique<Sequence>();
   Sequence* sequence = owned.get();

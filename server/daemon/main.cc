@@ -26,6 +26,8 @@ namespace {
 constexpr int kExitOk = 0;
 constexpr int kExitFailure = 1;
 constexpr int kExitBadConfiguration = 2;
+// What the engine's last step gets after the drain.
+constexpr Duration kLastStep = Duration::Seconds(5);
 
 // Lines go to standard error through a bounded queue that drops the oldest: logging never holds up serving.
 void StartLogging(const std::string& level) {
@@ -90,6 +92,11 @@ int Serve(const ServerConfig& config) {
   })
       .detach();
   const bool clean = (*server)->Drain(config.drain_timeout);
+  if (!(*server)->StopWorker(kLastStep)) {
+    spdlog::critical("the engine's step does not end: the process exits without it");
+    spdlog::shutdown();
+    std::_Exit(kExitFailure);
+  }
   spdlog::info("stopped{}", clean ? "" : ": requests were cut off at the drain timeout");
   server->reset();
   spdlog::shutdown();

@@ -59,6 +59,9 @@ class Server {
   // Refuses new requests and waits until the running ones are over, `timeout` at most; then ends those that
   // are left. True when none had to be ended. Call once.
   bool Drain(Duration timeout);
+  // Ends the worker, `timeout` at most. False: the engine's step does not return, and this object could not
+  // be destroyed before it does. After Drain, once.
+  bool StopWorker(Duration timeout) { return worker_->StopWithin(timeout); }
 
  private:
   explicit Server(const ServerConfig& config) : config_(config) {}

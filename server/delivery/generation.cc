@@ -110,10 +110,16 @@ bool Generation::SendStarted() {
   started->set_request_id(spec_.request_id);
   started->set_prompt_tokens(static_cast<uint32_t>(spec_.prompt->size()));
   if (spec_.echo_prompt) started->mutable_prompt_token_ids()->Add(spec_.prompt->begin(), spec_.prompt->end());
-  return writer_->TryWrite(message_);
+  return Taken(writer_->TryWrite(message_));
+}
+
+bool Generation::Taken(bool taken) {
+  num_taken_ += taken;
+  return taken;
 }
 
 bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
+  const uint64_t before = num_taken_;
   bool taken = started_sent_ || (started_sent_ = SendStarted());
   for (size_t visited = 0; taken && visited < choices_.size(); ++visited) {
     taken = SendChoice(&choices_[next_choice_], decisions);
@@ -121,7 +127,7 @@ bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
   }
   if (taken) {
     blocked_since_ = Time::Never();
-  } else if (blocked_since_.is_never()) {
+  } else if (num_taken_ != before || blocked_since_.is_never()) {
     blocked_since_ = now;
   }
   return over();
@@ -130,13 +136,15 @@ bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
 // False when the writer takes no more.
 bool Generation::SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions) {
   if (choice->stream.has_delta()) {
-    if (!writer_->TryWrite(choice->stream.delta_message())) return false;
+    if (!Taken(writer_->TryWrite(choice->stream.delta_message()))) return false;
     choice->stream.ClearDelta();
   }
   if (!choice->stream.ended() || choice->report_due || choice->sent_finished) return true;
   FillFinished(*choice, decisions);
   const bool last = num_finished_sent_ + 1 == choices_.size();
-  if (!(last ? writer_->TryWriteAndFinish(message_, status_) : writer_->TryWrite(message_))) return false;
+  if (!Taken(last ? writer_->TryWriteAndFinish(message_, status_) : writer_->TryWrite(message_))) {
+    return false;
+  }
   choice->sent_finished = true;
   ++num_finished_sent_;
   return true;

@@ -68,7 +68,7 @@ class Generation {
   // Hands messages to the writer until it takes no more. True once the last one is handed over: the request
   // is over and the writer must not be used again.
   bool Pump(absl::Span<const NamedDecision> decisions, Time now);
-  // Since when the writer has refused what there is to send; Never(): it has not.
+  // Since when the writer has taken nothing of what there is to send; Never(): nothing waits.
   Time blocked_since() const { return blocked_since_; }
 
   bool all_ended() const;
@@ -87,6 +87,7 @@ class Generation {
   };
 
   bool SendStarted();
+  bool Taken(bool taken);  // counts
   bool SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions);
   void FillFinished(const Choice& choice, absl::Span<const NamedDecision> decisions);
   void FillEffective(orrery::v1::Sampling* out) const;
@@ -103,6 +104,7 @@ class Generation {
   size_t num_finished_sent_ = 0;
   bool has_token_ = false;
   bool started_sent_ = false;
+  uint64_t num_taken_ = 0;  // messages the writer took
   Time blocked_since_ = Time::Never();
   grpc::Status status_;  // of the end
   orrery::v1::GenerateResponse message_;

@@ -122,7 +122,7 @@ void FrontLoop::Run() {
 Time FrontLoop::NextWake() const {
   // With nothing open there is nothing to sweep.
   const Time sweep = live_.empty() && closing_.empty() ? Time::Never() : next_sweep_;
-  return deadlines_.empty() ? sweep : std::min(sweep, deadlines_.top().at);
+  return deadlines_.empty() ? sweep : std::min(sweep, deadlines_.begin()->first);
 }
 
 Generation* FrontLoop::Find(RequestId id) {
@@ -150,7 +150,7 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
   generation.set_worker(worker_);
   live_names_.insert(generation.spec().request_id);
   live_.emplace(id, std::move(arrival));
-  if (!generation.deadline().is_never()) deadlines_.push({generation.deadline(), id});
+  if (!generation.deadline().is_never()) deadlines_.emplace(generation.deadline(), id);
   metrics_->OnAdmitted(static_cast<int64_t>(generation.spec().prompt->size()));
   Pump(generation);
   Carry();
@@ -308,16 +308,18 @@ void FrontLoop::Close(Generation& generation, Outcome outcome) {
 
 void FrontLoop::Forget(Generation& generation) {
   live_names_.erase(generation.spec().request_id);
+  deadlines_.erase({generation.deadline(), generation.id()});
   live_.erase(generation.id());
 }
 
 void FrontLoop::EndAtDeadline() {
-  while (!deadlines_.empty() && deadlines_.top().at <= now_) {
-    const RequestId id = deadlines_.top().request;
-    deadlines_.pop();
-    Generation* generation = Find(id);
-    if (generation == nullptr || generation->all_ended()) continue;
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
+    const RequestId id = deadlines_.begin()->second;
+    deadlines_.erase(deadlines_.begin());
     Cancel(id);
+    Generation* generation = Find(id);
+    if (generation == nullptr) continue;
+    // Also where all choices have ended: what the worker still owes about them is not waited for any longer.
     generation->EndAll(FinishReason::kDeadline);
     Pump(*generation);
   }

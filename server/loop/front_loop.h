@@ -13,9 +13,10 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <queue>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -133,12 +134,7 @@ class FrontLoop {
     bool aborted = false;
   };
   absl::flat_hash_map<RequestId, Closing> closing_;  // over, but the call is not yet
-  struct Deadline {
-    Time at;
-    RequestId request;
-    bool operator>(const Deadline& other) const { return at > other.at; }
-  };
-  std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines_;
+  std::set<std::pair<Time, RequestId>> deadlines_;   // of live requests
   std::vector<RequestId> touched_;
   RouterCore router_;
   RouterOutput orders_;  // of the router, until Carry

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <limits>
 #include <string>
 #include <utility>
@@ -20,7 +21,10 @@ WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
       mailbox_(std::numeric_limits<size_t>::max()),
       host_since_(clock->Now()) {
   if (parts_.journal != nullptr) core_->set_journal(parts_.journal.get());
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this] {
+    Run();
+    ended_.set_value();
+  });
 }
 
 WorkerLoop::~WorkerLoop() { Stop(); }
@@ -30,6 +34,12 @@ void WorkerLoop::Stop() {
   stop_.store(true);
   mailbox_.Interrupt();
   thread_.join();
+}
+
+bool WorkerLoop::StopWithin(Duration timeout) {
+  stop_.store(true);
+  mailbox_.Interrupt();
+  return end_.wait_for(std::chrono::nanoseconds(timeout.ns)) == std::future_status::ready;
 }
 
 void WorkerLoop::Submit(orrery::Submit submit) { mailbox_.Push(std::move(submit)); }
@@ -125,7 +135,8 @@ void WorkerLoop::FinishOldest() {
         core_->OnStepFailed(step.step, {message.data(), message.size()}, now, &report_.events);
     ORRERY_CHECK(status.ok());
   }
-  report_.steps.push_back(step.stats);
+  // A step that only gives slots back computes nothing: it is not one of those that are measured.
+  if (step.stats.num_sequences > 0) report_.steps.push_back(step.stats);
   in_flight_.erase(in_flight_.begin());
   step_began_ns_.store(in_flight_.empty() ? -1 : now.ns, std::memory_order_relaxed);
   num_steps_.fetch_add(1, std::memory_order_relaxed);

@@ -4,6 +4,7 @@
 #define ORRERY_SERVER_LOOP_WORKER_LOOP_H_
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <thread>
 #include <variant>
@@ -33,6 +34,8 @@ class WorkerLoop final : public WorkerLink {
   ~WorkerLoop() override;
   // Ends the thread after the steps in flight; what still runs is abandoned.
   void Stop();
+  // The same but waits `timeout` at most. False: a step does not return, and Stop would wait for it. Once.
+  bool StopWithin(Duration timeout);
 
   void Submit(orrery::Submit submit) override;
   void CancelRequest(RequestId request) override;
@@ -77,6 +80,8 @@ class WorkerLoop final : public WorkerLink {
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> step_began_ns_{-1};
   std::atomic<uint64_t> num_steps_{0};
+  std::promise<void> ended_;
+  std::future<void> end_ = ended_.get_future();
   std::thread thread_;
 };
 

@@ -120,6 +120,19 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(json::parse(policies.output)[0]["name"], "fcfs");
 }
 
+// A step that takes an hour: the daemon leaves without it.
+TEST(Binaries, AHungStepDoesNotKeepTheDaemon) {
+  Process daemon(BinaryPath("orreryd"),
+                 {"--model", (Source() / "deploy/models/demo").string(), "--backend", "modeled",
+                  "--cost-profile", "constant:3600000", "--step-timeout", "0.05s", "--drain-timeout", "0.1s",
+                  "--listen", "127.0.0.1:0", "--metrics-listen", "", "--log-level", "info"},
+                 true);
+  usleep(500'000);
+  daemon.Signal(SIGTERM);
+  EXPECT_EQ(daemon.Finish(), 1) << daemon.seen();
+  EXPECT_THAT(daemon.seen(), HasSubstr("the engine's step does not end"));
+}
+
 // Weights that are not numbers make logits that are none: the daemon says so once and is gone.
 TEST(Binaries, FailedWarmUpEndsTheDaemon) {
   const fs::path broken = fs::temp_directory_path() / ("orrery_broken_" + std::to_string(getpid()));

@@ -13,6 +13,7 @@
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
 #include "spdlog/spdlog.h"
+#include "tests/server/eventually.h"
 
 namespace orrery {
 namespace {
@@ -46,7 +47,7 @@ class EngineServe : public ::testing::Test {
     server_ = *std::move(server);
     stub_ = orrery::v1::Inference::NewStub(grpc::CreateChannel(
         "127.0.0.1:" + std::to_string(server_->grpc_port()), grpc::InsecureChannelCredentials()));
-    while (!server_->ready()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ASSERT_TRUE(testing::Eventually([this] { return server_->ready(); }));
     std::ifstream file(Stories() / "greedy_cases.json");
     cases_ = json::parse(file)["cases"];
   }

@@ -20,7 +20,8 @@ namespace orrery::testing {
 struct EngineControl {
   std::mutex mutex;
   std::condition_variable changed;
-  bool held = false;  // guarded by mutex
+  bool held = false;                 // guarded by mutex
+  std::atomic<int64_t> hold_at{-1};  // holds by itself when so many steps are done
   std::atomic<int64_t> step_us{0};
   std::atomic<bool> fail_next{false};
   std::atomic<int64_t> num_steps{0}, num_admitted{0}, num_released{0}, max_rows{0};
@@ -33,6 +34,7 @@ struct EngineControl {
     {
       std::lock_guard lock(mutex);
       held = false;
+      hold_at = -1;
     }
     changed.notify_all();
   }
@@ -62,6 +64,7 @@ class FakeEngine final : public Executor {
       std::this_thread::sleep_for(std::chrono::microseconds(us));
     {
       std::unique_lock lock(control_->mutex);
+      control_->held |= control_->num_steps == control_->hold_at;
       control_->changed.wait(lock, [&] { return !control_->held; });
     }
     ++control_->num_steps;

@@ -19,18 +19,11 @@
 #include "server/loop/worker_loop.h"
 #include "spdlog/spdlog.h"
 #include "tests/server/byte_codec.h"
+#include "tests/server/eventually.h"
 #include "tests/server/fake_engine.h"
 
 namespace orrery::testing {
 namespace {
-
-bool Eventually(const std::function<bool()>& what) {
-  for (int i = 0; i < 30'000; ++i) {
-    if (what()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
-}
 
 constexpr int32_t kContext = 512;
 
@@ -93,6 +86,12 @@ class Loops {
     double sum = 0;
     for (int i = 0; i < kNumOutcomes; ++i) sum += Count(NameOf(static_cast<Outcome>(i)));
     return sum;
+  }
+  prometheus::ClientMetric::Histogram StepSequences() const {
+    for (const auto& family : metrics_.registry()->Collect()) {
+      if (family.name == "orrery_step_sequences") return family.metric.at(0).histogram;
+    }
+    return {};
   }
   bool Idle() const {
     const LoadBoard& load = front_->load();
@@ -182,6 +181,7 @@ struct Wish {
   uint32_t choices = 1;
   int give_up_after = -1;  // messages; negative: never
   Duration deadline = Duration::Infinite();
+  std::string stop;  // a stop string; empty: none
 };
 
 GenerationSpec SpecOf(RequestId id, const Wish& wish) {
@@ -195,6 +195,7 @@ GenerationSpec SpecOf(RequestId id, const Wish& wish) {
   spec.stop.max_tokens = wish.max_tokens;
   spec.num_choices = wish.choices;
   spec.deadline = wish.deadline;
+  if (!wish.stop.empty()) spec.stop_strings = *StopStrings::Create({wish.stop});
   return spec;
 }
 
@@ -293,7 +294,8 @@ TEST(Loops, ClientsOfAllKindsAndAnEngineThatFails) {
   }
   EXPECT_EQ(loops.CountAll(), kClients * kEach);
   EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
-  EXPECT_GT(loops.Count("failed") + loops.Count("cancelled") + loops.Count("deadline"), 0);
+  EXPECT_GT(loops.Count("failed"), 0);
+  EXPECT_GT(loops.Count("cancelled") + loops.Count("deadline"), 0);
   const auto call = RunCall(loops, Wish());  // and it still serves
   EXPECT_TRUE(call->status().ok());
   EXPECT_TRUE(Eventually([&] { return loops.control_->num_released == loops.control_->num_admitted; }));
@@ -321,6 +323,26 @@ TEST(Loops, DrainLetsRunWhatRunsAndRefusesTheRest) {
 
 TEST(Loops, AbortEndsAllOfThemAtOnce) {
   Loops loops;
+  loops.control_->Hold();
+  Wish wish;
+  wish.max_tokens = 400;
+  std::vector<std::future<std::shared_ptr<Call>>> calls;
+  for (int c = 0; c < kClients; ++c) {
+    calls.push_back(std::async(std::launch::async, [&] { return RunCall(loops, wish); }));
+  }
+  EXPECT_TRUE(Eventually([&] { return loops.front_->load().live_requests == kClients; }));
+  loops.front_->AbortAll();
+  EXPECT_TRUE(Eventually([&] { return loops.Count("failed") == kClients; })) << "the engine does not move";
+  loops.control_->Release();
+  for (auto& call : calls) {
+    EXPECT_EQ(call.get()->status().error_code(), grpc::UNAVAILABLE);
+  }
+  EXPECT_EQ(loops.CountAll(), kClients);
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+}
+
+TEST(Loops, AbortsAmongClientsOfAllKinds) {
+  Loops loops;
   loops.control_->step_us = 500;
   std::thread aborter([&] {
     for (int i = 0; i < 20; ++i) {
@@ -342,6 +364,44 @@ TEST(Loops, TheAgeOfAHungStepGrowsUntilItEnds) {
   loops.control_->Release();
   EXPECT_TRUE(call.get()->status().ok());
   EXPECT_TRUE(Eventually([&] { return loops.worker_->StepAge() == Duration{}; }));
+}
+
+TEST(Loops, AHungStepHoldsUpTheEndForNoLongerThanAsked) {
+  Loops loops;
+  loops.control_->Hold();
+  auto call = std::async(std::launch::async, [&] { return RunCall(loops, Wish()); });
+  EXPECT_TRUE(Eventually([&] { return loops.worker_->StepAge().ns > 0; }));
+  EXPECT_FALSE(loops.worker_->StopWithin(Duration::Milliseconds(20)));
+  loops.front_->AbortAll();
+  loops.control_->Release();
+  EXPECT_TRUE(loops.worker_->StopWithin(Duration::Seconds(30)));
+  EXPECT_EQ(call.get()->status().error_code(), grpc::UNAVAILABLE);
+}
+
+TEST(Loops, AStepThatOnlyReleasesSlotsIsNotMeasured) {
+  Loops loops;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(RunCall(loops, Wish())->status().ok());
+    EXPECT_TRUE(Eventually([&] { return loops.control_->num_released == i + 1; }));
+  }
+  const auto sequences = loops.StepSequences();
+  EXPECT_GT(sequences.sample_count, 0u);
+  EXPECT_EQ(sequences.sample_sum, static_cast<double>(sequences.sample_count)) << "one sequence in each";
+}
+
+// The stop string is complete, the worker does not know it yet and hangs: the deadline still holds.
+TEST(Loops, ADeadlineEndsWhatOnlyTheReportIsMissingOf) {
+  Loops loops;
+  loops.control_->hold_at = 3;
+  Wish wish;
+  wish.max_tokens = 100;
+  wish.stop = "abc";
+  wish.deadline = Duration::Milliseconds(300);
+  auto call = std::async(std::launch::async, [&] { return RunCall(loops, wish); });
+  EXPECT_TRUE(Eventually([&] { return loops.CountAll() == 1; })) << "the engine does not move";
+  loops.control_->Release();
+  EXPECT_EQ(call.get()->num_ends(), 1);
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
 }
 
 TEST(Loops, WhatTheWorkerRefusesEndsWithItsReason) {

@@ -20,20 +20,12 @@
 #include "server/daemon/server.h"
 #include "spdlog/spdlog.h"
 #include "tests/server/byte_codec.h"
+#include "tests/server/eventually.h"
 #include "tests/server/fake_engine.h"
 
 namespace orrery::testing {
 
 namespace v1 = ::orrery::v1;
-
-// Polls until `what` holds; half a minute is the bound of a hang, not of a time that is asserted.
-inline bool Eventually(const std::function<bool()>& what) {
-  for (int i = 0; i < 30'000; ++i) {
-    if (what()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return false;
-}
 
 // Everything a Generate call brought.
 struct Answer {
