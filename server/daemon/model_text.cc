@@ -55,7 +55,7 @@ absl::StatusOr<std::optional<ChatTemplate>> LoadChatTemplate(const std::string& 
   auto source = ChatTemplateSource(*jinja_text, *config_text);
   if (!source.ok()) return named(source.status());
   if (source->empty()) return std::optional<ChatTemplate>();
-  auto chat = ChatTemplate::Parse(*source, tokenizer.bos_text(), tokenizer.eos_text());
+  auto chat = ChatTemplate::Parse(*source, tokenizer.role_texts());
   if (!chat.ok()) return named(chat.status());
   return std::optional<ChatTemplate>(*std::move(chat));
 }

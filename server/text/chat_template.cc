@@ -44,14 +44,17 @@ absl::StatusOr<Value> MessageList(const std::vector<ChatMessage>& messages) {
 
 }  // namespace
 
-absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string_view source, std::string_view bos,
-                                                 std::string_view eos, const jinja::Limits& limits) {
-  if (FindInvalidUtf8(bos) != std::string_view::npos || FindInvalidUtf8(eos) != std::string_view::npos) {
-    return absl::InvalidArgumentError("chat template: the text of a special token is not valid UTF-8");
+absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string_view source,
+                                                 const std::map<std::string, std::string>& special_tokens,
+                                                 const jinja::Limits& limits) {
+  for (const auto& [name, text] : special_tokens) {
+    if (FindInvalidUtf8(text) != std::string_view::npos) {
+      return absl::InvalidArgumentError(absl::StrCat("chat template: ", name, " is not valid UTF-8"));
+    }
   }
   absl::StatusOr<jinja::Template> parsed = jinja::Template::Parse(source, limits);
   if (!parsed.ok()) return parsed.status();
-  return ChatTemplate(*std::move(parsed), bos, eos);
+  return ChatTemplate(*std::move(parsed), special_tokens);
 }
 
 absl::StatusOr<std::vector<Segment>> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
@@ -61,8 +64,7 @@ absl::StatusOr<std::vector<Segment>> ChatTemplate::Render(const std::vector<Chat
   Map variables;
   SetConstant(variables, "messages", *std::move(list));
   SetConstant(variables, "add_generation_prompt", Value(options.add_generation_prompt));
-  SetConstant(variables, "bos_token", Value::FromTemplate(bos_));
-  SetConstant(variables, "eos_token", Value::FromTemplate(eos_));
+  for (const auto& [name, text] : special_tokens_) SetConstant(variables, name, Value::FromTemplate(text));
   SetConstant(variables, "tools", Value(jinja::None{}));
   SetConstant(variables, "documents", Value(jinja::None{}));
   for (const auto& [name, value] : options.switches) variables.Set(Text(name, true), Value(value));

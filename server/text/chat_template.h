@@ -6,6 +6,7 @@
 // nothing that a client sends can open or close a turn.
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,10 +37,11 @@ struct ChatRenderOptions {
 
 class ChatTemplate {
  public:
-  // The texts of the model's BOS and EOS tokens, empty where it has none. The source is checked whole; see
-  // jinja/template.h for errors and limits.
-  static absl::StatusOr<ChatTemplate> Parse(std::string_view source, std::string_view bos,
-                                            std::string_view eos, const jinja::Limits& limits = {});
+  // `special_tokens` are variables of the template: bos_token and so on (Tokenizer::role_texts). The source
+  // is checked whole; see jinja/template.h for errors and limits.
+  static absl::StatusOr<ChatTemplate> Parse(std::string_view source,
+                                            const std::map<std::string, std::string>& special_tokens,
+                                            const jinja::Limits& limits = {});
 
   // INVALID_ARGUMENT when a message is not valid UTF-8 (naming messages[i].content) or the template refuses
   // the messages; RESOURCE_EXHAUSTED beyond a limit. Thread-safe.
@@ -47,11 +49,11 @@ class ChatTemplate {
                                               const ChatRenderOptions& options = {}) const;
 
  private:
-  ChatTemplate(jinja::Template source, std::string_view bos, std::string_view eos)
-      : template_(std::move(source)), bos_(bos), eos_(eos) {}
+  ChatTemplate(jinja::Template source, const std::map<std::string, std::string>& special_tokens)
+      : template_(std::move(source)), special_tokens_(special_tokens) {}
 
   jinja::Template template_;
-  std::string bos_, eos_;
+  std::map<std::string, std::string> special_tokens_;
 };
 
 // The source of the template from the texts of a model folder's files, empty where a file is absent: that of

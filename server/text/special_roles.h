@@ -21,6 +21,8 @@ class SpecialRoles {
 
   // The text of "bos_token" and the like; empty without one.
   const std::string& TextOf(const char* role) const;
+  // The texts by role, those without a name left out.
+  const std::map<std::string, std::string>& roles() const { return roles_; }
   // The texts of all roles.
   const std::set<std::string>& texts() const { return texts_; }
 

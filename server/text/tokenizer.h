@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -75,9 +76,10 @@ class Tokenizer {
   std::optional<TokenId> bos_id() const { return bos_.id; }
   std::optional<TokenId> eos_id() const { return eos_.id; }
   std::optional<TokenId> pad_id() const { return pad_.id; }
-  // As written in tokenizer_config.json; empty if there is none. Chat templates ask for them.
-  const std::string& bos_text() const { return bos_.text; }
-  const std::string& eos_text() const { return eos_.text; }
+  // The texts of bos_token, eos_token, pad_token and so on as tokenizer_config.json and
+  // special_tokens_map.json write them; of the first two an empty one where there is none. Chat templates ask
+  // for them.
+  const std::map<std::string, std::string>& role_texts() const { return role_texts_; }
 
   bool IsSpecial(TokenId id) const { return decoder_.IsSpecial(id); }
   // The bytes that a token adds in the middle of a text; they may be a part of a character.
@@ -112,6 +114,7 @@ class Tokenizer {
   bool has_normalized_control_ = false;
   std::vector<TokenId> prefix_, suffix_;  // what the post-processor puts around a text
   Role bos_, eos_, pad_;
+  std::map<std::string, std::string> role_texts_;
   std::string digest_;
 };
 

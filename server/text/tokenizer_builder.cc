@@ -225,6 +225,9 @@ void TokenizerBuilder::SetRoles(Tokenizer* tokenizer) const {
   if (!tokenizer->bos_.id.has_value() && prefix.size() == 1) {
     tokenizer->bos_ = {tokens_.pieces()[static_cast<size_t>(prefix[0])], prefix[0]};
   }
+  tokenizer->role_texts_ = roles_.roles();
+  tokenizer->role_texts_["bos_token"] = tokenizer->bos_.text;
+  tokenizer->role_texts_["eos_token"] = tokenizer->eos_.text;
 }
 
 absl::StatusOr<std::unique_ptr<const Tokenizer>> TokenizerBuilder::Build(const TokenizerFiles& files) {

@@ -20,7 +20,7 @@ inline bool FuzzChatTemplate(std::string_view bytes) {
   limits.steps = 20000;
   limits.work_bytes = 1 << 20;
   limits.output_bytes = 1 << 16;
-  const auto parsed = ChatTemplate::Parse(bytes, "<s>", "</s>", limits);
+  const auto parsed = ChatTemplate::Parse(bytes, {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, limits);
   if (!parsed.ok()) return false;
   // Bytes that no template of ASCII text contains, so they show where the client's text went.
   const std::string mark = "\xE2\x98\x83";

@@ -36,7 +36,8 @@ std::string Joined(const std::vector<Segment>& segments) {
 absl::StatusOr<std::vector<Segment>> RenderSource(const std::string& source,
                                                   const std::vector<ChatMessage>& messages, bool generation,
                                                   const jinja::Limits& limits = {}) {
-  absl::StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(source, "<s>", "</s>", limits);
+  absl::StatusOr<ChatTemplate> parsed =
+      ChatTemplate::Parse(source, {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, limits);
   if (!parsed.ok()) return parsed.status();
   return parsed->Render(messages, {.add_generation_prompt = generation, .now_unix_seconds = Cases()["now"]});
 }
@@ -193,23 +194,34 @@ TEST(ChatTemplateTest, UnknownRoleIsTheRequests) {
 
 TEST(ChatTemplateTest, SwitchesReachTheTemplate) {
   const auto parsed =
-      ChatTemplate::Parse("{{ enable_thinking is defined and enable_thinking is false }}", "", "");
+      ChatTemplate::Parse("{{ enable_thinking is defined and enable_thinking is false }}", {});
   ASSERT_TRUE(parsed.ok());
   EXPECT_EQ(Joined(*parsed->Render({})), "False");
   EXPECT_EQ(Joined(*parsed->Render({}, {.switches = {{"enable_thinking", false}}})), "True");
 }
 
+TEST(ChatTemplateTest, EveryRoleIsAVariable) {
+  const auto parsed =
+      ChatTemplate::Parse("{{ pad_token }}{{ unk_token is defined }}{{ cls_token is defined }}",
+                          {{"pad_token", "<pad>"}, {"unk_token", "<unk>"}});
+  ASSERT_TRUE(parsed.ok());
+  const auto got = parsed->Render({});
+  ASSERT_EQ(got->size(), 1u);
+  EXPECT_EQ((*got)[0].text, "<pad>TrueFalse");
+  EXPECT_TRUE((*got)[0].from_template);
+}
+
 TEST(ChatTemplateTest, InvalidUtf8IsRefusedByField) {
-  const auto parsed = ChatTemplate::Parse("{{ messages }}", "", "");
+  const auto parsed = ChatTemplate::Parse("{{ messages }}", {});
   ASSERT_TRUE(parsed.ok());
   const auto got = parsed->Render({{"user", "fine"}, {"user", "\xff"}});
   EXPECT_EQ(got.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(got.status().message()), testing::HasSubstr("messages[1].content"));
-  EXPECT_FALSE(ChatTemplate::Parse("\xc3", "", "").ok());
+  EXPECT_FALSE(ChatTemplate::Parse("\xc3", {}).ok());
 }
 
 TEST(ChatTemplateTest, ErrorsNameTheLine) {
-  const auto parsed = ChatTemplate::Parse("a\nb\n{% if %}{% endif %}", "", "");
+  const auto parsed = ChatTemplate::Parse("a\nb\n{% if %}{% endif %}", {});
   EXPECT_THAT(std::string(parsed.status().message()), testing::HasSubstr("line 3"));
   const auto raised = RenderSource("\n{{ raise_exception('roles must alternate') }}", {}, false);
   EXPECT_THAT(std::string(raised.status().message()), testing::HasSubstr("roles must alternate"));

@@ -120,7 +120,7 @@ TEST_F(Stories, PromptsAndGeneratedTextEqual) {
 TEST_F(Stories, FactsOfTheFiles) {
   EXPECT_EQ(tokenizer_->bos_id(), 1);
   EXPECT_EQ(tokenizer_->eos_id(), 2);
-  EXPECT_EQ(tokenizer_->bos_text(), "<s>");
+  EXPECT_EQ(tokenizer_->role_texts().at("bos_token"), "<s>");
   EXPECT_EQ(tokenizer_->vocab_size(), 512);
   EXPECT_TRUE(tokenizer_->IsSpecial(1));
   EXPECT_FALSE(tokenizer_->IsSpecial(300));

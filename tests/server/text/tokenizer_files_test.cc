@@ -206,6 +206,13 @@ TEST(TokenizerFilesTest, TheConfigOfALlamaTokenizerDecidesOnBos) {
   EXPECT_EQ(ids("PreTrainedTokenizerFast", byte_level, Json::object()), Ids());
 }
 
+TEST(TokenizerFilesTest, RolesHaveTheirTexts) {
+  const auto tokenizer = MustParse(Small(), R"({"eos_token": "</s>", "pad_token": {"content": "<unk>"}})");
+  const std::map<std::string, std::string> expected = {
+      {"bos_token", "<s>"}, {"eos_token", "</s>"}, {"pad_token", "<unk>"}};  // BOS is the template's
+  EXPECT_EQ(tokenizer->role_texts(), expected);
+}
+
 TEST(TokenizerFilesTest, ConfigAddsTokensThatTokenizerJsonLacks) {
   Json json = Small();
   const auto next = json["model"]["vocab"].size();
