@@ -397,6 +397,23 @@ TEST_F(TinyLlamaTest, NanWeightsEndTheSequencesOfThatRowAlone) {
   EXPECT_EQ(driver.sequence(next).output, ReferenceModel(dir_.path()).Greedy({3, 4}, 5));
 }
 
+TEST_F(TinyLlamaTest, WeightsThatCannotBePackedAreRefusedByName) {
+  for (auto& tensor : tensors_) {
+    if (tensor.name == "model.layers.1.mlp.down_proj.weight") tensor.values.back() = INFINITY;
+  }
+  for (const DType stored : {DType::kF16, DType::kF32}) {
+    testing::WriteModel(dir_.path(), config_, tensors_, stored);
+    EngineOptions options = SmallOptions(dir_.path());
+    options.int8_weights = stored == DType::kF32;
+    const auto engine = LoadCpuEngine(options);
+    EXPECT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(engine.status().message(),
+              absl::StrCat("tensor 'model.layers.1.mlp.down_proj.weight': cannot be packed from ",
+                           stored == DType::kF16 ? "f16 as f16" : "f32 as i8",
+                           ": it has a value that is infinite or NaN"));
+  }
+}
+
 TEST_F(TinyLlamaTest, StopIdsAreMaskedUntilMinTokens) {
   PlanDriver free(*engine_);
   free.Add({5, 6, 7}, 12, Greedy());
