@@ -16,6 +16,7 @@ namespace {
 // Below the 100 streams per connection that HTTP/2 servers are advised to allow.
 constexpr int64_t kStreamsPerConnection = 96;
 constexpr size_t kMaxConnections = 128;
+constexpr absl::Duration kTokenizeTimeout = absl::Seconds(30);
 
 // Refusals that are about load, by the reason of their ErrorInfo.
 constexpr std::array<absl::string_view, 8> kLoadReasons = {"queue_full",   "predicted_wait", "shed",
@@ -148,8 +149,9 @@ class GrpcTransport::Call {
         end_.prompt_tokens = static_cast<int32_t>(response_.started().prompt_tokens());
         break;
       case v1::GenerateResponse::kDelta:
-        if (const int count = response_.delta().token_ids_size(); count > 0 && !events_->OnTokens(count)) {
-          context_.TryCancel();
+        if (const int count = response_.delta().token_ids_size(); count > 0) {
+          has_token_ = true;
+          if (!events_->OnTokens(count)) context_.TryCancel();
         }
         break;
       case v1::GenerateResponse::kFinished:
@@ -189,7 +191,9 @@ class GrpcTransport::Call {
     }
     end_.message = status.error_message();
     end_.reason = ErrorReason(status);
-    if (std::find(kLoadReasons.begin(), kLoadReasons.end(), end_.reason) != kLoadReasons.end()) {
+    // What was cut off in the middle is no refusal, whatever the reason.
+    if (!has_token_ &&
+        std::find(kLoadReasons.begin(), kLoadReasons.end(), end_.reason) != kLoadReasons.end()) {
       end_.outcome = Outcome::kRejected;
     } else if (end_.reason.empty()) {
       end_.reason = CodeName(status.error_code());
@@ -206,6 +210,7 @@ class GrpcTransport::Call {
   StreamEnd end_;
   bool started_ = false;
   bool finishing_ = false;
+  bool has_token_ = false;
   bool finished_ = false;  // the server's Finished message came
   std::atomic<bool> stopped_{false};
 };
@@ -261,12 +266,17 @@ GrpcTransport::Connection* GrpcTransport::PickConnection() {
 
 absl::StatusOr<int32_t> GrpcTransport::CountTokens(const std::string& text) {
   grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kTokenizeTimeout));
   v1::TokenizeRequest request;
   v1::TokenizeResponse response;
   request.set_text(text);
   request.set_no_special(true);
   const grpc::Status status = connections_.front()->stub->Tokenize(&context, request, &response);
-  if (!status.ok()) return absl::UnavailableError(absl::StrCat("Tokenize: ", status.error_message()));
+  if (!status.ok()) {
+    // The canonical codes have the same numbers in both libraries.
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                        absl::StrCat("Tokenize: ", status.error_message()));
+  }
   return response.token_ids_size();
 }
 

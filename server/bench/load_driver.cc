@@ -73,7 +73,7 @@ std::vector<RequestRecord> LoadDriver::Run(const std::atomic<bool>& stop,
   Prepare();
   while (!stop.load(std::memory_order_relaxed)) {
     Time now = clock_->Now();
-    while (next_ < total && MaySend(now)) {
+    while (next_ < total && !stop.load(std::memory_order_relaxed) && MaySend(now)) {
       Send(now);
       Prepare();
       now = clock_->Now();

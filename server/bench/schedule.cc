@@ -21,12 +21,12 @@ constexpr uint32_t kDataStream = 2 << 16;
 constexpr double kMaxSeconds = 365.0 * 24 * 3600;
 
 absl::Status Validate(const ScheduleOptions& options) {
-  const int64_t total = options.num_requests.value_or(1) + options.warmup;
-  if (options.num_requests.value_or(1) < 1 || total > ScheduleOptions::kMaxRequests) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num-requests: must be in [1, ", ScheduleOptions::kMaxRequests, "] with warmup"));
-  }
+  constexpr int64_t kMax = ScheduleOptions::kMaxRequests;
+  const int64_t requests = options.num_requests.value_or(1);
   if (options.warmup < 0) return absl::InvalidArgumentError("warmup: must be at least 0");
+  if (requests < 1 || requests > kMax || options.warmup > kMax - requests) {
+    return absl::InvalidArgumentError(absl::StrCat("num-requests: must be in [1, ", kMax, "] with warmup"));
+  }
   if (options.classes.empty()) return absl::InvalidArgumentError("class: none given");
   const bool class_rates = options.classes[0].rate.has_value();
   if (options.mode == LoadMode::kOpenLoop) {

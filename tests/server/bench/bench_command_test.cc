@@ -115,15 +115,16 @@ TEST(BenchCommand, ClassesAndOutcomes) {
 - {name: invalid, share: 1, tenant: invalid}
 - {name: truncated, share: 1, tenant: truncate}
 - {name: error, share: 1, tenant: error}
+- {name: cut, share: 1, tenant: cut}
 - {name: exhausted, share: 1, tenant: exhausted}
 - {name: impatient, share: 1, tenant: hang, cancel_probability: 1, dataset: {name: random, output_len: 1}}
 )");
   const auto result =
       Bench({"--target", server.target(), "--dataset", "random", "--input-len", "4", "--output-len", "6",
-             "--num-requests", "140", "--rate", "inf", "--class", classes.path(), "--json"});
+             "--num-requests", "160", "--rate", "inf", "--class", classes.path(), "--json"});
   EXPECT_EQ(result.code, 6);
   const auto& per_class = result.json["per_class"];
-  ASSERT_EQ(per_class.size(), 7u);
+  ASSERT_EQ(per_class.size(), 8u);
   for (const auto& [name, block] : per_class.items()) {
     const char* counted = name == "good"        ? "completed"
                           : name == "refused"   ? "rejected"
@@ -139,6 +140,7 @@ TEST(BenchCommand, ClassesAndOutcomes) {
   EXPECT_EQ(per_class["refused"]["errors"]["queue_full"], per_class["refused"]["rejected"]);
   EXPECT_EQ(per_class["invalid"]["errors"]["invalid_argument"], per_class["invalid"]["failed"]);
   EXPECT_EQ(per_class["truncated"]["errors"]["truncated"], per_class["truncated"]["failed"]);
+  EXPECT_EQ(per_class["cut"]["errors"]["draining"], per_class["cut"]["failed"]);
   EXPECT_EQ(per_class["error"]["errors"]["error"], per_class["error"]["failed"]);
   EXPECT_EQ(per_class["exhausted"]["errors"]["resource_exhausted"], per_class["exhausted"]["failed"]);
   // The server hears of a cancel a little after the client is done with it.

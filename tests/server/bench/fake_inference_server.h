@@ -5,6 +5,7 @@
 //   "exhausted" RESOURCE_EXHAUSTED without details
 //   "invalid"   INVALID_ARGUMENT with the reason invalid_argument
 //   "truncate"  two tokens and a good status without Finished
+//   "cut"       two tokens, then UNAVAILABLE with the reason draining
 //   "error"     Finished with FINISH_REASON_ERROR
 //   "hang"      one token, then nothing until the client cancels
 #ifndef ORRERY_TESTS_SERVER_BENCH_FAKE_INFERENCE_SERVER_H_
@@ -81,7 +82,7 @@ class FakeInferenceServer : public v1::Inference::CallbackService {
       } else if (kind_ == "exhausted") {
         Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "too much"});
       } else {
-        if (kind_ == "truncate") left_ = 2;
+        if (kind_ == "truncate" || kind_ == "cut") left_ = 2;
         if (kind_ == "hang") left_ = 1;
         response_.mutable_started()->set_prompt_tokens(prompt_tokens_);
         StartWrite(&response_);
@@ -98,6 +99,7 @@ class FakeInferenceServer : public v1::Inference::CallbackService {
         return StartWrite(&response_);
       }
       if (kind_ == "truncate") return Finish(grpc::Status::OK);
+      if (kind_ == "cut") return Refuse(grpc::StatusCode::UNAVAILABLE, "draining");
       finished_ = true;
       auto* finished = response_.mutable_finished();
       finished->set_finish_reason(kind_ == "error" ? v1::FINISH_REASON_ERROR : v1::FINISH_REASON_LENGTH);

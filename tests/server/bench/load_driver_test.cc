@@ -268,6 +268,22 @@ TEST(LoadDriver, AStopGivesPartialResults) {
   EXPECT_FALSE(records[2].was_sent());
 }
 
+TEST(LoadDriver, AStopEndsABurst) {
+  World world;
+  const Schedule schedule = MakeSchedule(LoadMode::kOpenLoop, std::vector<int64_t>(100, 0));
+  auto space = TokenSpace::Create(1000, {});
+  const PromptBuilder prompts(*space, 1);
+  LoadDriver driver(schedule, prompts, &world, &world, {});
+  std::atomic<bool> stop{false};
+  world.service = [&](const OutgoingRequest&) {
+    stop = world.requests.size() == 7;
+    return World::Service{};
+  };
+  const auto records = driver.Run(stop, [](const DriverProgress&) {});
+  EXPECT_EQ(world.requests.size(), 7u);
+  EXPECT_FALSE(records[7].was_sent());
+}
+
 TEST(LoadDriver, WarmupIsSentButNotMeasured) {
   World world;
   Schedule schedule = MakeSchedule(LoadMode::kOpenLoop, {0, 1000, 1500, 2000}, 2);

@@ -179,6 +179,11 @@ TEST(Schedule, BadOptionsNameTheField) {
   options = Random(1, 1);
   options.warmup = -1;
   EXPECT_THAT(ErrorOf(options), HasSubstr("warmup"));
+  options.warmup = std::numeric_limits<int64_t>::max();
+  EXPECT_THAT(ErrorOf(options), HasSubstr("num-requests"));
+  options = Random(std::numeric_limits<int64_t>::max(), 1);
+  options.warmup = 1;
+  EXPECT_THAT(ErrorOf(options), HasSubstr("num-requests"));
   options = Random(1, 1);
   options.mode = LoadMode::kClosedLoop;
   options.concurrency = 0;
