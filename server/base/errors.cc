@@ -11,6 +11,19 @@ namespace {
 using orrery::v1::ErrorInfo;
 constexpr char kPayload[] = "orrery.v1.ErrorInfo";
 
+// The scheduler tells more cases apart than clients are told.
+std::string_view WireReason(RefusalReason reason) {
+  switch (reason) {
+    case RefusalReason::kInvalid:
+    case RefusalReason::kContext:
+      return "invalid_argument";
+    case RefusalReason::kDuplicate:
+      return "duplicate_request_id";
+    default:
+      return ReasonName(reason);
+  }
+}
+
 }  // namespace
 
 absl::Status ErrorWithInfo(absl::StatusCode code, absl::string_view message, const ErrorInfo& info) {
@@ -34,7 +47,7 @@ ErrorInfo ErrorInfoOf(const absl::Status& status) {
   if (auto payload = status.GetPayload(kPayload)) {
     (void)info.ParseFromString(std::string(*payload));
   } else if (const auto refusal = RefusalOf(status)) {
-    info.set_reason(std::string(ReasonName(refusal->reason)));
+    info.set_reason(std::string(WireReason(refusal->reason)));
     info.set_field(refusal->field);
     info.set_limit(absl::StrCat(refusal->limit));
     info.set_actual(absl::StrCat(refusal->actual));

@@ -19,6 +19,8 @@
 namespace orrery {
 namespace {
 
+constexpr char kCostForms[] = "constant:MS, linear:key=value,... or tile:key=value,...";
+
 std::optional<DType> ParseDType(const std::string& name) {
   if (name == "f32") return DType::kF32;
   if (name == "bf16") return DType::kBF16;
@@ -46,11 +48,14 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
 // A model that is only pretended needs no more than its vocabulary and its limits.
 absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config, const ModelConfig& model) {
   if (config.cost_profile.empty()) {
-    return absl::InvalidArgumentError("--cost-profile: --backend modeled needs one, such as constant:20");
+    return absl::InvalidArgumentError(
+        absl::StrCat("--cost-profile: --backend modeled needs one: ", kCostForms));
   }
   auto cost = ParseStepCost(config.cost_profile);
-  if (!cost.ok())
-    return absl::InvalidArgumentError(absl::StrCat("--cost-profile: ", cost.status().message()));
+  if (!cost.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--cost-profile: ", cost.status().message(), " (it takes ", kCostForms, ")"));
+  }
   EngineLimits limits;
   limits.block_tokens = static_cast<int32_t>(config.block_tokens);
   constexpr int64_t kDefaultKvTokens = 1 << 20;

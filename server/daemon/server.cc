@@ -167,6 +167,7 @@ void Server::WarmUp() {
   submit.sampling.temperature = 0;
   submit.stop.max_tokens = tokens > 0 ? 2 : 1;
   worker_->Submit(std::move(submit));
+  spdlog::info("warming up");
 }
 
 // On the worker's thread. What the warm-up made is nobody's business but ours.

@@ -5,13 +5,24 @@
 #include <string>
 #include <utility>
 
+#include "server/base/errors.h"
+
 namespace orrery {
 namespace {
+
+constexpr char kEngineFailed[] = "the engine failed while it ran the request";
+
+// What the engine said is for the log: no internals leave the server.
+grpc::Status EngineFailed() {
+  orrery::v1::ErrorInfo info;
+  info.set_reason("engine_error");
+  return ToGrpcStatus(ErrorWithInfo(absl::StatusCode::kInternal, kEngineFailed, info));
+}
 
 grpc::Status StatusOfEnd(const ChoiceStream& stream) {
   switch (stream.finish()) {
     case FinishReason::kError:
-      return grpc::Status(grpc::INTERNAL, stream.error());
+      return EngineFailed();
     case FinishReason::kDeadline:
       return grpc::Status(grpc::DEADLINE_EXCEEDED, "the deadline of the request has passed");
     case FinishReason::kCancelled:
@@ -155,6 +166,7 @@ void Generation::FillFinished(const Choice& choice, absl::Span<const NamedDecisi
   orrery::v1::Finished* finished = message_.mutable_finished();
   const ChoiceStream& stream = choice.stream;
   stream.FillFinished(finished);
+  if (stream.finish() == FinishReason::kError) finished->set_error(kEngineFailed);
   orrery::v1::Usage* usage = finished->mutable_usage();
   usage->set_prompt_tokens(static_cast<uint32_t>(spec_.prompt->size()));
   usage->set_completion_tokens(static_cast<uint32_t>(stream.num_tokens()));

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "google/protobuf/arena.h"
@@ -109,7 +110,8 @@ absl::StatusOr<GenerationSpec> InferenceService::ReadRequest(const grpc::ByteBuf
   auto spec = BuildSpec(*request, context_.limits, context_.defaults, *context_.codec, seed,
                         absl::StrFormat("%08x-%d", static_cast<uint32_t>(secret_), number));
   if (context_.log_prompts && spec.ok() && request->has_text()) {
-    spdlog::info("request={} text={}", spec->request_id, request->text());
+    // One line, whatever the client wrote.
+    spdlog::info("request={} text=\"{}\"", spec->request_id, absl::Utf8SafeCEscape(request->text()));
   }
   return spec;
 }
@@ -134,21 +136,15 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(grpc::Cal
 
 absl::Status InferenceService::TokenizeText(const orrery::v1::TokenizeRequest& request,
                                             orrery::v1::TokenizeResponse* response) const {
-  absl::StatusOr<std::vector<TokenId>> tokens;
   if (request.has_chat()) {
     if (absl::Status status = ValidateChat(request.chat(), context_.limits); !status.ok()) return status;
-    std::vector<ChatTurn> turns;
-    for (const auto& message : request.chat().messages())
-      turns.push_back({message.role(), message.content()});
-    tokens = context_.codec->EncodeChat(
-        turns, !request.chat().has_add_generation_prompt() || request.chat().add_generation_prompt());
-  } else {
-    if (request.text().size() > context_.limits.max_text_bytes) {
-      return FieldError("text", absl::StrCat("at most ", context_.limits.max_text_bytes, " bytes"),
-                        absl::StrCat(request.text().size()));
-    }
-    tokens = context_.codec->Encode(request.text(), !request.no_special());
+  } else if (request.text().size() > context_.limits.max_text_bytes) {
+    return FieldError("text", absl::StrCat("at most ", context_.limits.max_text_bytes, " bytes"),
+                      absl::StrCat(request.text().size()));
   }
+  const auto tokens =
+      EncodeInput(request.has_text() ? &request.text() : nullptr,
+                  request.has_chat() ? &request.chat() : nullptr, !request.no_special(), *context_.codec);
   if (!tokens.ok()) return tokens.status();
   response->mutable_token_ids()->Add(tokens->begin(), tokens->end());
   return absl::OkStatus();

@@ -26,8 +26,9 @@ int64_t RetryMilliseconds(const absl::Status& why) {
     return -1;
   }
   const auto refusal = RefusalOf(why);
-  if (!refusal || refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
-  const Duration wait = refusal->predicted_wait.ns > 0 ? refusal->predicted_wait : kUnknownRetry;
+  if (refusal && refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
+  const bool known = refusal && refusal->predicted_wait.ns > 0;
+  const Duration wait = known ? refusal->predicted_wait : kUnknownRetry;
   return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
 }
 
@@ -254,6 +255,10 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
     ++new_tokens_;
     if (effect.gap.ns > 0) metrics_->OnGap(effect.gap);
     if (effect.first) metrics_->OnFirstToken(event.at - generation->arrived());
+  }
+  if (event.finish == FinishReason::kError) {
+    spdlog::error("request={} choice={} failed: {}", generation->spec().request_id, event.key.sample,
+                  event.error);
   }
   if (effect.cancel_sample) link_->CancelSample(event.key);
   if (touched_.empty() || touched_.back() != event.key.request) touched_.push_back(event.key.request);

@@ -15,7 +15,9 @@ int Reply(mg_connection* connection, int code, const char* reason, const char* t
   mg_printf(connection,
             "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", code,
             reason, type, body.size());
-  mg_write(connection, body.data(), body.size());
+  // The length is that of a GET; a HEAD gets the headers alone.
+  const absl::string_view method = mg_get_request_info(connection)->request_method;
+  if (method != "HEAD") mg_write(connection, body.data(), body.size());
   return code;
 }
 

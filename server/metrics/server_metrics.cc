@@ -97,8 +97,9 @@ void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
   blocks_free_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "free"}}));
   blocks_used_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "used"}}));
   blocks_cached_ = Gauge("orrery_kv_cache_blocks", "KV blocks by state", with({{"state", "cached"}}));
-  prefix_hit_tokens_ = Counter("orrery_prefix_cache_hit_tokens_total",
-                               "Prompt tokens not computed thanks to the prefix cache", worker);
+  prefix_hit_tokens_ = Counter(
+      "orrery_prefix_cache_hit_tokens_total",
+      "Tokens not computed thanks to the prefix cache, re-admissions after a preemption included", worker);
   preemptions_ = Counter("orrery_preemptions_total", "Sequences that lost their KV and start anew", worker);
   const Buckets seconds = Decades(1e-4, 1e2);
   const char* step_help = "Engine time of a step, by what it held";

@@ -38,18 +38,11 @@ absl::StatusOr<std::vector<TokenId>> PromptTokens(const GenerateRequest& request
   if (request.has_token_ids()) {
     return std::vector<TokenId>(request.token_ids().ids().begin(), request.token_ids().ids().end());
   }
-  absl::StatusOr<std::vector<TokenId>> tokens;
-  if (request.has_chat()) {
-    std::vector<ChatTurn> turns;
-    for (const auto& message : request.chat().messages())
-      turns.push_back({message.role(), message.content()});
-    tokens = codec.EncodeChat(
-        turns, !request.chat().has_add_generation_prompt() || request.chat().add_generation_prompt());
-  } else {
-    tokens = codec.Encode(request.text(), true);
+  auto tokens = EncodeInput(request.has_text() ? &request.text() : nullptr,
+                            request.has_chat() ? &request.chat() : nullptr, true, codec);
+  if (tokens.ok() && tokens->empty()) {
+    return FieldError(PromptField(request), "a text with at least one token", "empty");
   }
-  if (!tokens.ok()) return InField(PromptField(request), tokens.status());
-  if (tokens->empty()) return FieldError(PromptField(request), "a text with at least one token", "empty");
   return tokens;
 }
 
@@ -131,6 +124,21 @@ uint64_t HashName(const std::string& name, uint64_t key) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
+                                                 bool add_special, const TextCodec& codec) {
+  if (text == nullptr && chat == nullptr) return FieldError("input", "text or chat", "unset");
+  absl::StatusOr<std::vector<TokenId>> tokens;
+  if (chat != nullptr) {
+    std::vector<ChatTurn> turns;
+    for (const auto& message : chat->messages()) turns.push_back({message.role(), message.content()});
+    tokens = codec.EncodeChat(turns, !chat->has_add_generation_prompt() || chat->add_generation_prompt());
+  } else {
+    tokens = codec.Encode(*text, add_special);
+  }
+  if (!tokens.ok()) return InField(chat != nullptr ? "chat" : "text", tokens.status());
+  return tokens;
+}
 
 absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const RequestLimits& limits,
                                          const SamplingDefaults& defaults, const TextCodec& codec,

@@ -31,6 +31,10 @@ absl::StatusOr<GenerationSpec> BuildSpec(const orrery::v1::GenerateRequest& requ
                                          const TextCodec& codec, uint64_t random_seed,
                                          const std::string& fallback_id);
 
+// The ids of a text or a chat; errors name `text` or `chat`. Neither of them set: an error.
+absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
+                                                 bool add_special, const TextCodec& codec);
+
 // Why bytes are not a message of this type: the field with a string that is not UTF-8, or that they are
 // malformed.
 absl::Status ExplainParseFailure(absl::string_view bytes, const google::protobuf::Descriptor* type);

@@ -160,6 +160,7 @@ TEST(Generate, DuplicateRequestIdIsRefusedWhileTheFirstRuns) {
   EXPECT_TRUE(first.status.ok());
   EXPECT_EQ(second.status.error_code(), grpc::ALREADY_EXISTS);
   EXPECT_EQ(second.error().field(), "request_id");
+  EXPECT_EQ(second.error().reason(), "duplicate_request_id");
   EXPECT_TRUE(harness.Generate(request).status.ok());  // free again
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "gtest/gtest.h"
+#include "server/base/errors.h"
 #include "tests/server/byte_codec.h"
 
 namespace orrery {
@@ -13,13 +14,14 @@ class Window final : public StreamWriter {
  public:
   bool TryWrite(const orrery::v1::GenerateResponse&) override { return room > 0 && room-- > 0; }
   bool TryWriteAndFinish(const orrery::v1::GenerateResponse& message, const grpc::Status& status) override {
-    end = status;
+    end = status, last = message;
     return TryWrite(message);
   }
   void Finish(const grpc::Status& status, int64_t) override { end = status; }
   void Abort() override {}
   int room = 0;
   grpc::Status end;
+  orrery::v1::GenerateResponse last;
 };
 
 class GenerationTest : public ::testing::Test {
@@ -66,6 +68,17 @@ TEST_F(GenerationTest, AClientThatTakesSomethingIsNotBlocked) {
   }
   Pump(500, 2);
   EXPECT_TRUE(generation_->blocked_since().is_never()) << "everything was taken";
+}
+
+TEST_F(GenerationTest, WhatTheEngineSaysStaysInside) {
+  Start(1);
+  Event(0, 0, -1, FinishReason::kError, "/usr/lib/secret");
+  EXPECT_TRUE(Pump(0, 2));
+  EXPECT_EQ(writer_->end.error_code(), grpc::INTERNAL);
+  EXPECT_EQ(ErrorInfoOf(writer_->end)->reason(), "engine_error");
+  EXPECT_EQ(writer_->end.error_message().find("secret"), std::string::npos);
+  EXPECT_FALSE(writer_->last.finished().error().empty());
+  EXPECT_EQ(writer_->last.finished().error().find("secret"), std::string::npos);
 }
 
 }  // namespace

@@ -49,6 +49,7 @@ TEST(Lifecycle, ReadyOnlyAfterWarmUpAndRefusesBefore) {
   const Answer early = harness.Generate(Harness::Request("x", 1));
   EXPECT_EQ(early.status.error_code(), grpc::UNAVAILABLE);
   EXPECT_EQ(early.error().reason(), "not_ready");
+  EXPECT_FALSE(early.retry.empty());
   EXPECT_FALSE(harness.server().ready());
   harness.engine().Release();
   EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
@@ -74,6 +75,8 @@ TEST(Lifecycle, WatchdogTurnsReadinessOffAndOnAgain) {
   EXPECT_TRUE(Eventually([&] { return !harness.server().ready(); }));
   EXPECT_THAT(Get(harness.server().http_port(), "/ready"), HasSubstr("503"));
   EXPECT_THAT(Get(harness.server().http_port(), "/health"), HasSubstr("200 OK"));
+  const std::string head = Http(harness.server().http_port(), "HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_THAT(head, ::testing::EndsWith("\r\n\r\n")) << "no body";
   harness.engine().Release();
   EXPECT_TRUE(call.get().status.ok());
   EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
@@ -113,6 +116,7 @@ TEST(Lifecycle, DrainFinishesWhatRunsAndRefusesTheRest) {
   const Answer late = harness.Generate(Harness::Request("y", 1));
   EXPECT_EQ(late.status.error_code(), grpc::UNAVAILABLE);
   EXPECT_EQ(late.error().reason(), "draining");
+  EXPECT_FALSE(late.retry.empty());
   EXPECT_TRUE(Eventually([&] { return !harness.server().ready(); }));
   harness.engine().Release();
   EXPECT_TRUE(drained.get());

@@ -270,6 +270,16 @@ TEST(Validate, SaltsAndTenantsBecomeKeyedNumbers) {
   EXPECT_EQ(Build(Good())->cache_salt, 0u);
 }
 
+TEST(EncodeInput, AnUnsetInputIsRefused) {
+  const std::string text = "ab";
+  const auto tokens = EncodeInput(&text, nullptr, false, testing::ByteCodec());
+  ASSERT_TRUE(tokens.ok());
+  EXPECT_EQ(*tokens, (std::vector<TokenId>{'a', 'b'}));
+  const auto unset = EncodeInput(nullptr, nullptr, false, testing::ByteCodec());
+  EXPECT_EQ(unset.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorInfoOf(unset.status()).reason(), "invalid_argument");
+}
+
 TEST(ExplainParseFailure, NamesTheStringThatIsNotUtf8) {
   // sampling.stop = "\xff": field 5 (sampling), field 12 (stop).
   const std::string bytes("\x2a\x03\x62\x01\xff", 5);
