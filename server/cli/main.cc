@@ -11,6 +11,7 @@
 #include "server/bench/run_bench.h"
 #include "server/cli/generate_command.h"
 #include "server/cli/output.h"
+#include "server/cli/plan_command.h"
 #include "server/cli/text_commands.h"
 #include "server/config/option_table.h"
 
@@ -52,11 +53,13 @@ int Main(int argc, char** argv) {
   TokenizeOptions tokenize;
   DetokenizeOptions detokenize;
   PoliciesOptions policies;
+  PlanOptions plan;
   bench::BenchOptions bench;
   const CLI::App* generate_command = RegisterGenerate(app, &generate);
   const CLI::App* tokenize_command = RegisterTokenize(app, &tokenize);
   const CLI::App* detokenize_command = RegisterDetokenize(app, &detokenize);
   const CLI::App* policies_command = RegisterPolicies(app, &policies);
+  const CLI::App* plan_command = RegisterPlan(app, &plan);
   const CLI::App* bench_command = bench::RegisterBench(app, &bench);
   try {
     app.parse(argc, argv);
@@ -70,6 +73,7 @@ int Main(int argc, char** argv) {
   if (tokenize_command->parsed()) return RunTokenize(tokenize);
   if (detokenize_command->parsed()) return RunDetokenize(detokenize);
   if (policies_command->parsed()) return RunPolicies(policies);
+  if (plan_command->parsed()) return RunPlan(plan);
   if (bench_command->parsed()) return bench::RunBench(bench);
   return kInternal;
 }
