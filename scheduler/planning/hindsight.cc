@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "scheduler/base/text.h"
+#include "scheduler/planning/start_cliques.h"
 #include "scheduler/planning/start_program.h"
 
 namespace orrery {
@@ -17,6 +18,17 @@ using internal::StartProgram;
 constexpr double kWanted = -1e-6;   // a reduced cost below this
 constexpr double kRounding = 1e-5;  // by which an LP bound may overstate
 constexpr uint64_t kSearchSeed = 1;
+constexpr size_t kCutsPerRound = 60;
+constexpr int kIdleRounds = 3;
+constexpr double kPays = 2e-4;  // of the bound: a round of cuts that raises it less is idle
+constexpr double kNoPrice = 1e-9;
+
+SolveLimits LimitsNow(const HindsightOptions& options) {
+  SolveLimits limits = options.limits;
+  if (options.seconds_left)
+    limits.wall_seconds = std::clamp(options.seconds_left(), 1e-3, limits.wall_seconds);
+  return limits;
+}
 
 absl::StatusOr<HindsightSchedule> Judge(const UnitInstance& instance, std::vector<int64_t> starts) {
   const auto total = JudgeStarts(instance, starts);
@@ -65,7 +77,7 @@ absl::StatusOr<Relaxation> SolveRelaxation(const UnitInstance& instance, int64_t
     }
     relaxation.program =
         internal::BuildStartProgram(instance, internal::ColumnsUntil(instance, horizon), false);
-    auto solution = SolveLp(relaxation.program.program, options.limits);
+    auto solution = SolveLp(relaxation.program.program, LimitsNow(options));
     if (!solution.ok()) return solution.status();
     if (solution->status == SolveStatus::kLimit) {
       relaxation.unsolved = "limit of time or iterations hit in the linear program";
@@ -80,51 +92,134 @@ absl::StatusOr<Relaxation> SolveRelaxation(const UnitInstance& instance, int64_t
   }
 }
 
-// The integer program over the columns that a schedule of at most `best.total_latency` can use.
-absl::StatusOr<MipSolution> SolveExactly(const UnitInstance& instance, const Relaxation& relaxation,
-                                         const HindsightSchedule& best, const HindsightOptions& options,
-                                         std::vector<StartColumn>* columns) {
+// The integer program, as far as it has been cut down.
+struct Exact {
+  std::vector<StartColumn> columns;
+  std::vector<std::vector<size_t>> cliques;
+  double bound = 0.0;
+};
+
+// Drops the columns that `keep` does not name; indices in the cliques follow.
+void Keep(const std::vector<bool>& keep, Exact* exact) {
+  std::vector<size_t> place(keep.size(), 0);
+  std::vector<StartColumn> columns;
+  for (size_t k = 0; k < keep.size(); ++k) {
+    place[k] = columns.size();
+    if (keep[k]) columns.push_back(exact->columns[k]);
+  }
+  for (std::vector<size_t>& clique : exact->cliques) {
+    std::vector<size_t> left;
+    for (const size_t k : clique) {
+      if (keep[k]) left.push_back(place[k]);
+    }
+    clique = std::move(left);
+  }
+  exact->columns = std::move(columns);
+}
+
+// Every column that a schedule of at most `best.total_latency` can use: any other costs its reduced cost more
+// than the relaxation.
+Exact UsableColumns(const UnitInstance& instance, const Relaxation& relaxation,
+                    const HindsightSchedule& best) {
   const ColumnPricer pricer(instance, relaxation.program, relaxation.duals);
   const int64_t full = internal::FullHorizon(instance);
   const double slack = static_cast<double>(best.total_latency) - relaxation.bound + kRounding;
-  std::vector<double> start;
+  Exact exact;
+  exact.bound = relaxation.bound;
   for (size_t i = 0; i < instance.requests.size(); ++i) {
     const UnitRequest& r = instance.requests[i];
     for (int64_t t = r.arrival; t + r.output_tokens <= full; ++t) {
-      const bool chosen = best.starts[i] == t;
-      const double reduced = pricer.ReducedCost({i, t});
-      if (reduced > slack && !chosen) {
-        if (t > pricer.priced_until()) break;  // later ones only cost more
-        continue;
+      if (best.starts[i] == t || pricer.ReducedCost({i, t}) <= slack) {
+        exact.columns.push_back({i, t});
+      } else if (t > std::max(pricer.priced_until(), best.starts[i])) {
+        break;  // later ones only cost more
       }
-      columns->push_back({i, t});
-      start.push_back(chosen ? 1.0 : 0.0);
     }
   }
-  const StartProgram program = internal::BuildStartProgram(instance, *columns, true);
-  return SolveMip(program.program, options.limits, &start);
+  return exact;
+}
+
+// What no better schedule uses, and cuts that cost nothing at this optimum, go.
+void Shrink(const LpSolution& solved, const HindsightSchedule& best, double slack, Exact* exact) {
+  const size_t first = solved.duals.size() - exact->cliques.size();
+  std::vector<std::vector<size_t>> binding;
+  for (size_t c = 0; c < exact->cliques.size(); ++c) {
+    if (std::abs(solved.duals[first + c]) > kNoPrice) binding.push_back(std::move(exact->cliques[c]));
+  }
+  exact->cliques = std::move(binding);
+  std::vector<bool> keep(exact->columns.size(), true);
+  for (size_t k = 0; k < keep.size(); ++k) {
+    const StartColumn& c = exact->columns[k];
+    keep[k] = solved.reduced_costs[k] <= slack || best.starts[c.request] == c.start;
+  }
+  Keep(keep, exact);
+}
+
+// Rounds of cuts: each solves the relaxation, shrinks the program, and cuts the point off. Ends when the
+// schedule is proven, when no cut is found, and when cuts no longer pay.
+absl::Status Tighten(const UnitInstance& instance, const HindsightSchedule& best,
+                     const HindsightOptions& options, Exact* exact) {
+  int idle_rounds = 0;
+  for (int round = 0; round < options.cut_rounds && idle_rounds < kIdleRounds; ++round) {
+    const StartProgram program = internal::BuildStartProgram(instance, exact->columns, false, exact->cliques);
+    const auto solved = SolveLp(program.program, LimitsNow(options));
+    if (!solved.ok()) return solved.status();
+    if (solved->status != SolveStatus::kOptimal) return absl::OkStatus();
+    idle_rounds = solved->objective < exact->bound * (1.0 + kPays) ? idle_rounds + 1 : 0;
+    exact->bound = std::max(exact->bound, solved->objective);
+    // Better means at least one round less.
+    const double slack = static_cast<double>(best.total_latency) - 1.0 - solved->objective + kRounding;
+    if (slack < 0.0) return absl::OkStatus();
+    auto cliques = internal::ViolatedCliques(instance, exact->columns, solved->values, kCutsPerRound);
+    if (cliques.empty()) idle_rounds = kIdleRounds;
+    const size_t old = exact->cliques.size();
+    for (auto& clique : cliques) exact->cliques.push_back(std::move(clique));
+    LpSolution priced = *solved;  // the new cuts have no price yet and stay
+    priced.duals.resize(priced.duals.size() + exact->cliques.size() - old, 1.0);
+    Shrink(priced, best, slack, exact);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<MipSolution> Branch(const UnitInstance& instance, const HindsightSchedule& best,
+                                   const HindsightOptions& options, const Exact& exact) {
+  std::vector<double> start;
+  for (const StartColumn& c : exact.columns) start.push_back(best.starts[c.request] == c.start ? 1.0 : 0.0);
+  const StartProgram program = internal::BuildStartProgram(instance, exact.columns, true, exact.cliques);
+  return SolveMip(program.program, LimitsNow(options), &start);
 }
 
 absl::Status Prove(const UnitInstance& instance, const HindsightOptions& options,
                    const Relaxation& relaxation, HindsightPlan* plan) {
-  plan->best =
-      *Judge(instance, ImproveStarts(instance, plan->best.starts, options.search_trials, kSearchSeed));
+  auto searched =
+      Judge(instance, ImproveStarts(instance, plan->best.starts, options.search_trials, kSearchSeed));
+  if (!searched.ok()) return searched.status();
+  plan->best = *std::move(searched);
+  // What is left out on the way costs at least as much as `best`: a bound above it only says that it is
+  // optimal.
+  const auto raise = [plan](double bound) {
+    const auto whole = static_cast<int64_t>(std::ceil(bound - kRounding));
+    plan->lower_bound = std::max(plan->lower_bound, std::min(whole, plan->best.total_latency));
+  };
+  Exact exact;
   if (plan->lower_bound < plan->best.total_latency) {
-    std::vector<StartColumn> columns;
-    auto solved = SolveExactly(instance, relaxation, plan->best, options, &columns);
+    exact = UsableColumns(instance, relaxation, plan->best);
+    if (absl::Status status = Tighten(instance, plan->best, options, &exact); !status.ok()) return status;
+    raise(exact.bound);
+  }
+  if (plan->lower_bound < plan->best.total_latency) {
+    auto solved = Branch(instance, plan->best, options, exact);
     if (!solved.ok()) return solved.status();
     plan->nodes = solved->nodes;
     if (!solved->has_point) return absl::InternalError("hindsight: the solver lost its starting point");
     std::vector<int64_t> starts(instance.requests.size(), 0);
-    for (size_t k = 0; k < columns.size(); ++k) {
-      if (solved->values[k] > 0.5) starts[columns[k].request] = columns[k].start;
+    for (size_t k = 0; k < exact.columns.size(); ++k) {
+      if (solved->values[k] > 0.5) starts[exact.columns[k].request] = exact.columns[k].start;
     }
+    raise(solved->bound);
     auto judged = Judge(instance, std::move(starts));
     if (!judged.ok()) return judged.status();
     plan->best = *std::move(judged);
-    // What the program leaves out costs more than the incumbent, so its bound holds for every schedule.
-    plan->lower_bound =
-        std::max(plan->lower_bound, static_cast<int64_t>(std::ceil(solved->bound - kRounding)));
     if (solved->status == SolveStatus::kOptimal) plan->lower_bound = plan->best.total_latency;
   }
   if (plan->lower_bound >= plan->best.total_latency) {

@@ -7,13 +7,17 @@
 //        x binary (relaxed: the LP bound)
 //
 // The LP is the one over the full horizon max a + sum o, found on a shorter one: the prices of a solved short
-// program price every column left out, and the horizon grows until none of them is wanted. The integer
-// program keeps only the columns that a schedule at least as good as the best heuristic one can use, by their
-// reduced costs; where rounding the bound up meets the heuristic, no integer program is needed.
+// program price every column left out, and the horizon grows until none of them is wanted.
+//
+// The exact part starts from the best schedule a local search finds. It keeps the columns that a better
+// schedule can use, by their reduced costs, and adds rounds of clique cuts (start_cliques.h), each of which
+// raises the bound and drops more columns; what is left goes to branch and bound. Where the bound, rounded
+// up, meets the schedule there is nothing to branch on.
 #ifndef ORRERY_SCHEDULER_PLANNING_HINDSIGHT_H_
 #define ORRERY_SCHEDULER_PLANNING_HINDSIGHT_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,11 +29,14 @@
 namespace orrery {
 
 struct HindsightOptions {
-  SolveLimits limits;               // of each solve
+  SolveLimits limits;  // of each solve
+  // Asked before each solve what is left of the time a person gives; null: no limit. A clock of the caller's.
+  std::function<double()> seconds_left;
   bool exact = true;                // false: bounds and policies alone
   size_t max_requests = 64;         // of an instance that the integer program is tried on
   size_t max_lp_terms = 6'000'000;  // of an LP that is tried: about n * horizon * mean output
-  int search_trials = 4'000;        // orders the local search of the incumbent looks at
+  int search_trials = 20'000;       // orders the local search of the incumbent looks at
+  int cut_rounds = 40;              // of clique cuts at most
 };
 
 struct HindsightSchedule {

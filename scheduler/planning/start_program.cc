@@ -34,7 +34,7 @@ double CountTerms(const UnitInstance& instance, int64_t horizon) {
 }
 
 StartProgram BuildStartProgram(const UnitInstance& instance, const std::vector<StartColumn>& columns,
-                               bool integer) {
+                               bool integer, const std::vector<std::vector<size_t>>& cliques) {
   StartProgram built;
   for (size_t i = 0; i < instance.requests.size(); ++i)
     built.program.Add(Constraint{Cat("request ", i), 1, 1});
@@ -77,6 +77,11 @@ StartProgram BuildStartProgram(const UnitInstance& instance, const std::vector<S
       if (id != kNoRow)
         built.program.AddTerm(static_cast<ConstraintId>(id), x, static_cast<double>(r.prompt_tokens + j));
     }
+  }
+  for (size_t c = 0; c < cliques.size(); ++c) {
+    const ConstraintId row_of = built.program.Add(Constraint{Cat("clique ", c), -kInfinity, 1.0});
+    for (const size_t column : cliques[c])
+      built.program.AddTerm(row_of, static_cast<VariableId>(column), 1.0);
   }
   return built;
 }

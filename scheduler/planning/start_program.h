@@ -29,8 +29,9 @@ struct StartProgram {
   LinearProgram program{Sense::kMinimize};
   std::vector<int64_t> rounds;
 };
+// `cliques`: sets of columns of which at most one is used, as further constraints.
 StartProgram BuildStartProgram(const UnitInstance& instance, const std::vector<StartColumn>& columns,
-                               bool integer);
+                               bool integer, const std::vector<std::vector<size_t>>& cliques = {});
 
 // Reduced costs of any column under the prices of a solved program: rounds it left out have price 0.
 class ColumnPricer {

@@ -3,6 +3,7 @@
 #ifndef ORRERY_SERVER_CLI_JSON_FIELDS_H_
 #define ORRERY_SERVER_CLI_JSON_FIELDS_H_
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>

@@ -1,6 +1,7 @@
 #include "server/cli/plan_command.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -45,7 +46,11 @@ absl::StatusOr<Answer> Solve(const PlanOptions& options, const json& document) {
   const auto instance = ReadHindsight(document);
   if (!instance.ok()) return instance.status();
   HindsightOptions hindsight;
-  hindsight.limits.wall_seconds = options.time_limit_s;
+  const auto begin = std::chrono::steady_clock::now();
+  hindsight.seconds_left = [&] {
+    return options.time_limit_s -
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
   hindsight.limits.nodes = options.node_limit;
   hindsight.exact = !options.bounds_only;
   const auto plan = PlanHindsight(*instance, hindsight);
@@ -101,7 +106,7 @@ CLI::App* RegisterPlan(CLI::App& app, PlanOptions* o) {
   CLI::App* command = app.add_subcommand("plan", "How many workers, which pools, what was best in hindsight");
   command->add_option("kind", o->kind, "capacity, mixed-pools or hindsight")->required();
   command->add_option("--input", o->input, "File with the question in JSON; - is standard input")->required();
-  command->add_option("--time-limit", o->time_limit_s, "Seconds for each solve")
+  command->add_option("--time-limit", o->time_limit_s, "Seconds for all solves together")
       ->check(CLI::Range(0.001, 1e6))
       ->capture_default_str();
   command->add_option("--node-limit", o->node_limit, "Nodes of branch and bound")

@@ -14,7 +14,7 @@ namespace orrery::cli {
 
 struct PlanOptions {
   std::string kind, input = "-";
-  double time_limit_s = 60.0;  // of each solve
+  double time_limit_s = 60.0;  // of all solves together
   int64_t node_limit = 1'000'000;
   bool bounds_only = false;  // hindsight: no integer program
   bool json = false;
