@@ -37,7 +37,6 @@ void Decoder::Forward(int64_t rows, absl::Span<const int32_t> sampled, absl::Spa
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    __builtin_prefetch(&layer + 1);
     backend_.RmsNorm(normed, hidden, layer.attention_gain, eps);
     backend_.MatMul(qkv, normed, *layer.qkv, layer.qkv_bias, nullptr);
     backend_.RopeAndWriteKv(qkv, layer.q_gain, layer.k_gain, eps, kv[i]);

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "google/rpc/status.pb.h"
+#include "server/base/errors.h"
 
 namespace orrery::bench {
 namespace {
@@ -42,17 +42,6 @@ const char* CodeName(grpc::StatusCode code) {
     default:
       return "other";
   }
-}
-
-// The ErrorInfo reason of a refused call, or "".
-std::string ErrorReason(const grpc::Status& status) {
-  google::rpc::Status details;
-  if (status.error_details().empty() || !details.ParseFromString(status.error_details())) return "";
-  for (const auto& any : details.details()) {
-    v1::ErrorInfo info;
-    if (any.UnpackTo(&info)) return info.reason();
-  }
-  return "";
 }
 
 std::string FinishReasonName(v1::FinishReason reason) {
@@ -190,7 +179,8 @@ class GrpcTransport::Call {
       return;
     }
     end_.message = status.error_message();
-    end_.reason = ErrorReason(status);
+    const auto info = ErrorInfoOf(status);
+    end_.reason = info ? info->reason() : "";
     // What was cut off in the middle is no refusal, whatever the reason.
     if (!has_token_ &&
         std::find(kLoadReasons.begin(), kLoadReasons.end(), end_.reason) != kLoadReasons.end()) {

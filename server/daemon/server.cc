@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "router/policy/registry.h"
 #include "scheduler/journal.h"
 #include "scheduler/worker_factory.h"
+#include "server/base/random_word.h"
 #include "server/base/version.h"
 #include "server/loop/journal_file.h"
 #include "spdlog/spdlog.h"
@@ -23,11 +23,6 @@ constexpr int kWarmUpTokens = 8;
 constexpr auto kWatchInterval = std::chrono::milliseconds(50);
 constexpr auto kLeaveInterval = std::chrono::milliseconds(5);
 constexpr auto kLastFlush = std::chrono::milliseconds(200);
-
-uint64_t RandomWord() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
-}
 
 int32_t SmallerOf(int64_t wish, int32_t engine) {
   return wish <= 0 ? engine : static_cast<int32_t>(std::min<int64_t>(wish, engine));

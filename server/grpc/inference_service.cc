@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -13,17 +12,13 @@
 #include "scheduler/base/random.h"
 #include "scheduler/types/refusal.h"
 #include "server/base/errors.h"
+#include "server/base/random_word.h"
 #include "server/grpc/generate_reactor.h"
 #include "server/request/validate.h"
 #include "spdlog/spdlog.h"
 
 namespace orrery {
 namespace {
-
-uint64_t RandomSecret() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
-}
 
 std::string Flatten(const grpc::ByteBuffer& bytes) {
   std::vector<grpc::Slice> slices;
@@ -78,7 +73,7 @@ absl::Status Unavailable(absl::string_view reason, absl::string_view message) {
 }  // namespace
 
 InferenceService::InferenceService(ServiceContext context)
-    : context_(std::move(context)), secret_(RandomSecret()) {}
+    : context_(std::move(context)), secret_(RandomWord()) {}
 
 // What can be said before the request is even read: the sooner, the cheaper under overload.
 absl::Status InferenceService::CheckState() const {

@@ -3,7 +3,6 @@
 #include <pthread.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -58,12 +57,7 @@ Outcome OutcomeOf(const absl::Status& why) {
 
 FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> policy, const Clock* clock,
                      ServerMetrics* metrics)
-    : options_(options),
-      clock_(clock),
-      metrics_(metrics),
-      // Bounded by the open requests that the service lets in, a few messages each.
-      mailbox_(std::numeric_limits<size_t>::max()),
-      router_(options.admission, std::move(policy)) {}
+    : options_(options), clock_(clock), metrics_(metrics), router_(options.admission, std::move(policy)) {}
 
 FrontLoop::~FrontLoop() { Stop(); }
 
@@ -89,8 +83,9 @@ void FrontLoop::Cancelled(RequestId request, bool deadline) {
 }
 void FrontLoop::Closed(RequestId request) { mailbox_.PushQuietly(ClosedMessage{request}); }
 void FrontLoop::RefuseEarly(StreamWriter& writer, const absl::Status& why) {
+  // Beside the mailbox: no number of refused calls can fill it or delay those that were let in.
+  metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
   writer.Finish(ToGrpcStatus(why), RetryMilliseconds(why));
-  mailbox_.Push(RefusedMessage{OutcomeOf(why), ErrorInfoOf(why).reason()});
 }
 void FrontLoop::Report(WorkerReport report) { mailbox_.Push(std::move(report)); }
 void FrontLoop::Drain(std::function<void()> drained) { mailbox_.Push(DrainMessage{std::move(drained)}); }
@@ -173,8 +168,8 @@ void FrontLoop::Cancel(RequestId id) {
 
 // A request that never became live: its call ends with the reason.
 void FrontLoop::Refuse(Generation& generation, const absl::Status& why) {
-  generation.writer()->Finish(ToGrpcStatus(why), RetryMilliseconds(why));
   metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
+  generation.writer()->Finish(ToGrpcStatus(why), RetryMilliseconds(why));
   spdlog::debug("request={} refused: {}", generation.spec().request_id, std::string(why.message()));
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
 }
@@ -192,8 +187,6 @@ void FrontLoop::On(CancelledMessage& message) {
 }
 
 void FrontLoop::On(ClosedMessage& message) { closing_.erase(message.request); }
-
-void FrontLoop::On(RefusedMessage& message) { metrics_->OnRefused(message.outcome, message.reason); }
 
 void FrontLoop::On(DrainMessage& message) {
   load_.draining.store(true, std::memory_order_relaxed);

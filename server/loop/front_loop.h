@@ -80,16 +80,12 @@ class FrontLoop {
   struct ClosedMessage {
     RequestId request;
   };
-  struct RefusedMessage {
-    Outcome outcome;
-    std::string reason;
-  };
   struct DrainMessage {
     std::function<void()> drained;
   };
   struct AbortMessage {};
   using Message = std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
-                               ClosedMessage, RefusedMessage, DrainMessage, AbortMessage>;
+                               ClosedMessage, DrainMessage, AbortMessage>;
 
   void Run();
   void On(std::unique_ptr<Generation>& arrival);
@@ -97,7 +93,6 @@ class FrontLoop {
   void On(WritableMessage& message);
   void On(CancelledMessage& message);
   void On(ClosedMessage& message);
-  void On(RefusedMessage& message);
   void On(DrainMessage& message);
   void On(AbortMessage& message);
 

@@ -4,7 +4,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -23,10 +22,7 @@ absl::StatusOr<std::unique_ptr<JournalFile>> JournalFile::Create(const std::stri
 }
 
 JournalFile::JournalFile(std::FILE* file, std::string path)
-    : file_(file),
-      path_(std::move(path)),
-      mailbox_(std::numeric_limits<size_t>::max()),  // bounded in bytes
-      thread_([this] { Run(); }) {}
+    : file_(file), path_(std::move(path)), thread_([this] { Run(); }) {}
 
 JournalFile::~JournalFile() {
   stop_.store(true);

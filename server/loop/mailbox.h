@@ -1,12 +1,12 @@
 // The only queue between threads on the way of a request, and the only class there that holds a mutex: many
-// senders, one receiver that takes everything at once. Bounded: a sender is told when it is full and decides
-// what to refuse. A sleeping receiver is woken once per batch, a busy one never.
+// senders, one receiver that takes everything at once. What lies in it is bounded by its senders: a few
+// messages per request that the service has let in, or bytes that the sender counts. A sleeping receiver is
+// woken once per batch, a busy one never.
 #ifndef ORRERY_SERVER_LOOP_MAILBOX_H_
 #define ORRERY_SERVER_LOOP_MAILBOX_H_
 
 #include <atomic>
 #include <condition_variable>
-#include <cstddef>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -18,21 +18,6 @@ namespace orrery {
 template <typename T>
 class Mailbox {
  public:
-  explicit Mailbox(size_t capacity) : capacity_(capacity) {}
-
-  // False when full: `item` is left as it was.
-  bool TryPush(T& item) {
-    bool wake = false;
-    {
-      std::lock_guard lock(mutex_);
-      if (items_.size() >= capacity_) return false;
-      wake = Append(std::move(item));
-    }
-    if (wake) condition_.notify_one();
-    return true;
-  }
-  // For messages whose number is bounded by something else (at most a few per request that was let in), so
-  // that they need no refusal.
   void Push(T item) {
     bool wake = false;
     {
@@ -84,7 +69,6 @@ class Mailbox {
     return std::exchange(sleeping_, false);
   }
 
-  const size_t capacity_;
   std::mutex mutex_;
   std::condition_variable condition_;
   std::vector<T> items_;

@@ -3,7 +3,6 @@
 #include <pthread.h>
 
 #include <chrono>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -17,8 +16,6 @@ WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
       executor_(parts_.executor.get()),
       clock_(clock),
       sink_(std::move(sink)),
-      // What is in it is bounded by the requests the server has let in.
-      mailbox_(std::numeric_limits<size_t>::max()),
       host_since_(clock->Now()) {
   if (parts_.journal != nullptr) core_->set_journal(parts_.journal.get());
   thread_ = std::thread([this] {

@@ -69,8 +69,7 @@ void ServerMetrics::RegisterRequests() {
                      .Name("orrery_rejections_total")
                      .Help("Requests refused for load or state, by reason")
                      .Register(*registry_);
-  for (const char* reason : kReasons)
-    rejections_by_reason_[reason] = &rejections_->Add(with("reason", reason));
+  for (const char* reason : kReasons) rejections_->Add(with("reason", reason));
   prompt_tokens_ = Counter("orrery_prompt_tokens_total", "Prompt tokens of admitted requests", edge);
   generated_tokens_ = Counter("orrery_generated_tokens_total", "Output tokens", edge);
   queue_tokens_ = Gauge("orrery_queue_tokens", "Prompt tokens that wait", edge);
@@ -164,13 +163,9 @@ void ServerMetrics::OnEnd(Outcome outcome, const RequestTimes& times) {
 void ServerMetrics::OnRefused(Outcome outcome, absl::string_view reason) {
   requests_[static_cast<size_t>(outcome)]->Increment();
   if (outcome != Outcome::kRejected) return;
-  auto [it, added] = rejections_by_reason_.try_emplace(std::string(reason), nullptr);
-  if (added) {
-    Labels labels = edge_labels_;
-    labels.emplace("reason", it->first);
-    it->second = &rejections_->Add(labels);
-  }
-  it->second->Increment();
+  Labels labels = edge_labels_;
+  labels.emplace("reason", reason);
+  rejections_->Add(labels).Increment();  // the one that exists, where there is one
 }
 
 void ServerMetrics::OnReport(const WorkerReport& report) {

@@ -1,5 +1,5 @@
-// The metrics of interfaces.md that a server has by now, as handles looked up once. All observing is done by
-// the front loop's thread; scraping reads beside it.
+// The metrics of interfaces.md that a server has by now, as handles looked up once. All observing but that
+// of refusals is done by the front loop's thread; scraping reads beside it.
 #ifndef ORRERY_SERVER_METRICS_SERVER_METRICS_H_
 #define ORRERY_SERVER_METRICS_SERVER_METRICS_H_
 
@@ -42,7 +42,7 @@ class ServerMetrics {
   void OnGap(Duration gap);  // between two tokens of a choice
   void OnFirstToken(Duration ttft);
   void OnEnd(Outcome outcome, const RequestTimes& times);
-  // A request that never ran: outcome rejected (with its reason) or invalid.
+  // A request that never ran: outcome rejected (with its reason) or invalid. From any thread.
   void OnRefused(Outcome outcome, absl::string_view reason);
   void OnReport(const WorkerReport& report);
   void SetQueueTokens(int64_t tokens);
@@ -63,7 +63,6 @@ class ServerMetrics {
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   Labels edge_labels_, worker_labels_;
   prometheus::Family<prometheus::Counter>* rejections_ = nullptr;
-  std::map<std::string, prometheus::Counter*> rejections_by_reason_;
   std::array<prometheus::Counter*, kNumOutcomes> requests_{};
   prometheus::Counter *prompt_tokens_, *generated_tokens_, *prefix_hit_tokens_, *preemptions_, *fallbacks_;
   prometheus::Gauge *waiting_, *running_, *kv_used_, *queue_tokens_, *objective_, *bound_gap_;
