@@ -1,6 +1,7 @@
 #include "server/daemon/load_parts.h"
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -45,8 +46,38 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   return options;
 }
 
-// A model that is only pretended needs no more than its vocabulary and its limits.
+// Of a model that is only pretended: no more than its vocabulary and its limits is needed.
+absl::StatusOr<EngineLimits> ModeledLimits(const ServerConfig& config, const ModelConfig& model) {
+  constexpr int64_t kDefaultKvTokens = 1 << 20;
+  const int64_t bytes = config.kv_cache_bytes.bytes;
+  if (bytes > 0 && config.kv_cache_tokens > 0) {
+    return absl::InvalidArgumentError("--kv-cache-tokens and --kv-cache-bytes: give one");
+  }
+  int64_t kv_tokens = config.kv_cache_tokens > 0 ? config.kv_cache_tokens : kDefaultKvTokens;
+  if (bytes > 0) {
+    const DType dtype = ParseDType(config.kv_dtype).value_or(ParseDType(config.dtype).value_or(DType::kBF16));
+    kv_tokens = bytes / (2 * model.num_layers * model.kv_size() * static_cast<int64_t>(SizeOf(dtype)));
+  }
+  const int64_t blocks = kv_tokens / config.block_tokens;
+  if (blocks < 1 || blocks > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(bytes > 0 ? "--kv-cache-bytes " : "--kv-cache-tokens ", bytes > 0 ? bytes : kv_tokens,
+                     " makes ", blocks, " blocks; the pool has 1 to ", std::numeric_limits<int32_t>::max()));
+  }
+  EngineLimits limits;
+  limits.block_tokens = static_cast<int32_t>(config.block_tokens);
+  limits.num_blocks = static_cast<int32_t>(blocks);
+  limits.max_num_seqs = static_cast<int32_t>(config.max_num_seqs);
+  limits.max_step_tokens = static_cast<int32_t>(config.max_step_tokens);
+  limits.max_context =
+      static_cast<int32_t>(config.max_context > 0 ? config.max_context : model.max_positions);
+  limits.vocab_size = static_cast<int32_t>(model.vocab_size);
+  return limits;
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config, const ModelConfig& model) {
+  const auto limits = ModeledLimits(config, model);
+  if (!limits.ok()) return limits.status();
   if (config.cost_profile.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--cost-profile: --backend modeled needs one: ", kCostForms));
@@ -56,19 +87,9 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config
     return absl::InvalidArgumentError(
         absl::StrCat("--cost-profile: ", cost.status().message(), " (it takes ", kCostForms, ")"));
   }
-  EngineLimits limits;
-  limits.block_tokens = static_cast<int32_t>(config.block_tokens);
-  constexpr int64_t kDefaultKvTokens = 1 << 20;
-  const int64_t kv_tokens = config.kv_cache_tokens > 0 ? config.kv_cache_tokens : kDefaultKvTokens;
-  limits.num_blocks = static_cast<int32_t>((kv_tokens + config.block_tokens - 1) / config.block_tokens);
-  limits.max_num_seqs = static_cast<int32_t>(config.max_num_seqs);
-  limits.max_step_tokens = static_cast<int32_t>(config.max_step_tokens);
-  limits.max_context =
-      static_cast<int32_t>(config.max_context > 0 ? config.max_context : model.max_positions);
-  limits.vocab_size = static_cast<int32_t>(model.vocab_size);
   std::shared_ptr<const StepCostModel> shared = *std::move(cost);
   return std::make_unique<ModeledExecutor>(
-      limits, 1, [shared](const StepPlan& plan) { return shared->Predict(ShapeOf(plan)); });
+      *limits, 1, [shared](const StepPlan& plan) { return shared->Predict(ShapeOf(plan)); });
 }
 
 SamplingDefaults MakeDefaults(const GenerationConfig& generation) {
@@ -181,6 +202,15 @@ absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
 
 absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
   if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  if (config.backend == "modeled") {
+    const auto model = ReadModelConfig(config.model);
+    if (!model.ok()) return model.status();
+    const auto limits = ModeledLimits(config, *model);
+    if (!limits.ok()) return limits.status();
+    return absl::StrCat("backend: modeled\nlimits: ", limits->max_num_seqs, " sequences, ",
+                        limits->max_step_tokens, " tokens per step, context ", limits->max_context,
+                        "\nkv pool: ", limits->num_blocks, " blocks of ", limits->block_tokens, " tokens\n");
+  }
   if (absl::Status status = LimitInstructions(config.isa); !status.ok()) return status;
   auto plan = PlanEngine(MakeEngineOptions(config));
   if (!plan.ok()) return plan.status();

@@ -160,6 +160,11 @@ TEST(Binaries, DemoDryRunTokenizeAndRefusals) {
   const RunResult plan = RunProgram("orreryd", {"--model", model, "--dry-run", "--kv-cache-tokens", "4096"});
   EXPECT_EQ(plan.exit_code, 0);
   EXPECT_THAT(plan.output, HasSubstr("kv pool"));
+  // 4 layers of 2 x 128 values of 2 bytes: 2,048 bytes a token, see the model's config.json.
+  const RunResult modeled = RunProgram(
+      "orreryd", {"--model", model, "--backend", "modeled", "--dry-run", "--kv-cache-bytes", "1MiB"});
+  EXPECT_EQ(modeled.exit_code, 0) << modeled.output;
+  EXPECT_THAT(modeled.output, HasSubstr("kv pool: 32 blocks of 16 tokens"));
   const RunResult ids =
       RunProgram("orrery", {"tokenize", "--model", model, "--text", "a fox", "--no-special", "--json"});
   ASSERT_EQ(ids.exit_code, 0);

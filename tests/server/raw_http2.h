@@ -70,6 +70,8 @@ class RawHttp2 {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     const int one = 1;
     setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    const timeval patience{.tv_sec = 60, .tv_usec = 0};
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return;
     Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     Send(Http2Frame{kSettings, 0, 0, ""});
@@ -89,7 +91,7 @@ class RawHttp2 {
   }
   bool Send(const Http2Frame& frame) { return Send(frame.Bytes()); }
 
-  // Nothing when the connection is closed.
+  // Nothing when the connection is closed, or silent for longer than the tests' patience.
   std::optional<Http2Frame> Read() {
     const std::string head = ReadBytes(9);
     if (head.size() < 9) return std::nullopt;
@@ -114,12 +116,13 @@ class RawHttp2 {
     }
     return false;
   }
-  // Reads until the connection is closed or said to be.
+  // Reads until the server says that it closes the connection, or does so: what it said last is lost when it
+  // closes before it has read all that was sent. False when it does neither.
   bool EndsWithGoAway() {
     while (const auto frame = Read()) {
       if (frame->type == kGoAway) return true;
     }
-    return true;
+    return closed_;
   }
 
  private:
@@ -128,7 +131,10 @@ class RawHttp2 {
     size_t have = 0;
     while (have < size) {
       const ssize_t count = recv(fd_, bytes.data() + have, size - have, 0);
-      if (count <= 0) break;
+      if (count <= 0) {
+        closed_ = count == 0 || errno == ECONNRESET;
+        break;
+      }
       have += static_cast<size_t>(count);
     }
     bytes.resize(have);
@@ -136,6 +142,7 @@ class RawHttp2 {
   }
 
   const int fd_;
+  bool closed_ = false;
 };
 
 }  // namespace orrery::testing
