@@ -14,12 +14,11 @@
 #define ORRERY_SCHEDULER_POLICY_FCFS_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "absl/types/span.h"
 #include "scheduler/base/options.h"
-#include "scheduler/kv/block_ledger.h"
 #include "scheduler/policy/batch_policy.h"
+#include "scheduler/policy/running_step.h"
 
 namespace orrery {
 
@@ -37,14 +36,9 @@ class FcfsPolicy final : public BatchPolicy {
 
  private:
   void OrderByArrival(absl::Span<const SequenceView> running);
-  void GrantDecodes(const WorkerView& worker, BlockLedger* ledger, int32_t* used, BatchDecision* decision);
-  void GrantPrefills(const WorkerView& worker, BlockLedger* ledger, int32_t budget, int32_t* used,
-                     BatchDecision* decision);
-  void Admit(const WorkerView& worker, BlockLedger* ledger, int32_t budget, int32_t* used,
-             BatchDecision* decision);
 
   FcfsOptions options_;
-  std::vector<int32_t> order_;  // indices into running, oldest arrival first; those preempted are cut off
+  RunningStep step_;
 };
 
 }  // namespace orrery

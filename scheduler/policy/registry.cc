@@ -3,6 +3,8 @@
 #include "scheduler/kv/lru.h"
 #include "scheduler/policy/fcfs.h"
 #include "scheduler/policy/policy_table.h"
+#include "scheduler/predict/empirical.h"
+#include "scheduler/predict/interval.h"
 #include "scheduler/predict/request_bound.h"
 
 namespace orrery {
@@ -20,6 +22,11 @@ constexpr PolicyEntry<EvictionPolicy> kEviction[] = {
 constexpr PolicyEntry<LengthPredictor> kPredictor[] = {
     PolicyLine<LengthPredictor, RequestBoundPredictor>("request-bound", "",
                                                        "every request reaches its max_tokens"),
+    PolicyLine<LengthPredictor, IntervalPredictor, IntervalOptions>(
+        "interval", "arXiv:2508.14544", "every output has between low and high tokens"),
+    PolicyLine<LengthPredictor, EmpiricalPredictor, EmpiricalOptions>(
+        "empirical", "arXiv:2507.10150",
+        "as the lengths that finished lately, per tenant, given what was generated so far"),
 };
 
 }  // namespace

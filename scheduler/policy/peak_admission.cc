@@ -1,0 +1,112 @@
+#include "scheduler/policy/peak_admission.h"
+
+#include <algorithm>
+
+#include "scheduler/predict/length_predictor.h"
+
+namespace orrery {
+
+int32_t PredictedOutput(const WorkerView& worker, const SequenceView& sequence, double quantile,
+                        int32_t stretch) {
+  const int32_t bound = sequence.max_new_tokens;
+  const int32_t length =
+      worker.predictor == nullptr ? bound : worker.predictor->Quantile(sequence, quantile);
+  return static_cast<int32_t>(
+      std::min<int64_t>(bound, std::max<int64_t>(length, int64_t{sequence.num_generated} + stretch)));
+}
+
+PrefillQueue::PrefillQueue(const WorkerView& worker, int32_t token_budget) {
+  int32_t decodes = 0;
+  for (const SequenceView& sequence : worker.running) decodes += sequence.tokens_to_compute() == 1;
+  const int32_t limit = worker.limits.max_step_tokens;
+  room_ = std::max(1, (token_budget == 0 ? limit : std::min(token_budget, limit)) - decodes);
+}
+
+int64_t PrefillQueue::Delay(int32_t tokens_to_compute) const {
+  return (backlog_ + tokens_to_compute - 1) / room_;
+}
+
+int64_t PrivateTokens(const SequenceView& sequence, int32_t block_tokens) {
+  const int64_t shared = int64_t{sequence.shared_blocks} * block_tokens;
+  return std::max<int64_t>(0, int64_t{sequence.num_tokens} - 1 - shared);
+}
+
+int64_t SharedBlocks(const WorkerView& worker) {
+  int64_t blocks = int64_t{worker.blocks_total} - worker.blocks_free;
+  for (const SequenceView& sequence : worker.running) blocks -= sequence.num_blocks - sequence.shared_blocks;
+  return std::max<int64_t>(0, blocks);
+}
+
+void PeakAdmission::Follow(const WorkerView& worker, const PeakRule& rule, int32_t token_budget) {
+  if (peak_.block_tokens() != worker.limits.block_tokens) {
+    peak_ = FuturePeak(worker.limits.block_tokens);
+    followed_.clear();
+  }
+  limit_ = static_cast<int64_t>((1 - rule.protection) * worker.blocks_total);
+  if (ForgetGone(worker)) {
+    ++now_;
+    peak_.Advance(1);
+  }
+  peak_.set_shared_blocks(SharedBlocks(worker));
+  prefills_ = PrefillQueue(worker, token_budget);
+  followed_.resize(worker.running.size());
+  for (size_t i = 0; i < followed_.size(); ++i) {
+    const SequenceView& sequence = worker.running[i];
+    Followed& followed = followed_[i];
+    if (followed.id != sequence.id || followed.predicted <= sequence.num_generated) {
+      followed.predicted = PredictedOutput(worker, sequence, rule.quantile, rule.stretch);
+    }
+    Update(sequence, &followed);
+    if (sequence.tokens_to_compute() > 1) prefills_.Join(sequence.tokens_to_compute());
+  }
+}
+
+// Both lists are in admission order, so those still running are met in turn. True: somebody made a step.
+bool PeakAdmission::ForgetGone(const WorkerView& worker) {
+  bool moved = false;
+  size_t kept = 0;
+  for (const Followed& followed : followed_) {
+    if (kept < worker.running.size() && followed.id == worker.running[kept].id) {
+      moved |= worker.running[kept].num_generated > followed.generated;
+      followed_[kept++] = followed;
+    } else {
+      peak_.Remove(followed.id);
+    }
+  }
+  followed_.resize(kept);
+  return moved;
+}
+
+int64_t PeakAdmission::Remaining(const SequenceView& sequence, int32_t predicted) const {
+  const int64_t left = int64_t{predicted} - sequence.num_generated;
+  return left + (sequence.tokens_to_compute() > 1 ? prefills_.Delay(sequence.tokens_to_compute()) : 0);
+}
+
+void PeakAdmission::Update(const SequenceView& sequence, Followed* followed) {
+  const int64_t held = PrivateTokens(sequence, peak_.block_tokens());
+  const int64_t remaining = Remaining(sequence, followed->predicted);
+  const bool known = followed->id == sequence.id;
+  followed->generated = sequence.num_generated;
+  if (known && followed->held + now_ - followed->added == held && followed->end == now_ + remaining) return;
+  if (known) peak_.Remove(sequence.id);
+  peak_.Add(sequence.id, held, remaining);
+  followed->id = sequence.id;
+  followed->held = held;
+  followed->end = now_ + remaining;
+  followed->added = now_;
+}
+
+bool PeakAdmission::Fits(const SequenceView& candidate, int32_t predicted_output) const {
+  if (followed_.empty()) return true;
+  return peak_.PeakWith(PrivateTokens(candidate, peak_.block_tokens()),
+                        Remaining(candidate, predicted_output)) <= limit_;
+}
+
+void PeakAdmission::Admit(const SequenceView& candidate, int32_t predicted_output) {
+  Followed& followed = followed_.emplace_back();
+  followed.predicted = predicted_output;
+  Update(candidate, &followed);
+  prefills_.Join(candidate.tokens_to_compute());
+}
+
+}  // namespace orrery

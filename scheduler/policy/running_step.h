@@ -1,0 +1,67 @@
+// Fills one step in the way of Sarathi-Serve (arXiv:2403.02310): decodes first, then prompts in chunks, all
+// under one token budget, and never more blocks than there are. What policies differ in is who comes first,
+// who gives way and who is admitted.
+//
+//   step.Begin(worker, budget);           // order() = admission order
+//   ... reorder step.order() ...          // most precious first; victims are taken from its back
+//   step.GrantRunning(worker, decision);
+//   step.TryAdmit(worker, waiting[i], watermark, decision);  // as often as wanted
+//
+// O(running + admitted); no allocation once grown.
+#ifndef ORRERY_SCHEDULER_POLICY_RUNNING_STEP_H_
+#define ORRERY_SCHEDULER_POLICY_RUNNING_STEP_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/kv/block_ledger.h"
+#include "scheduler/policy/batch_policy.h"
+
+namespace orrery {
+
+enum class AdmitResult : uint8_t {
+  kAdmitted,
+  kNoBlocks,  // this one does not fit
+  kFull,      // no row, no slot or no tokens left in this step: nobody does
+};
+
+class RunningStep {
+ public:
+  // `token_budget` 0: the engine's own limit, which always holds.
+  void Begin(const WorkerView& worker, int32_t token_budget);
+  // Indices into worker.running.
+  std::vector<int32_t>& order() { return order_; }
+
+  // Gives the first `active` of the order what they can have: a token to each decode (cut only by the engine's
+  // limit), then chunks to prefills. Where a decode finds no block, the last of the order is preempted, at
+  // last the decode itself; later prefills make room for earlier ones. Prompts begun keep a claim on the
+  // blocks of their rest.
+  void GrantRunning(const WorkerView& worker, BatchDecision* decision, size_t active = SIZE_MAX);
+
+  // Admits with as much of its known tokens as the budget leaves, when blocks for all of them are there and
+  // `watermark` more (which does not bind while nobody runs).
+  AdmitResult TryAdmit(const WorkerView& worker, const SequenceView& sequence, int32_t watermark,
+                       BatchDecision* decision);
+  // Nobody else can be admitted in this step, whoever it is.
+  bool full(const WorkerView& worker) const;
+
+  int32_t budget() const { return budget_; }
+  int32_t blocks_available() const { return ledger_.available(); }
+  // Still running and admitted ones.
+  size_t num_running() const { return num_running_; }
+
+ private:
+  void GrantDecodes(const WorkerView& worker, size_t active, BatchDecision* decision);
+  void GrantPrefills(const WorkerView& worker, size_t active, BatchDecision* decision);
+  void PreemptLast(const WorkerView& worker, BatchDecision* decision);
+
+  std::vector<int32_t> order_;
+  BlockLedger ledger_{0};
+  int32_t budget_ = 0, used_ = 0, free_slots_ = 0;
+  size_t num_running_ = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SCHEDULER_POLICY_RUNNING_STEP_H_
