@@ -5,12 +5,20 @@
 #include "scheduler/predict/length_predictor.h"
 
 namespace orrery {
+namespace {
+
+// Tokens it still has to compute as chunks.
+int32_t Prefill(const SequenceView& sequence) {
+  if (sequence.num_computed > 0 && sequence.tokens_to_compute() == 1) return 0;
+  return sequence.tokens_to_compute() - sequence.cached_tokens;
+}
+
+}  // namespace
 
 int32_t PredictedOutput(const WorkerView& worker, const SequenceView& sequence, double quantile,
                         int32_t stretch) {
   const int32_t bound = sequence.max_new_tokens;
-  const int32_t length =
-      worker.predictor == nullptr ? bound : worker.predictor->Quantile(sequence, quantile);
+  const int32_t length = worker.predictor == nullptr ? bound : worker.predictor->Quantile(sequence, quantile);
   return static_cast<int32_t>(
       std::min<int64_t>(bound, std::max<int64_t>(length, int64_t{sequence.num_generated} + stretch)));
 }
@@ -22,9 +30,12 @@ PrefillQueue::PrefillQueue(const WorkerView& worker, int32_t token_budget) {
   room_ = std::max(1, (token_budget == 0 ? limit : std::min(token_budget, limit)) - decodes);
 }
 
-int64_t PrefillQueue::Delay(int32_t tokens_to_compute) const {
-  return (backlog_ + tokens_to_compute - 1) / room_;
+int64_t PrefillQueue::Delay(const SequenceView& sequence) const {
+  const int32_t left = Prefill(sequence);
+  return left == 0 ? 0 : (backlog_ + left - 1) / room_;
 }
+
+void PrefillQueue::Join(const SequenceView& sequence) { backlog_ += Prefill(sequence); }
 
 int64_t PrivateTokens(const SequenceView& sequence, int32_t block_tokens) {
   const int64_t shared = int64_t{sequence.shared_blocks} * block_tokens;
@@ -57,7 +68,7 @@ void PeakAdmission::Follow(const WorkerView& worker, const PeakRule& rule, int32
       followed.predicted = PredictedOutput(worker, sequence, rule.quantile, rule.stretch);
     }
     Update(sequence, &followed);
-    if (sequence.tokens_to_compute() > 1) prefills_.Join(sequence.tokens_to_compute());
+    prefills_.Join(sequence);
   }
 }
 
@@ -78,8 +89,7 @@ bool PeakAdmission::ForgetGone(const WorkerView& worker) {
 }
 
 int64_t PeakAdmission::Remaining(const SequenceView& sequence, int32_t predicted) const {
-  const int64_t left = int64_t{predicted} - sequence.num_generated;
-  return left + (sequence.tokens_to_compute() > 1 ? prefills_.Delay(sequence.tokens_to_compute()) : 0);
+  return int64_t{predicted} - sequence.num_generated + prefills_.Delay(sequence);
 }
 
 void PeakAdmission::Update(const SequenceView& sequence, Followed* followed) {
@@ -106,7 +116,7 @@ void PeakAdmission::Admit(const SequenceView& candidate, int32_t predicted_outpu
   Followed& followed = followed_.emplace_back();
   followed.predicted = predicted_output;
   Update(candidate, &followed);
-  prefills_.Join(candidate.tokens_to_compute());
+  prefills_.Join(candidate);
 }
 
 }  // namespace orrery

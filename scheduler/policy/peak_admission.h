@@ -3,12 +3,14 @@
 // and itself stays inside the pool.
 //
 // Prompts are charged in full at once. A prompt that needs k steps to be computed under the token budget,
-// behind those before it, starts to generate k - 1 steps late and is charged as if it grew meanwhile, which is
-// never too little. Blocks that several hold are counted once and for as long as anybody runs. A prediction
-// that proved too low is asked for again and is at least `stretch` above what was generated; how much memory
-// is really there is RunningStep's business, so a wrong prediction costs a preemption, never the promise.
+// behind those before it, starts to generate k - 1 steps late and is charged as if it grew meanwhile, which
+// is never too little. Blocks that several hold are counted once and for as long as anybody runs. A
+// prediction that proved too low is asked for again and is at least `stretch` above what was generated; how
+// much memory is really there is RunningStep's business, so a wrong prediction costs a preemption, never the
+// promise.
 //
-// Follow keeps the peak from step to step: O(running), and O(running) more per arrival, end or new prediction.
+// Follow keeps the peak from step to step: O(running), and O(running) more per arrival, end or new
+// prediction.
 #ifndef ORRERY_SCHEDULER_POLICY_PEAK_ADMISSION_H_
 #define ORRERY_SCHEDULER_POLICY_PEAK_ADMISSION_H_
 
@@ -30,9 +32,9 @@ class PrefillQueue {
  public:
   PrefillQueue() = default;
   PrefillQueue(const WorkerView& worker, int32_t token_budget);
-  // Steps before its first decode beyond the usual one, when it is the next in line.
-  int64_t Delay(int32_t tokens_to_compute) const;
-  void Join(int32_t tokens_to_compute) { backlog_ += tokens_to_compute; }
+  // Steps before its first decode beyond the usual one, when it is the next in line; 0 for a decode.
+  int64_t Delay(const SequenceView& sequence) const;
+  void Join(const SequenceView& sequence);
 
  private:
   int64_t room_ = 1, backlog_ = 0;
@@ -57,8 +59,6 @@ class PeakAdmission {
   // Would the peak stay inside the pool? Alone, everything that was accepted may run.
   bool Fits(const SequenceView& candidate, int32_t predicted_output) const;
   void Admit(const SequenceView& candidate, int32_t predicted_output);
-  // Of the i-th running sequence, after Follow.
-  int32_t predicted_output(size_t i) const { return followed_[i].predicted; }
   int64_t Peak() const { return peak_.Peak(); }
 
  private:

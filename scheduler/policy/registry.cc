@@ -1,8 +1,12 @@
 #include "scheduler/policy/registry.h"
 
 #include "scheduler/kv/lru.h"
+#include "scheduler/policy/a_min.h"
 #include "scheduler/policy/fcfs.h"
+#include "scheduler/policy/mc_sf.h"
+#include "scheduler/policy/past_future.h"
 #include "scheduler/policy/policy_table.h"
+#include "scheduler/policy/sorted_f.h"
 #include "scheduler/predict/empirical.h"
 #include "scheduler/predict/interval.h"
 #include "scheduler/predict/request_bound.h"
@@ -13,6 +17,15 @@ namespace {
 constexpr PolicyEntry<BatchPolicy> kBatch[] = {
     PolicyLine<BatchPolicy, FcfsPolicy, FcfsOptions>(
         "fcfs", "arXiv:2403.02310", "arrival order, decode first, chunked prefill under a token budget"),
+    PolicyLine<BatchPolicy, McSfPolicy, McSfOptions>(
+        "mc-sf", "arXiv:2502.07115", "shortest predicted output first while the future KV peak fits"),
+    PolicyLine<BatchPolicy, PastFuturePolicy, PastFutureOptions>(
+        "past-future", "arXiv:2507.10150",
+        "arrival order while the KV peak of lengths drawn from recent ones fits; with --predictor empirical"),
+    PolicyLine<BatchPolicy, AMinPolicy, AMinOptions>(
+        "a-min", "arXiv:2508.14544", "shortest lower bound first, bounds refined while running"),
+    PolicyLine<BatchPolicy, SortedFPolicy, SortedFOptions>(
+        "sorted-f", "arXiv:2508.06133", "backlog in batches of least output per member squared"),
 };
 
 constexpr PolicyEntry<EvictionPolicy> kEviction[] = {

@@ -51,8 +51,7 @@ void RunningStep::GrantPrefills(const WorkerView& worker, size_t active, BatchDe
   for (size_t i = 0; i < order_.size(); ++i) {
     const SequenceView& sequence = worker.running[static_cast<size_t>(order_[i])];
     if (sequence.tokens_to_compute() <= 1) continue;
-    int32_t count =
-        i < active ? std::max(0, std::min(sequence.tokens_to_compute(), budget_ - used_)) : 0;
+    int32_t count = i < active ? std::max(0, std::min(sequence.tokens_to_compute(), budget_ - used_)) : 0;
     const auto need = [&] {
       return std::max(0, BlocksFor(sequence.num_computed + count, block_tokens) - sequence.num_blocks);
     };

@@ -33,10 +33,10 @@ class RunningStep {
   // Indices into worker.running.
   std::vector<int32_t>& order() { return order_; }
 
-  // Gives the first `active` of the order what they can have: a token to each decode (cut only by the engine's
-  // limit), then chunks to prefills. Where a decode finds no block, the last of the order is preempted, at
-  // last the decode itself; later prefills make room for earlier ones. Prompts begun keep a claim on the
-  // blocks of their rest.
+  // Gives the first `active` of the order what they can have: a token to each decode (cut only by the
+  // engine's limit), then chunks to prefills. Where a decode finds no block, the last of the order is
+  // preempted, at last the decode itself; later prefills make room for earlier ones. Prompts begun keep a
+  // claim on the blocks of their rest.
   void GrantRunning(const WorkerView& worker, BatchDecision* decision, size_t active = SIZE_MAX);
 
   // Admits with as much of its known tokens as the budget leaves, when blocks for all of them are there and
