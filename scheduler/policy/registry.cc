@@ -4,9 +4,11 @@
 #include "scheduler/policy/a_min.h"
 #include "scheduler/policy/fcfs.h"
 #include "scheduler/policy/mc_sf.h"
+#include "scheduler/policy/nested_wait.h"
 #include "scheduler/policy/past_future.h"
 #include "scheduler/policy/policy_table.h"
 #include "scheduler/policy/sorted_f.h"
+#include "scheduler/policy/wait.h"
 #include "scheduler/predict/empirical.h"
 #include "scheduler/predict/interval.h"
 #include "scheduler/predict/request_bound.h"
@@ -26,6 +28,10 @@ constexpr PolicyEntry<BatchPolicy> kBatch[] = {
         "a-min", "arXiv:2508.14544", "shortest lower bound first, bounds refined while running"),
     PolicyLine<BatchPolicy, SortedFPolicy, SortedFOptions>(
         "sorted-f", "arXiv:2508.06133", "backlog in batches of least output per member squared"),
+    PolicyLine<BatchPolicy, WaitPolicy, WaitOptions>(
+        "wait", "arXiv:2504.11320", "waits until a class of lengths has enough arrivals, with a time-out"),
+    PolicyLine<BatchPolicy, NestedWaitPolicy, NestedWaitOptions>(
+        "nested-wait", "arXiv:2504.11320", "as wait, by segments of generation, without knowing lengths"),
 };
 
 constexpr PolicyEntry<EvictionPolicy> kEviction[] = {
