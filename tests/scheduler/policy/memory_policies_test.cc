@@ -110,7 +110,7 @@ TEST(McSf, ProtectionLeavesAMargin) {
 
 TEST(McSf, AgingLetsTheLongOneIn) {
   // A stream of short jobs that keeps the memory full; without aging the long one comes last.
-  std::vector<UnitJob> jobs = {{0, 1, 18}};
+  std::vector<UnitJob> jobs = {{0, 10, 8}};
   for (int32_t round = 0; round < 60; ++round) jobs.push_back({round, 9, 1});
   McSfOptions options = PlainMcSf();
   EXPECT_GE(RunMcSf(20, jobs, options).starts[0][0], 59);
@@ -254,7 +254,7 @@ TEST(SortedF, FirstBatchIsCloseToTheBestSubset) {
 }
 
 TEST(SortedF, PatienceGoesBeforeBatches) {
-  std::vector<UnitJob> jobs = {{0, 18, 1}};
+  std::vector<UnitJob> jobs = {{0, 14, 6}};
   for (int32_t round = 0; round < 80; ++round) jobs.push_back({round, 8, 2});
   SortedFPolicy never({.replan_arrivals = 1, .patience_s = 1e6});
   EXPECT_GE(RunUnitSteps({.memory = 20}, jobs, &never).starts[0][0], 79);
@@ -268,7 +268,7 @@ TEST(PastFuture, KnownLengthsFillTheMemoryInArrivalOrder) {
   PastFuturePolicy policy({.reserve = 0});
   const std::vector<UnitJob> jobs = {{0, 2, 6}, {0, 2, 6}, {0, 1, 6}};
   const UnitRun run = RunUnitSteps({.memory = 12, .predictor = &truth}, jobs, &policy);
-  EXPECT_THAT(FirstStarts(run), ElementsAre(0, 4, 6));
+  EXPECT_THAT(FirstStarts(run), ElementsAre(0, 4, 7));
   EXPECT_EQ(run.preemptions, 0);
 }
 
@@ -332,10 +332,10 @@ std::vector<std::string> Decide(const std::vector<SequenceView>& running,
 }
 
 TEST(McSf, CountsInBlocks) {
-  // 16 tokens of KV at the end each: one block. With one output token more, two.
+  // 16 tokens of KV at the end each: one block. With a prompt token more, two.
   EXPECT_THAT(Decide({}, {Waits(1, 10, 7), Waits(2, 10, 7)}, 2, 2, 100),
               ElementsAre("admit 1:10", "admit 2:10"));
-  EXPECT_THAT(Decide({}, {Waits(1, 10, 7), Waits(2, 10, 8)}, 2, 2, 100), ElementsAre("admit 1:10"));
+  EXPECT_THAT(Decide({}, {Waits(1, 10, 7), Waits(2, 11, 7)}, 2, 2, 100), ElementsAre("admit 1:10"));
 }
 
 TEST(McSf, SharedPrefixIsNotCountedTwice) {
