@@ -7,6 +7,8 @@
 namespace orrery {
 namespace {
 
+constexpr size_t kFewChanges = 8;
+
 // Tokens it still has to compute as chunks.
 int32_t Prefill(const SequenceView& sequence) {
   if (sequence.num_computed > 0 && sequence.tokens_to_compute() == 1) return 0;
@@ -67,9 +69,10 @@ void PeakAdmission::Follow(const WorkerView& worker, const PeakRule& rule, int32
     if (followed.id != sequence.id || followed.predicted <= sequence.num_generated) {
       followed.predicted = PredictedOutput(worker, sequence, rule.quantile, rule.stretch);
     }
-    Update(sequence, &followed);
+    Look(sequence, &followed);
     prefills_.Join(sequence);
   }
+  TellPeak();
 }
 
 // Both lists are in admission order, so those still running are met in turn. True: somebody made a step.
@@ -92,18 +95,34 @@ int64_t PeakAdmission::Remaining(const SequenceView& sequence, int32_t predicted
   return int64_t{predicted} - sequence.num_generated + prefills_.Delay(sequence);
 }
 
-void PeakAdmission::Update(const SequenceView& sequence, Followed* followed) {
+void PeakAdmission::Look(const SequenceView& sequence, Followed* followed) {
   const int64_t held = PrivateTokens(sequence, peak_.block_tokens());
-  const int64_t remaining = Remaining(sequence, followed->predicted);
+  const int64_t end = now_ + Remaining(sequence, followed->predicted);
   const bool known = followed->id == sequence.id;
   followed->generated = sequence.num_generated;
-  if (known && followed->held + now_ - followed->added == held && followed->end == now_ + remaining) return;
-  if (known) peak_.Remove(sequence.id);
-  peak_.Add(sequence.id, held, remaining);
+  followed->changed = !known || followed->held + now_ - followed->added != held || followed->end != end;
   followed->id = sequence.id;
+  if (!followed->changed) return;
   followed->held = held;
-  followed->end = now_ + remaining;
+  followed->end = end;
   followed->added = now_;
+}
+
+void PeakAdmission::TellPeak() {
+  const auto changed = static_cast<size_t>(
+      std::count_if(followed_.begin(), followed_.end(), [](const Followed& f) { return f.changed; }));
+  // A change moves half of the entries, a fresh start sorts them all.
+  if (changed > kFewChanges) {
+    entries_.clear();
+    for (const Followed& f : followed_) entries_.push_back({f.id, f.held + now_ - f.added, f.end - now_});
+    peak_.Assign(entries_);
+    return;
+  }
+  for (const Followed& f : followed_) {
+    if (!f.changed) continue;
+    peak_.Remove(f.id);
+    peak_.Add(f.id, f.held, f.end - now_);
+  }
 }
 
 bool PeakAdmission::Fits(const SequenceView& candidate, int32_t predicted_output) const {
@@ -115,7 +134,8 @@ bool PeakAdmission::Fits(const SequenceView& candidate, int32_t predicted_output
 void PeakAdmission::Admit(const SequenceView& candidate, int32_t predicted_output) {
   Followed& followed = followed_.emplace_back();
   followed.predicted = predicted_output;
-  Update(candidate, &followed);
+  Look(candidate, &followed);
+  peak_.Add(followed.id, followed.held, followed.end - now_);
   prefills_.Join(candidate);
 }
 

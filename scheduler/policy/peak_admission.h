@@ -67,16 +67,20 @@ class PeakAdmission {
     int32_t generated = 0, predicted = 0;
     int64_t held = 0, end = 0;  // as in the peak: held at step now_ of the time it was added
     int64_t added = 0;
+    bool changed = true;
   };
   bool ForgetGone(const WorkerView& worker);
-  void Update(const SequenceView& sequence, Followed* followed);
+  // Brings `followed` up to date; the peak has to be told where it is left `changed`.
+  void Look(const SequenceView& sequence, Followed* followed);
+  void TellPeak();
   int64_t Remaining(const SequenceView& sequence, int32_t predicted) const;
 
   FuturePeak peak_;
   PrefillQueue prefills_;
   std::vector<Followed> followed_;  // of worker.running, in its order; then those admitted in this step
-  int64_t now_ = 0;                 // steps
-  int64_t limit_ = 0;               // blocks
+  std::vector<FuturePeak::Entry> entries_;  // scratch of TellPeak
+  int64_t now_ = 0;                         // steps
+  int64_t limit_ = 0;                       // blocks
 };
 
 }  // namespace orrery

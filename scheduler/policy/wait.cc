@@ -46,7 +46,7 @@ void WaitPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decisio
     }
   }
   for (const Class& c : classes_) {
-    if (!c.advances) decision->wake = std::min(decision->wake, c.overdue);
+    if (c.overdue > now) decision->wake = std::min(decision->wake, c.overdue);
   }
   decision->why = {.policy = "wait",
                    .objective = "sequences that wait for company",
@@ -131,7 +131,8 @@ void WaitPolicy::Trigger(const WorkerView& worker, Time now) {
       c.quota = 0;
       continue;
     }
-    c.quota = std::min(limits_[j].per_stage, static_cast<int32_t>(limits_[j].share) - c.resident);
+    const int32_t share = std::max(1, static_cast<int32_t>(limits_[j].share));
+    c.quota = std::min(limits_[j].per_stage, share - c.resident);
     c.advances = c.waiting >= c.quota;
     every &= c.advances;
   }

@@ -272,6 +272,16 @@ TEST(PastFuture, KnownLengthsFillTheMemoryInArrivalOrder) {
   EXPECT_EQ(run.preemptions, 0);
 }
 
+// UT-1b and UT-1c again: arrival order with the check of Eq. 5.
+TEST(PastFuture, ArrivalOrderWithTheCheckIsTheBenchmarkOfMcSf) {
+  std::vector<UnitJob> jobs = {{0, 2, 4}, {0, 2, 2}, {0, 3, 3}, {0, 1, 6}, {2, 2, 1}};
+  PastFuturePolicy with_e({.reserve = 0});
+  EXPECT_EQ(RunUnitSteps({.memory = 10}, jobs, &with_e).total_latency, 25);
+  jobs.pop_back();
+  PastFuturePolicy without_e({.reserve = 0});
+  EXPECT_EQ(RunUnitSteps({.memory = 10}, jobs, &without_e).total_latency, 22);
+}
+
 TEST(PastFuture, ReserveAndMoreListsAreMoreCautious) {
   const IntervalPredictor wide({.low = 1, .high = 0, .alpha = 0});
   RandomStream random(5);
