@@ -135,6 +135,7 @@ class WorkerCore {
   int32_t num_waiting() const;
   int32_t num_running() const;
   int64_t waiting_tokens() const;  // tokens to compute of all waiting samples
+  int64_t kv_tokens() const;       // of running samples, resident or in flight
 
   // Records every input and a digest of every plan from now on (null: stops). Not owned; see journal.h.
   void set_journal(JournalWriter* journal);

@@ -1,12 +1,17 @@
 #include "router/policy/registry.h"
 
+#include "router/policy/fcfs_pool.h"
 #include "router/policy/jsq_tokens.h"
+#include "router/policy/round_robin.h"
 #include "scheduler/policy/policy_table.h"
 
 namespace orrery {
 namespace {
 
 constexpr PolicyEntry<RoutePolicy> kRoute[] = {
+    PolicyLine<RoutePolicy, FcfsPoolPolicy>("fcfs", "arXiv:2601.17855",
+                                            "free slots in worker order, from one pool"),
+    PolicyLine<RoutePolicy, RoundRobinPolicy>("round-robin", "", "each worker in turn"),
     PolicyLine<RoutePolicy, JsqTokensPolicy>("jsq-tokens", "", "the worker with the fewest tokens to hold"),
 };
 

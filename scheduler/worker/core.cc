@@ -118,6 +118,9 @@ absl::Status WorkerCore::Impl::Validate(const Submit& submit, Time now) const {
       }
     }
   }
+  if (submit.kv_source.has_value() && submit.kv_source->num_tokens < 0) {
+    return Refused(RefusalReason::kInvalid, "kv_source", 0, submit.kv_source->num_tokens, "negative");
+  }
   if (submit.stop.stop_ids.size() > kMaxStopIds) {
     return Refused(RefusalReason::kInvalid, "stop_ids", kMaxStopIds,
                    static_cast<int64_t>(submit.stop.stop_ids.size()), "too many");
@@ -154,6 +157,10 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   sequence->id = SequenceId{next_sequence_++};
   sequence->submit = std::make_shared<const Submit>(std::move(submit));
   sequence->num_given = sequence->submit->num_prompt + sequence->submit->num_emitted;
+  if (sequence->submit->kv_source.has_value()) {
+    // The last token is computed here in any case: it makes the first sample.
+    sequence->transferred = std::min(sequence->submit->kv_source->num_tokens, sequence->num_given - 1);
+  }
   sequence->report.arrived = now;
   sequence->report.first_scheduled = sequence->report.first_token = sequence->report.finished = Time::Never();
   sequences_.emplace(sequence->id, std::move(owned));
@@ -216,6 +223,7 @@ SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
   view.num_prompt = sequence.num_given;
   view.num_tokens = sequence.num_tokens();
   view.num_computed = sequence.num_computed;
+  if (sequence.state == SequenceState::kWaiting) view.cached_tokens = sequence.transferred;
   view.num_generated = sequence.num_generated();
   view.max_new_tokens = sequence.max_new();
   view.num_blocks = static_cast<int32_t>(sequence.blocks.size());
@@ -268,10 +276,9 @@ void WorkerCore::Impl::State(Time now, WorkerState* state) {
   state->free_slots = static_cast<int32_t>(free_slots_.size() + released_slots_.size());
   state->num_waiting = waiting_.size() + num_hidden_;
   state->waiting_prompt_tokens = waiting_tokens_;
-  state->kv_tokens = 0;
+  state->kv_tokens = kv_tokens_;
   state->running.clear();
   for (const Sequence* sequence : running_by_key_) {
-    state->kv_tokens += sequence->num_computed;
     state->running.push_back({sequence->submit->key, sequence->num_computed, sequence->num_generated(),
                               std::max(0, sequence->num_given - sequence->num_computed)});
   }
@@ -337,6 +344,7 @@ const DecisionRecord& WorkerCore::last_decision() const { return impl_->last_dec
 int32_t WorkerCore::num_waiting() const { return impl_->waiting_.size() + impl_->num_hidden_; }
 int32_t WorkerCore::num_running() const { return static_cast<int32_t>(impl_->running_.size()); }
 int64_t WorkerCore::waiting_tokens() const { return impl_->waiting_tokens_; }
+int64_t WorkerCore::kv_tokens() const { return impl_->kv_tokens_; }
 void WorkerCore::set_journal(JournalWriter* journal) { impl_->journal_ = journal; }
 absl::Status WorkerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
 

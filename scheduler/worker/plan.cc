@@ -90,7 +90,8 @@ void WorkerCore::Impl::RefreshMatches() {
       kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
       sequence->match_version = kv_.version();
     }
-    views[i].cached_tokens = static_cast<int32_t>(match.size()) * options_.block_tokens;
+    views[i].cached_tokens =
+        std::max(static_cast<int32_t>(match.size()) * options_.block_tokens, sequence->transferred);
     // Whoever holds a block holds its parents: held ones come first.
     const auto held_end = std::partition_point(
         match.begin(), match.end(), [&](BlockId block) { return kv_.pool().references(block) > 0; });
@@ -199,7 +200,8 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
         sequence->chain.size(), static_cast<size_t>((sequence->num_tokens() - 1) / options_.block_tokens));
     kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
   }
-  const auto cached = static_cast<int32_t>(match.size()) * options_.block_tokens;
+  const auto found = static_cast<int32_t>(match.size()) * options_.block_tokens;
+  const int32_t cached = std::max(found, sequence->transferred);
   count = std::min(count, sequence->num_tokens() - cached);
   // Holding the match first keeps it from being evicted by the blocks asked for next.
   kv_.Hold(match);
@@ -219,12 +221,18 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
     free_slots_.pop_back();
     flight->plan.admitted.push_back({sequence->id, static_cast<uint32_t>(sequence->slot), sequence->submit});
     sequence->report.first_scheduled = now;
-    sequence->report.cached_tokens = cached;
+    sequence->report.cached_tokens = found;
     sequence->made.reserve(std::min(sequence->max_new(), 1024));
   }
-  counters_.prefix_hit_tokens += static_cast<uint64_t>(cached);
+  counters_.prefix_hit_tokens += static_cast<uint64_t>(found);
+  if (cached > found) {
+    const KvSource& source = *sequence->submit->kv_source;
+    flight->plan.kv_loads.push_back({source.transfer, sequence->id, source.worker, found, cached - found});
+  }
+  sequence->transferred = 0;  // after a preemption it is computed here
   sequence->state = SequenceState::kRunning;
   sequence->num_computed = sequence->num_resident = cached;
+  kv_tokens_ += cached;
   sequence->num_published = static_cast<int32_t>(match.size());
   sequence->planned_by = plan_serial_;
   running_.push_back(sequence);
@@ -252,6 +260,7 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   plan.num_samples += slice.sample;
   flight->rows.push_back({sequence, sequence->epoch});
   sequence->num_computed += count;
+  kv_tokens_ += count;
   sequence->pending += slice.sample;
   ++sequence->flying;
 }
@@ -264,6 +273,7 @@ void WorkerCore::Impl::Preempt(Sequence* sequence) {
   preempted_.push_back(sequence->id);
   kv_.Release(sequence->blocks);
   sequence->blocks.clear();
+  kv_tokens_ -= sequence->num_computed;
   sequence->num_computed = sequence->num_resident = sequence->num_published = 0;
   running_.erase(std::find(running_.begin(), running_.end(), sequence));
   running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));

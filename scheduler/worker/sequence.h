@@ -48,6 +48,7 @@ struct Sequence {
 
   int32_t slot = -1;               // engine slot; -1: never admitted
   std::vector<BlockId> blocks;     // covers tokens [0, num_computed)
+  int32_t transferred = 0;         // waiting: leading tokens whose KV another worker computed for it
   int32_t num_computed = 0;        // resident or in flight
   int32_t num_resident = 0;        // written by finished steps
   int32_t num_published = 0;       // leading blocks offered to the prefix cache

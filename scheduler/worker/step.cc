@@ -203,6 +203,7 @@ void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, To
       waiting_tokens_ -= sequence->queued_tokens;
       break;
     case SequenceState::kRunning:
+      kv_tokens_ -= sequence->num_computed;
       running_.erase(std::find(running_.begin(), running_.end(), sequence));
       running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));
       break;

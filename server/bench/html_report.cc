@@ -168,12 +168,17 @@ std::string Subtitle(const RunResult& result) {
 
 }  // namespace
 
-std::string HtmlReport(const RunResult& result) {
-  std::string out = absl::StrCat(
+std::string HtmlHead(const std::string& title) {
+  return absl::StrCat(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-      "<meta name=\"color-scheme\" content=\"light dark\"><title>Load test</title><style>",
-      kStyle, "</style></head><body>\n<h1>Load test</h1>\n<p class=\"sub\">", Subtitle(result), "</p>\n");
+      "<meta name=\"color-scheme\" content=\"light dark\"><title>",
+      EscapeHtml(title), "</title><style>", kStyle, "</style></head><body>\n");
+}
+
+std::string HtmlReport(const RunResult& result) {
+  std::string out = absl::StrCat(HtmlHead("Load test"), "<h1>Load test</h1>\n<p class=\"sub\">",
+                                 Subtitle(result), "</p>\n");
   Tiles(result.block, &out);
   Plots("Latency distributions", LatencyPlots(result), &out);
   Plots("Over time", TimelinePlots(result), &out);

@@ -9,6 +9,9 @@
 
 namespace orrery::bench {
 
+// The head of a page in the house style, up to and with <body>.
+std::string HtmlHead(const std::string& title);
+
 std::string HtmlReport(const RunResult& result);
 
 absl::Status SaveHtmlReport(const std::string& path, const RunResult& result);

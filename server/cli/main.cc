@@ -14,6 +14,8 @@
 #include "server/cli/plan_command.h"
 #include "server/cli/text_commands.h"
 #include "server/config/option_table.h"
+#include "server/simulate/run_simulate.h"
+#include "server/simulate/simulate_command.h"
 
 namespace orrery::cli {
 namespace {
@@ -55,12 +57,14 @@ int Main(int argc, char** argv) {
   PoliciesOptions policies;
   PlanOptions plan;
   bench::BenchOptions bench;
+  simulate::SimulateOptions simulate;
   const CLI::App* generate_command = RegisterGenerate(app, &generate);
   const CLI::App* tokenize_command = RegisterTokenize(app, &tokenize);
   const CLI::App* detokenize_command = RegisterDetokenize(app, &detokenize);
   const CLI::App* policies_command = RegisterPolicies(app, &policies);
   const CLI::App* plan_command = RegisterPlan(app, &plan);
   const CLI::App* bench_command = bench::RegisterBench(app, &bench);
+  const CLI::App* simulate_command = simulate::RegisterSimulate(app, &simulate);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -75,6 +79,7 @@ int Main(int argc, char** argv) {
   if (policies_command->parsed()) return RunPolicies(policies);
   if (plan_command->parsed()) return RunPlan(plan);
   if (bench_command->parsed()) return bench::RunBench(bench);
+  if (simulate_command->parsed()) return simulate::RunSimulate(simulate);
   return kInternal;
 }
 

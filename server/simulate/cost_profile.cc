@@ -1,0 +1,109 @@
+#include "server/simulate/cost_profile.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/cost/step_cost.h"
+#include "server/bench/unknown_name.h"
+#include "server/simulate/read_file.h"
+
+namespace orrery::simulate {
+namespace {
+
+using nlohmann::json;
+constexpr size_t kMaxProfileBytes = size_t{64} << 20;
+
+// "gpu/model/tpN/weights", as far as the entry states them.
+std::string NameOf(const json& entry) {
+  std::string name;
+  const auto add = [&](const std::string& part) { absl::StrAppend(&name, name.empty() ? "" : "/", part); };
+  for (const char* key : {"gpu", "model", "tp", "weights"}) {
+    const auto value = entry.find(key);
+    if (value == entry.end()) continue;
+    if (value->is_string()) add(value->get<std::string>());
+    if (value->is_number_integer()) add(absl::StrCat("tp", value->get<int64_t>()));
+  }
+  return name;
+}
+
+bool IsFit(const json& entry) {
+  return entry.is_object() && entry.contains("decode_ms") && entry["decode_ms"].is_object() &&
+         entry.contains("prefill_ms") && entry["prefill_ms"].is_object();
+}
+
+// The coefficient `key` of one phase; nothing when it is not a number >= 0.
+std::optional<double> Coefficient(const json& phase, const char* key) {
+  const auto value = phase.find(key);
+  if (value == phase.end() || !value->is_number()) return std::nullopt;
+  const double number = value->get<double>();
+  return std::isfinite(number) && number >= 0 ? std::optional<double>(number) : std::nullopt;
+}
+
+absl::StatusOr<CostProfile> ToProfile(const std::string& where, const json& entry) {
+  LinearCostOptions cost;
+  const std::pair<const char*, double*> decode[] = {
+      {"alpha", &cost.alpha_decode}, {"per_seq", &cost.per_seq}, {"per_kv_token", &cost.per_kv_token}};
+  const std::pair<const char*, double*> prefill[] = {
+      {"alpha", &cost.alpha_prefill}, {"per_token", &cost.per_token}, {"per_token_sq", &cost.per_token_sq}};
+  for (const auto& [key, target] : decode) {
+    const auto value = Coefficient(entry["decode_ms"], key);
+    if (!value) return absl::InvalidArgumentError(absl::StrCat(where, ": decode_ms.", key, " is not a time"));
+    *target = *value;
+  }
+  for (const auto& [key, target] : prefill) {
+    const auto value = Coefficient(entry["prefill_ms"], key);
+    if (!value) return absl::InvalidArgumentError(absl::StrCat(where, ": prefill_ms.", key, " is not a time"));
+    *target = *value;
+  }
+  CostProfile profile;
+  profile.cost = FormatLinearCost(cost);
+  const auto capacity = entry.find("kv_capacity_tokens");
+  if (capacity != entry.end() && capacity->is_number_integer()) {
+    profile.kv_capacity_tokens = std::max<int64_t>(0, capacity->get<int64_t>());
+  }
+  return profile;
+}
+
+}  // namespace
+
+absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
+  for (const char* model : {"constant:", "tile:", "linear:"}) {
+    if (spec.rfind(model, 0) != 0) continue;
+    auto cost = ParseStepCost(spec);
+    if (!cost.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", cost.status().message()));
+    }
+    return CostProfile{.cost = spec};
+  }
+  const size_t hash = spec.find('#');
+  const std::string path = spec.substr(0, hash);
+  const std::string wanted = hash == std::string::npos ? "" : spec.substr(hash + 1);
+  auto text = ReadWholeFile(path, kMaxProfileBytes);
+  if (!text.ok()) return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", text.status().message()));
+  const json document = json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!document.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", path, ": not a JSON object"));
+  }
+  std::vector<std::string> names;
+  for (const auto& [unused, list] : document.items()) {
+    if (!list.is_array()) continue;
+    for (const json& entry : list) {
+      if (!IsFit(entry)) continue;
+      names.push_back(NameOf(entry));
+      const std::string where = absl::StrCat("cost-profile: ", path, "#", names.back());
+      if (wanted.empty() || names.back() == wanted) return ToProfile(where, entry);
+    }
+  }
+  const std::vector<absl::string_view> known(names.begin(), names.end());
+  if (known.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cost-profile: ", path, ": no entry with decode_ms and prefill_ms"));
+  }
+  return bench::UnknownName(absl::StrCat("cost-profile: ", path), wanted, known);
+}
+
+}  // namespace orrery::simulate
