@@ -122,7 +122,7 @@ std::vector<MetricSummary> SummarizeRuns(absl::Span<const RunResult> runs) {
       }
       if (values.empty()) continue;
       const auto n = static_cast<double>(values.size());
-      MetricSummary summary{runs[begin].policy, Metrics(runs[begin])[m].first};
+      MetricSummary summary{runs[begin].policy, Metrics(runs[begin])[m].first, 0, {}, {}};
       for (const double value : values) summary.mean += value / n;
       if (values.size() > 1) {
         double squares = 0;

@@ -1,0 +1,253 @@
+#include "router/sim/simulation.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "scheduler/base/random.h"
+#include "tests/router/sim/sim_harness.h"
+
+namespace orrery::sim {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+
+// Two slots, eight tokens a step of 10 ms. Step 1 computes both prompts of A and B; step 2 decodes both and A
+// ends; step 3 decodes B and computes C, and both end.
+TEST(Simulation, FollowsAScheduleWorkedOutByHand) {
+  SimOptions options = SmallOptions(1, 2);
+  options.worker.options.max_step_tokens = 8;
+  ListSource source({Row(0, 4, 2), Row(0, 4, 3), Row(0, 4, 1)});
+  Told told;
+  const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+  ASSERT_EQ(told.ends.size(), 3u);
+  const int64_t kFirst[] = {10, 10, 30}, kLast[] = {20, 30, 30};
+  for (uint64_t i = 0; i < 3; ++i) {
+    ASSERT_EQ(told.ends[i].size(), 1u);
+    EXPECT_EQ(told.ends[i][0].outcome, Outcome::kCompleted);
+    EXPECT_EQ(told.ends[i][0].first_token.ns, kFirst[i] * kMs) << i;
+    EXPECT_EQ(told.ends[i][0].end.ns, kLast[i] * kMs) << i;
+  }
+  EXPECT_EQ(told.gaps, (std::map<int64_t, int64_t>{{10 * kMs, 3}}));
+  EXPECT_EQ(report.steps, 3);
+  EXPECT_EQ(report.sequence_steps, 6);
+  EXPECT_EQ(report.counters.generated_tokens, 6u);
+}
+
+TEST(Simulation, StepTimesFollowTheCostModelAndSlowWorkers) {
+  SimOptions options = SmallOptions(2, 4);
+  options.router = "round-robin";
+  options.slowdown = {1, 3};
+  ListSource source({Row(0, 100, 2), Row(0, 100, 2)});
+  Told told;
+  MustSimulate(options, "tile:c=1,a=2,b0=64", &source, &told);
+  // 100 tokens are two tiles: 5 ms; one decode is one: 3 ms.
+  EXPECT_EQ(told.ends[0][0].end.ns, 8 * kMs);
+  EXPECT_EQ(told.ends[1][0].end.ns, 24 * kMs);
+}
+
+TEST(Simulation, BehindABarrierStepsTakeAsLongAsTheSlowest) {
+  SimOptions options = SmallOptions(2, 4);
+  options.router = "round-robin";
+  options.barrier = true;
+  options.slowdown = {1, 3};
+  ListSource source({Row(0, 100, 2), Row(0, 100, 2)});
+  Told told;
+  const SimReport report = MustSimulate(options, "tile:c=1,a=2,b0=64", &source, &told);
+  EXPECT_EQ(told.ends[0][0].end.ns, 24 * kMs);
+  EXPECT_EQ(told.ends[1][0].end.ns, 24 * kMs);
+  EXPECT_EQ(report.steps, 2);  // of the group
+}
+
+TEST(Simulation, PatienceEndsWhoHasNotStarted) {
+  SimOptions options = SmallOptions(1, 1);
+  std::vector<SimRequest> rows = {Row(0, 1, 10), Row(0, 1, 1), Row(0, 1, 1)};
+  rows[0].patience = Duration::Milliseconds(5);    // has started
+  rows[1].patience = Duration::Milliseconds(30);   // still waits
+  rows[2].patience = Duration::Milliseconds(500);  // is served in time
+  for (const char* router : {"jsq-tokens", "fcfs"}) {
+    options.router = router;
+    ListSource source(rows);
+    Told told;
+    MustSimulate(options, "constant:10", &source, &told);
+    EXPECT_EQ(told.ends[0][0].outcome, Outcome::kCompleted);
+    EXPECT_EQ(told.ends[1][0].outcome, Outcome::kCancelled);
+    EXPECT_EQ(told.ends[1][0].end.ns, 30 * kMs);
+    EXPECT_EQ(told.ends[2][0].end.ns, 110 * kMs);
+  }
+}
+
+TEST(Simulation, ALostWorkerFailsItsRequestsAndComesBackEmpty) {
+  SimOptions options = SmallOptions(1, 4);
+  options.failures = {{0, Time{15 * kMs}, Duration::Milliseconds(20)}};
+  ListSource source({Row(0, 1, 5), Row(0.020, 1, 1), Row(0.050, 1, 1)});
+  Told told;
+  MustSimulate(options, "constant:10", &source, &told);
+  EXPECT_EQ(told.ends[0][0].outcome, Outcome::kFailed);
+  EXPECT_EQ(told.ends[0][0].end.ns, 15 * kMs);
+  EXPECT_EQ(told.ends[1][0].outcome, Outcome::kRejected);  // nobody was there
+  EXPECT_EQ(told.ends[2][0].outcome, Outcome::kCompleted);
+  EXPECT_EQ(told.ends[2][0].end.ns, 60 * kMs);
+}
+
+TEST(Simulation, TellsTheStoryOfOneRequest) {
+  SimOptions options = SmallOptions(1, 1);
+  options.explain = 1;
+  ListSource source({Row(0, 4, 2), Row(0, 4, 3)});
+  Told told;
+  const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+  ASSERT_EQ(report.story.size(), 5u);  // arrives, placed, computes, decodes, completed
+  EXPECT_NE(report.story[0].what.find("arrives"), std::string::npos);
+  EXPECT_NE(report.story[1].what.find("placed on worker 0 by jsq-tokens"), std::string::npos);
+  EXPECT_EQ(report.story[2].at.ns, 20 * kMs);
+  EXPECT_NE(report.story[4].what.find("completed"), std::string::npos);
+}
+
+TEST(Simulation, PrefixesAreSharedThroughTheCache) {
+  SimOptions options = SmallOptions(1, 4);
+  const auto ids = std::make_shared<const std::vector<TokenId>>(64, 7);
+  std::vector<SimRequest> rows = {Row(0, 64, 1), Row(1, 64, 1)};
+  for (SimRequest& row : rows) row.tokens = ids;
+  ListSource source(rows);
+  Told told;
+  const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+  EXPECT_EQ(told.ends[0][0].cached_tokens, 0);
+  EXPECT_EQ(told.ends[1][0].cached_tokens, 48);  // all blocks but the last, which is computed for its sample
+  EXPECT_EQ(report.counters.prefix_hit_tokens, 48u);
+}
+
+TEST(Simulation, SaysWhatIsWrongWithItsOptions) {
+  const auto model = *ParseStepCost("constant:1");
+  const auto status_of = [&](const SimOptions& options) {
+    ListSource source({});
+    Told told;
+    return Simulate(options, *model, &source, &told).status();
+  };
+  SimOptions options = SmallOptions(1, 4);
+  options.router = "round-robbin";
+  EXPECT_NE(std::string(status_of(options).message()).find("round-robin"), std::string::npos);
+  options = SmallOptions(1, 4);
+  options.worker.scheduler = "fcfss";
+  EXPECT_NE(std::string(status_of(options).message()).find("fcfs"), std::string::npos);
+  options = SmallOptions(0, 4);
+  EXPECT_EQ(status_of(options).code(), absl::StatusCode::kInvalidArgument);
+  options = SmallOptions(2, 4);
+  options.failures = {{2, Time{}, Duration{}}};
+  EXPECT_EQ(status_of(options).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Little KV, failures, impatience, prefixes: every request ends exactly once, and the tokens add up.
+TEST(Simulation, EveryRequestEndsExactlyOnceAndRunsRepeat) {
+  for (uint64_t seed = 0; seed < 24; ++seed) {
+    RandomStream random(seed);
+    SimOptions options = SmallOptions(1 + static_cast<int32_t>(random.Below(4)), 1 + random.Below(12));
+    options.worker.options.num_blocks = 40 + static_cast<int32_t>(random.Below(40));
+    options.worker.options.max_context = 600;
+    options.worker.options.max_step_tokens = 16 + static_cast<int32_t>(random.Below(100));
+    static constexpr const char* kRouters[] = {"jsq-tokens", "fcfs", "round-robin"};
+    options.router = kRouters[seed % 3];
+    options.barrier = seed % 2 == 1;
+    options.prefill = seed % 5 != 4;
+    if (seed % 4 == 3) {
+      options.failures = {{0, Time{700 * kMs}, Duration::Milliseconds(400)}};
+    }
+    std::vector<SimRequest> rows;
+    double at = 0;
+    for (int i = 0; i < 300; ++i) {
+      at += random.Uniform() * 0.02;
+      const auto prompt = 1 + static_cast<int32_t>(random.Below(300));
+      rows.push_back(Row(at, prompt, 1 + static_cast<int32_t>(random.Below(120)), 200));
+      if (random.Uniform() < 0.2) rows.back().patience = Duration::Milliseconds(random.Below(2000));
+      if (random.Uniform() < 0.5) {
+        const auto word = static_cast<TokenId>(1 + random.Below(3));
+        rows.back().tokens = std::make_shared<const std::vector<TokenId>>(prompt, word);
+      }
+    }
+    std::string first_log;
+    for (int again = 0; again < 2; ++again) {
+      ListSource source(rows);
+      Told told;
+      const SimReport report = MustSimulate(options, "linear:alpha_decode=2,per_seq=0.1,per_token=0.05", &source, &told);
+      ASSERT_EQ(told.ends.size(), rows.size());
+      int64_t tokens = 0;
+      for (const auto& [serial, ends] : told.ends) {
+        ASSERT_EQ(ends.size(), 1u) << serial;
+        const RequestEnd& end = ends[0];
+        if (end.outcome == Outcome::kCompleted) {
+          ASSERT_EQ(end.made_tokens, rows[serial].output_tokens);
+          ASSERT_GE(end.first_token, rows[serial].arrival);
+          ASSERT_GE(end.end, end.first_token);
+          tokens += end.made_tokens;
+        }
+      }
+      if (options.failures.empty()) {
+        ASSERT_EQ(static_cast<uint64_t>(tokens), report.counters.generated_tokens);
+      }
+      ASSERT_LE(report.counters.failed_steps, 0u);
+      told.log += std::to_string(report.imbalance_mean) + " " + std::to_string(report.energy_j);
+      if (again == 0) first_log = told.log;
+      ASSERT_EQ(told.log, first_log);
+    }
+  }
+}
+
+// One server of constant service time D under Poisson arrivals waits rho D / (2 (1 - rho)) in the mean
+// (Pollaczek and Khinchine). Batch means give the interval.
+TEST(Simulation, MeanWaitEqualsThatOfTheMD1Queue) {
+  constexpr double kService = 0.010, kRho = 0.7;
+  constexpr int kBatches = 40, kBatch = 2500;
+  SimOptions options = SmallOptions(1, 1);
+  RandomStream random(11);
+  std::vector<SimRequest> rows;
+  double at = 0;
+  for (int i = 0; i < kBatches * kBatch; ++i) {
+    at += -std::log1p(-random.Uniform()) * kService / kRho;
+    rows.push_back(Row(at, 1, 1));
+  }
+  ListSource source(rows);
+  Told told;
+  MustSimulate(options, "constant:10", &source, &told);
+  std::vector<double> means;
+  for (int b = 1; b < kBatches; ++b) {  // the first one warms up
+    double sum = 0;
+    for (int i = b * kBatch; i < (b + 1) * kBatch; ++i) {
+      sum += (told.ends[i][0].end - rows[i].arrival).seconds() - kService;
+    }
+    means.push_back(sum / kBatch);
+  }
+  double mean = 0, squares = 0;
+  for (const double m : means) mean += m / static_cast<double>(means.size());
+  for (const double m : means) squares += (m - mean) * (m - mean);
+  const double half = 2.58 * std::sqrt(squares / static_cast<double>((means.size() - 1) * means.size()));
+  EXPECT_NEAR(mean, kRho * kService / (2 * (1 - kRho)), half);
+  EXPECT_LT(half, 0.1 * mean);  // the interval says something
+}
+
+// arXiv:2504.07347 with the published coefficients: c 11.28, a 35.47, b0 128, budget 512, (129, 112) tokens:
+// work-conserving policies are stable up to 512 / t_512 / 241 = 13.87 requests/s.
+TEST(Simulation, WorkConservingStabilityEndsWhereTheTheoremSays) {
+  const auto backlog_growth = [](double rate) {
+    SimOptions options = SmallOptions(1, 4096);
+    options.worker.options.max_step_tokens = 512;
+    options.worker.options.num_blocks = 1 << 22;
+    std::vector<SimRequest> rows;
+    for (int i = 0; i < 8000; ++i) rows.push_back(Row(i / rate, 129, 112));
+    const Time last = rows.back().arrival;
+    ListSource source(rows);
+    Told told;
+    MustSimulate(options, "tile:c=11.28,a=35.47,b0=128", &source, &told);
+    // Requests waiting, regressed on time over the second half of the arrivals.
+    double n = 0, st = 0, sw = 0, stt = 0, stw = 0;
+    for (const StepFacts& step : told.steps) {
+      if (step.start.ns < last.ns / 2 || step.start > last) continue;
+      const double t = step.start.seconds(), w = step.num_waiting;
+      n += 1, st += t, sw += w, stt += t * t, stw += t * w;
+    }
+    return (n * stw - st * sw) / (n * stt - st * st) / rate;
+  };
+  EXPECT_LT(backlog_growth(13.87 * 0.98), 0.002);
+  EXPECT_GT(backlog_growth(13.87 * 1.02), 0.008);
+}
+
+}  // namespace
+}  // namespace orrery::sim
