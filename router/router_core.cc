@@ -90,7 +90,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->num_running = static_cast<int32_t>(state.running.size());
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
-  if (!pool_.empty()) Place(now, out);
+  Place(now, out);
 }
 
 int64_t RouterCore::queued_tokens() const {
@@ -151,25 +151,47 @@ absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time n
 }
 
 void RouterCore::Place(Time now, RouterOutput* out) {
-  if (pool_.empty()) return;
+  if (num_pooled() == 0) return;
   assignment_.Clear();
-  policy_->Assign({loads_}, pool_, now, &assignment_);
-  bool placed_any = false;
+  policy_->Assign({loads_}, absl::MakeSpan(pool_).subspan(pool_begin_), now, &assignment_);
+  size_t placed = 0;
   for (const Placement& placement : assignment_.placements) {
     const auto found = requests_.find(placement.request);
     const WorkerLoad* load = LoadOf(placement.worker);
     if (found == requests_.end() || found->second->placed || load == nullptr || !load->accepts) continue;
     Send(found->second.get(), placement.worker, out);
-    placed_any = true;
+    ++placed;
   }
-  if (!placed_any) return;
-  std::erase_if(pool_, [&](const Waiting& waiting) {
-    const Request& request = *requests_.at(waiting.request);
-    if (!request.placed) return false;
+  TakePlacedFromPool(placed);
+}
+
+// Those placed are mostly the oldest: the search ends with the last of them, and a long rest stays where it
+// is until half of the list is gone.
+void RouterCore::TakePlacedFromPool(size_t placed) {
+  size_t end = pool_begin_, kept = 0;
+  for (; placed > 0; ++end) {
+    const Waiting& waiting = pool_[end];
+    if (!requests_.at(waiting.request)->placed) {
+      ++kept;
+      continue;
+    }
+    --placed;
     pooled_tokens_ -= waiting.prompt_tokens;
     if (!waiting.deadline.is_never()) deadlines_.erase({waiting.deadline, waiting.request});
-    return true;
-  });
+  }
+  // What was passed over moves up to the rest.
+  for (size_t from = end, to = end; kept > 0;) {
+    --from;
+    if (requests_.at(pool_[from].request)->placed) continue;
+    pool_[--to] = pool_[from];
+    --kept;
+    if (kept == 0) end = to;
+  }
+  pool_begin_ = end;
+  if (pool_begin_ * 2 >= pool_.size()) {
+    pool_.erase(pool_.begin(), pool_.begin() + static_cast<ptrdiff_t>(pool_begin_));
+    pool_begin_ = 0;
+  }
 }
 
 void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
@@ -253,8 +275,8 @@ void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
     out->cancel.push_back({request->worker, id});
     return;
   }
-  const auto waiting =
-      std::find_if(pool_.begin(), pool_.end(), [&](const Waiting& w) { return w.request == id; });
+  const auto waiting = std::find_if(pool_.begin() + static_cast<ptrdiff_t>(pool_begin_), pool_.end(),
+                                    [&](const Waiting& w) { return w.request == id; });
   pooled_tokens_ -= waiting->prompt_tokens;
   if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
   pool_.erase(waiting);

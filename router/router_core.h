@@ -100,7 +100,7 @@ class RouterCore {
   void Drain() { draining_ = true; }
 
   bool idle() const { return requests_.empty(); }
-  int32_t num_pooled() const { return static_cast<int32_t>(pool_.size()); }
+  int32_t num_pooled() const { return static_cast<int32_t>(pool_.size() - pool_begin_); }
   int64_t queued_tokens() const;  // accepted prompt tokens that are not computed yet
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
@@ -137,6 +137,7 @@ class RouterCore {
 
   WorkerLoad* LoadOf(WorkerId worker);
   void Place(Time now, RouterOutput* out);
+  void TakePlacedFromPool(size_t placed);
   void Send(Request* request, WorkerId worker, RouterOutput* out);
   void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
                  RouterOutput* out);
@@ -153,7 +154,8 @@ class RouterCore {
   std::vector<WorkerLoad> loads_;  // ascending id: what the policy sees
   // Lookups only, except where a worker is lost: then in ascending request id.
   absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;
-  std::vector<Waiting> pool_;  // arrival order
+  std::vector<Waiting> pool_;  // arrival order, from pool_begin_ on; before it stand those that were placed
+  size_t pool_begin_ = 0;
   int64_t pooled_tokens_ = 0;
   std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled requests
   Assignment assignment_;

@@ -7,7 +7,8 @@
 
 namespace orrery {
 
-absl::StatusOr<std::unique_ptr<WorkerCore>> NewWorkerCore(const WorkerSpec& spec) {
+absl::StatusOr<std::unique_ptr<WorkerCore>> NewWorkerCore(const WorkerSpec& spec,
+                                                          std::shared_ptr<LengthPredictor> given) {
   WorkerParts parts;
   auto policy = NewBatchPolicy(spec.scheduler);
   if (!policy.ok()) return policy.status();
@@ -15,9 +16,12 @@ absl::StatusOr<std::unique_ptr<WorkerCore>> NewWorkerCore(const WorkerSpec& spec
   auto eviction = NewEvictionPolicy(spec.eviction);
   if (!eviction.ok()) return eviction.status();
   parts.eviction = *std::move(eviction);
-  auto predictor = NewLengthPredictor(spec.predictor);
-  if (!predictor.ok()) return predictor.status();
-  parts.predictor = *std::move(predictor);
+  parts.predictor = std::move(given);
+  if (parts.predictor == nullptr) {
+    auto predictor = NewLengthPredictor(spec.predictor);
+    if (!predictor.ok()) return predictor.status();
+    parts.predictor = *std::move(predictor);
+  }
   if (!spec.cost.empty()) {
     auto cost = ParseStepCost(spec.cost);
     if (!cost.ok()) return cost.status();

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "router/sim/oracle_spec.h"
+#include "scheduler/base/options.h"
 #include "scheduler/base/random.h"
 
 namespace orrery::sim {
@@ -18,7 +20,25 @@ TokenId OutputToken(uint32_t seed, int32_t index) {
   return static_cast<TokenId>(word >> 1) | 1;
 }
 
+struct OracleFields {
+  double noise = 0;
+  int32_t seed = 1;
+};
+
 }  // namespace
+
+absl::StatusOr<std::optional<OracleOptions>> ParseOracle(std::string_view predictor) {
+  static constexpr OptionField<OracleFields> kFields[] = {
+      {"noise", &OracleFields::noise, 0, 0.99, "relative error of the point"},
+      {"seed", &OracleFields::seed, 0, 1 << 30, "of the errors"},
+  };
+  if (predictor.substr(0, predictor.find(':')) != "oracle") return std::nullopt;
+  auto spec = ParseNamedSpec(predictor);
+  if (!spec.ok()) return spec.status();
+  auto fields = ReadOptions<OracleFields>(*spec, kFields);
+  if (!fields.ok()) return fields.status();
+  return OracleOptions{fields->noise, static_cast<uint64_t>(fields->seed)};
+}
 
 Submit SubmitOf(const LiveRequest& live, bool prefill) {
   const SimRequest& request = live.request;
@@ -38,7 +58,14 @@ Submit SubmitOf(const LiveRequest& live, bool prefill) {
 absl::Status SimWorker::Start(const WorkerSpec& spec, uint64_t incarnation) {
   WorkerSpec own = spec;
   own.options.incarnation = incarnation_ = incarnation;
-  auto core = NewWorkerCore(own);
+  auto oracle = ParseOracle(own.predictor);
+  if (!oracle.ok()) return oracle.status();
+  std::shared_ptr<LengthPredictor> predictor;
+  if (oracle->has_value()) {
+    oracle_ = std::make_shared<OracleTable>();
+    predictor = std::make_shared<OraclePredictor>(oracle_, **oracle);
+  }
+  auto core = NewWorkerCore(own, std::move(predictor));
   if (!core.ok()) return core.status();
   core_ = *std::move(core);
   slots_.assign(static_cast<size_t>(own.options.max_num_seqs), {});

@@ -11,6 +11,7 @@
 #include "router/sim/live_table.h"
 #include "scheduler/base/time.h"
 #include "scheduler/cost/step_cost.h"
+#include "scheduler/predict/oracle.h"
 #include "scheduler/types/step_plan.h"
 #include "scheduler/worker_factory.h"
 
@@ -28,13 +29,17 @@ class SimWorker {
     bool measured = false;
   };
 
-  // A new incarnation, empty.
+  // A new incarnation, empty. The predictor may be an oracle.
   absl::Status Start(const WorkerSpec& spec, uint64_t incarnation);
   void Stop() { core_.reset(); }
   bool up() const { return core_ != nullptr; }
   WorkerCore* core() { return core_.get(); }
   uint64_t incarnation() const { return incarnation_; }
 
+  // The core has just accepted this request.
+  void OnAccepted(const LiveRequest& live) {
+    if (oracle_ != nullptr) oracle_->Set(SequenceId{core_->counters().accepted}, live.request.output_tokens);
+  }
   // Plans the next step; false when there is nothing to do. Then step() is in flight, of this composition.
   bool Plan(Time now, LiveTable* live);
   const StepPlan& step() const { return *step_; }
@@ -46,6 +51,7 @@ class SimWorker {
  private:
   std::unique_ptr<WorkerCore> core_;
   uint64_t incarnation_ = 0;
+  std::shared_ptr<OracleTable> oracle_;  // null: the predictor has to guess
   std::vector<Slot> slots_;  // [max_num_seqs]
   const StepPlan* step_ = nullptr;
   StepShape shape_;

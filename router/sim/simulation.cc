@@ -166,6 +166,7 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
   WorkerSpec spec = options_.worker;
   spec.options.worker = WorkerId{w};
   spec.options.rank = w;
+  spec.options.block_tables = false;
   if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1); !status.ok()) {
     return status;
   }
@@ -175,7 +176,7 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
                        .incarnation = made.incarnation,
                        .kv_capacity_tokens = kv_tokens,
                        .max_context = made.max_context,
-                       .slots = made.max_num_seqs},
+                       .slots = std::min(made.max_num_seqs, made.max_step_tokens)},
                       now, &router_out_);
   Deliver(now);
   return absl::OkStatus();
@@ -282,7 +283,8 @@ int64_t Simulation::WaitingForSlots() const {
   for (const Seat& seat : seats_) {
     if (!seat.worker.up()) continue;
     const WorkerCore& core = *const_cast<SimWorker&>(seat.worker).core();
-    const int32_t free = core.options().max_num_seqs - core.num_running();
+    const WorkerOptions& made = core.options();
+    const int32_t free = std::min(made.max_num_seqs, made.max_step_tokens) - core.num_running();
     waiting += std::max(0, core.num_waiting() - free);
   }
   return waiting;
@@ -410,7 +412,11 @@ void Simulation::Deliver(Time now) {
         Tell(now, Cat("placed on worker ", w, " by ", why.policy, ": ", why.objective, " = ", why.value));
       }
       const absl::Status status = seats_[w].worker.core()->OnArrival(std::move(dispatch.submit), now);
-      if (!status.ok()) router_->OnRefused(dispatch.worker, key, status, now, &router_out_);
+      if (!status.ok()) {
+        router_->OnRefused(dispatch.worker, key, status, now, &router_out_);
+      } else if (const LiveRequest* live = live_.Find(key.request); live != nullptr) {
+        seats_[w].worker.OnAccepted(*live);
+      }
       MarkDirty(w);
     }
     for (const CancelOrder& cancel : out.cancel) {

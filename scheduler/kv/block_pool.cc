@@ -7,11 +7,11 @@ namespace orrery {
 BlockPool::BlockPool(int32_t num_blocks) : num_blocks_(num_blocks) { ORRERY_CHECK(num_blocks > 0); }
 
 BlockId BlockPool::Take() {
-  if (fresh_ < num_blocks_) {
+  if (freed_.empty()) {
+    ORRERY_CHECK(fresh_ < num_blocks_);
     references_.push_back(1);
     return BlockId{fresh_++};
   }
-  ORRERY_CHECK(!freed_.empty());
   const BlockId block = freed_.back();
   freed_.pop_back();
   references_[Value(block)] = 1;

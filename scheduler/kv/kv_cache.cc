@@ -33,7 +33,10 @@ bool KvCache::Allocate(int32_t count, std::vector<BlockId>* table) {
 void KvCache::Release(absl::Span<const BlockId> table) {
   for (size_t i = table.size(); i-- > 0;) {
     const BlockId block = table[i];
-    if (pool_.Drop(block) > 0) continue;
+    if (pool_.Drop(block) > 0) {
+      ++sharing_version_;
+      continue;
+    }
     if (index_ && index_->published(block)) {
       eviction_->Insert({block, index_->depth(block), hits_[Value(block)]});
       ++num_cached_;
@@ -45,7 +48,10 @@ void KvCache::Release(absl::Span<const BlockId> table) {
 
 void KvCache::Discard(absl::Span<const BlockId> table) {
   for (const BlockId block : table) {
-    if (pool_.Drop(block) > 0) continue;
+    if (pool_.Drop(block) > 0) {
+      ++sharing_version_;
+      continue;
+    }
     if (index_ && index_->published(block)) index_->Withdraw(block);
     pool_.Free(block);
   }
@@ -66,6 +72,8 @@ void KvCache::Hold(absl::Span<const BlockId> blocks) {
     if (pool_.references(block) == 0) {
       eviction_->Remove(block);
       --num_cached_;
+    } else {
+      ++sharing_version_;
     }
     pool_.Hold(block);
     ++hits_[Value(block)];

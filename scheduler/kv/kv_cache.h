@@ -30,6 +30,8 @@ class KvCache {
   const BlockPool& pool() const { return pool_; }
   uint64_t version() const { return index_ ? index_->version() : 0; }
   uint64_t evicted() const { return evicted_; }
+  // Grows whenever a block comes to be held by two, or by two no longer; equal versions, equal sharing.
+  uint64_t sharing_version() const { return sharing_version_; }
   bool enabled() const { return index_ != nullptr; }
 
   // Appends `count` blocks to *table, each held once, or takes nothing and returns false.
@@ -60,6 +62,7 @@ class KvCache {
   std::vector<uint32_t> hits_;  // by block id, since published; grown to the largest id published
   int32_t num_cached_ = 0;
   uint64_t evicted_ = 0;
+  uint64_t sharing_version_ = 0;
 };
 
 }  // namespace orrery

@@ -17,6 +17,7 @@ absl::Status CheckSequence(const Sequence& s, int32_t block_tokens) {
   if (s.state == SequenceState::kEnded) {
     return s.flying > 0 ? absl::OkStatus() : broken("ended but not retired");
   }
+  if (s.has_ids && s.made.size() != static_cast<size_t>(s.num_made)) return broken("lost an output id");
   if (s.pending > s.flying) return broken("waits for a token that no step makes");
   if (s.num_generated() > s.max_new()) return broken("generates more than max_tokens");
   if (s.num_resident > s.num_computed || s.num_computed > s.num_tokens()) return broken("token counts");

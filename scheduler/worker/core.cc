@@ -156,7 +156,19 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   Sequence* sequence = owned.get();
   sequence->id = SequenceId{next_sequence_++};
   sequence->submit = std::make_shared<const Submit>(std::move(submit));
-  sequence->num_given = sequence->submit->num_prompt + sequence->submit->num_emitted;
+  const Submit& own = *sequence->submit;
+  sequence->key = own.key;
+  sequence->num_given = own.num_prompt + own.num_emitted;
+  sequence->has_ids = own.tokens != nullptr && !own.tokens->empty();
+  sequence->num_emitted = own.num_emitted;
+  sequence->min_tokens = own.stop.min_tokens;
+  sequence->max_tokens = own.stop.max_tokens;
+  sequence->stop_ids = own.stop.stop_ids;
+  if (!own.stop.stop_ids.empty()) sequence->first_stop = own.stop.stop_ids.front();
+  sequence->slo = own.slo;
+  sequence->deadline = own.deadline;
+  sequence->priority = own.priority;
+  sequence->tenant = own.tenant;
   if (sequence->submit->kv_source.has_value()) {
     // The last token is computed here in any case: it makes the first sample.
     sequence->transferred = std::min(sequence->submit->kv_source->num_tokens, sequence->num_given - 1);
@@ -210,14 +222,13 @@ void WorkerCore::Impl::Queue(Sequence* sequence) {
 }
 
 SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
-  const Submit& submit = *sequence.submit;
   SequenceView view;
   view.id = sequence.id;
   view.arrival = sequence.report.arrived;
-  view.first_token_deadline = view.arrival + submit.slo.ttft;
+  view.first_token_deadline = view.arrival + sequence.slo.ttft;
   view.next_token_deadline =
-      sequence.last_token.is_never() ? view.first_token_deadline : sequence.last_token + submit.slo.tpot;
-  view.deadline = submit.deadline;
+      sequence.last_token.is_never() ? view.first_token_deadline : sequence.last_token + sequence.slo.tpot;
+  view.deadline = sequence.deadline;
   view.first_scheduled = sequence.report.first_scheduled;
   view.last_token = sequence.last_token;
   view.num_prompt = sequence.num_given;
@@ -227,8 +238,8 @@ SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
   view.num_generated = sequence.num_generated();
   view.max_new_tokens = sequence.max_new();
   view.num_blocks = static_cast<int32_t>(sequence.blocks.size());
-  view.priority = submit.priority;
-  view.tenant = submit.tenant;
+  view.priority = sequence.priority;
+  view.tenant = sequence.tenant;
   view.num_preemptions = sequence.report.num_preemptions;
   return view;
 }
@@ -279,7 +290,7 @@ void WorkerCore::Impl::State(Time now, WorkerState* state) {
   state->kv_tokens = kv_tokens_;
   state->running.clear();
   for (const Sequence* sequence : running_by_key_) {
-    state->running.push_back({sequence->submit->key, sequence->num_computed, sequence->num_generated(),
+    state->running.push_back({sequence->key, sequence->num_computed, sequence->num_generated(),
                               std::max(0, sequence->num_given - sequence->num_computed)});
   }
   state->finished.swap(finished_);

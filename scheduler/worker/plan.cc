@@ -9,7 +9,6 @@
 #include "scheduler/worker/impl.h"
 
 namespace orrery {
-
 const StepPlan& WorkerCore::Impl::Plan(Time now) {
   ORRERY_CHECK(num_flights_ < options_.max_in_flight);
   old_reports_.swap(reports_);
@@ -41,7 +40,7 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
 
 void WorkerCore::Impl::FinishPlan(Flight* flight) {
   StepPlan& plan = flight->plan;
-  if (!plan.slices.empty()) plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
+  if (!plan.slices.empty() && options_.block_tables) plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
   if (plan.empty()) return;
   plan.preempted.swap(preempted_);
   plan.step = StepId{next_step_++};
@@ -101,14 +100,20 @@ void WorkerCore::Impl::RefreshMatches() {
 
 void WorkerCore::Impl::BuildViews() {
   running_views_.clear();
-  for (const Sequence* sequence : running_) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (i + kPrefetchAhead < running_.size()) Prefetch(running_[i + kPrefetchAhead]);
+    Sequence* sequence = running_[i];
     if (sequence->ending()) continue;
-    SequenceView view = ViewOf(*sequence);
-    const auto shared_end =
-        std::partition_point(sequence->blocks.begin(), sequence->blocks.end(),
-                             [&](BlockId block) { return kv_.pool().references(block) > 1; });
-    view.shared_blocks = static_cast<int32_t>(shared_end - sequence->blocks.begin());
-    running_views_.push_back(view);
+    // Blocks that a sequence gets are its own until somebody else holds them.
+    if (sequence->shared_version != kv_.sharing_version()) {
+      const auto shared_end =
+          std::partition_point(sequence->blocks.begin(), sequence->blocks.end(),
+                               [&](BlockId block) { return kv_.pool().references(block) > 1; });
+      sequence->num_shared = static_cast<int32_t>(shared_end - sequence->blocks.begin());
+      sequence->shared_version = kv_.sharing_version();
+    }
+    running_views_.push_back(ViewOf(*sequence));
+    running_views_.back().shared_blocks = sequence->num_shared;
   }
   if (!free_slots_.empty() || waiting_with_slot_ == 0) return;
   // No slot is free: only those preempted with one can be admitted, whoever waits before them.
@@ -143,8 +148,11 @@ void WorkerCore::Impl::CommitRun(const BatchDecision& decision, Flight* flight, 
   rows_.clear();
   int32_t tokens = 0;
   int64_t need = 0;
+  size_t next = 0;  // policies mostly grant in admission order: there the search is over before it began
   for (const Grant& grant : decision.run) {
-    Sequence* sequence = Find(grant.sequence);
+    while (next < running_.size() && running_[next]->id < grant.sequence) ++next;
+    Sequence* sequence =
+        next < running_.size() && running_[next]->id == grant.sequence ? running_[next] : Find(grant.sequence);
     const bool usable = sequence != nullptr && sequence->state == SequenceState::kRunning &&
                         !sequence->ending() && sequence->planned_by != plan_serial_;
     const int32_t room = limits_.max_step_tokens - tokens;
@@ -206,6 +214,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   // Holding the match first keeps it from being evicted by the blocks asked for next.
   kv_.Hold(match);
   sequence->blocks = match;
+  sequence->shared_version = ~0ull;
   if (!kv_.Allocate(BlocksFor(cached + count, options_.block_tokens) - static_cast<int32_t>(match.size()),
                     &sequence->blocks)) {
     kv_.Release(sequence->blocks);
@@ -222,7 +231,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
     flight->plan.admitted.push_back({sequence->id, static_cast<uint32_t>(sequence->slot), sequence->submit});
     sequence->report.first_scheduled = now;
     sequence->report.cached_tokens = found;
-    sequence->made.reserve(std::min(sequence->max_new(), 1024));
+    if (sequence->has_ids) sequence->made.reserve(static_cast<size_t>(std::min(sequence->max_new(), 1024)));
   }
   counters_.prefix_hit_tokens += static_cast<uint64_t>(found);
   if (cached > found) {
@@ -236,7 +245,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   sequence->num_published = static_cast<int32_t>(match.size());
   sequence->planned_by = plan_serial_;
   running_.push_back(sequence);
-  const auto by_key = [](const Sequence* a, const Sequence* b) { return a->submit->key < b->submit->key; };
+  const auto by_key = [](const Sequence* a, const Sequence* b) { return a->key < b->key; };
   running_by_key_.insert(std::upper_bound(running_by_key_.begin(), running_by_key_.end(), sequence, by_key),
                          sequence);
   CommitSlice(sequence, count, flight, now);
@@ -252,10 +261,12 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   slice.count = count;
   slice.sample = slice.begin + count == sequence->num_tokens();
   slice.input = sequence->pending > 0 ? InputSource::kPreviousStep : InputSource::kHost;
-  slice.output_index = slice.sample ? sequence->submit->num_emitted + sequence->num_generated() : 0;
+  slice.output_index = slice.sample ? sequence->num_emitted + sequence->num_generated() : 0;
   plan.slices.push_back(slice);
-  plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
-  plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());
+  if (options_.block_tables) {
+    plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
+    plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());
+  }
   plan.num_tokens += count;
   plan.num_samples += slice.sample;
   flight->rows.push_back({sequence, sequence->epoch});

@@ -56,6 +56,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
 
   size_t next = 0;
   for (size_t i = 0; i < flight.rows.size(); ++i) {
+    if (i + kPrefetchAhead < flight.rows.size()) Prefetch(flight.rows[i + kPrefetchAhead].sequence);
     const Slice& slice = flight.plan.slices[i];
     Sequence* sequence = flight.rows[i].sequence;
     const SampledToken* sampled = slice.sample ? &result.sampled[next++] : nullptr;
@@ -93,31 +94,29 @@ bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, 
     End(sequence, FinishReason::kError, now, std::move(event), events);
     return false;
   }
-  const Submit& submit = *sequence->submit;
-  sequence->made.push_back(sampled.token);
+  ++sequence->num_made;
+  if (sequence->has_ids) sequence->made.push_back(sampled.token);
   if (sequence->report.first_token.is_never()) sequence->report.first_token = now;
   sequence->last_token = now;
   ++counters_.generated_tokens;
   TokenEvent event;
-  event.index = submit.num_emitted + static_cast<int32_t>(sequence->made.size()) - 1;
+  event.index = sequence->num_emitted + sequence->num_made - 1;
   event.token = sampled.token;
   event.logprobs = sampled.logprobs;
   const int32_t emitted = event.index + 1;
-  const std::vector<TokenId>& stop_ids = submit.stop.stop_ids;
-  const bool stops =
-      emitted > submit.stop.min_tokens && std::binary_search(stop_ids.begin(), stop_ids.end(), sampled.token);
-  if (stops || emitted >= submit.stop.max_tokens) {
+  const bool stops = emitted > sequence->min_tokens && sequence->StopsAt(sampled.token);
+  if (stops || emitted >= sequence->max_tokens) {
     End(sequence, stops ? FinishReason::kStop : FinishReason::kLength, now, std::move(event), events);
     return false;
   }
-  event.key = submit.key;
+  event.key = sequence->key;
   event.at = now;
   events->push_back(std::move(event));
   return true;
 }
 
 void WorkerCore::Impl::ExtendChain(Sequence* sequence, int32_t num_blocks) const {
-  if (!kv_.enabled() || !sequence->has_ids()) return;
+  if (!kv_.enabled() || !sequence->has_ids) return;
   while (static_cast<int32_t>(sequence->chain.size()) < num_blocks) {
     const Hash128 parent = sequence->chain.empty()
                                ? ChainRoot(options_.hash_key, sequence->submit->cache_salt)
@@ -129,7 +128,7 @@ void WorkerCore::Impl::ExtendChain(Sequence* sequence, int32_t num_blocks) const
 
 void WorkerCore::Impl::Publish(Sequence* sequence) {
   const int32_t full = sequence->num_resident / options_.block_tokens;
-  if (full == sequence->num_published || !kv_.enabled() || !sequence->has_ids()) return;
+  if (full == sequence->num_published || !kv_.enabled() || !sequence->has_ids) return;
   ExtendChain(sequence, full);
   for (int32_t i = sequence->num_published; i < full; ++i) {
     sequence->blocks[i] = kv_.Publish(sequence->blocks[i], sequence->chain[i], sequence->ids(), i);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "router/policy/registry.h"
+#include "router/sim/oracle_spec.h"
 #include "scheduler/policy/registry.h"
 #include "server/bench/traffic_class.h"
 #include "server/bench/unknown_name.h"
@@ -193,10 +194,12 @@ absl::Status ReadWorker(const SimulateOptions& o, const CostProfile& profile, bo
 
 // Unknown names are told before a long trace is read.
 absl::Status CheckNames(const SimulateOptions& o) {
+  const auto oracle = sim::ParseOracle(o.predictor);
+  const bool foresees = !oracle.ok() || oracle->has_value();
   const std::pair<const char*, absl::Status> names[] = {
       {"scheduler", NewBatchPolicy(o.scheduler).status()},
       {"router", NewRoutePolicy(o.router).status()},
-      {"predictor", NewLengthPredictor(o.predictor).status()},
+      {"predictor", foresees ? oracle.status() : NewLengthPredictor(o.predictor).status()},
       {"eviction", NewEvictionPolicy(o.eviction).status()}};
   for (const auto& [flag, status] : names) {
     if (!status.ok()) return Bad(absl::StrCat(flag, ": ", status.message()));

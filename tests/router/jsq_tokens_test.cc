@@ -59,8 +59,9 @@ TEST(RouteRegistry, KnowsItsNames) {
   EXPECT_THAT(std::string(NewRoutePolicy("jsq-token").status().message()),
               ::testing::HasSubstr("jsq-tokens"));
   EXPECT_FALSE(NewRoutePolicy("jsq-tokens:a=1").ok());
-  ASSERT_EQ(RouterPolicies().size(), 1u);
-  EXPECT_EQ(RouterPolicies()[0].kind, "route");
+  const std::vector<PolicyInfo> infos = RouterPolicies();
+  ASSERT_GE(infos.size(), 3u);
+  for (const PolicyInfo& info : infos) EXPECT_EQ(info.kind, "route") << info.name;
 }
 
 }  // namespace

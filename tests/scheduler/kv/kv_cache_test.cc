@@ -15,14 +15,14 @@ namespace {
 
 using ::testing::ElementsAre;
 
-TEST(BlockPool, HandsOutFreshIdsFirst) {
+TEST(BlockPool, UsesFreedIdsAgainBeforeFreshOnes) {
   BlockPool pool(3);
   EXPECT_EQ(pool.Take(), BlockId{0});
+  EXPECT_EQ(pool.Take(), BlockId{1});
   EXPECT_EQ(pool.Drop(BlockId{0}), 0);
   pool.Free(BlockId{0});
-  EXPECT_EQ(pool.Take(), BlockId{1});
-  EXPECT_EQ(pool.Take(), BlockId{2});
   EXPECT_EQ(pool.Take(), BlockId{0});
+  EXPECT_EQ(pool.Take(), BlockId{2});
   EXPECT_EQ(pool.num_free(), 0);
 }
 
