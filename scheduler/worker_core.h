@@ -61,7 +61,7 @@ struct WorkerOptions {
   int32_t max_waiting = 65536;     // samples that wait; [1, 2^20]
   int32_t max_in_flight = 1;       // 1, or 2: Plan runs while one step is in flight
   bool prefix_cache = true;
-  uint64_t hash_key = 0;  // secret of the block hash chain
+  uint64_t hash_key = 0;     // secret of the block hash chain
   bool block_tables = true;  // plans carry them; a simulated engine has no memory and needs none
 };
 

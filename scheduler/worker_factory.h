@@ -21,8 +21,8 @@ struct WorkerSpec {
 
 // Unknown name (the nearest is suggested), unknown option or value out of range: INVALID_ARGUMENT, one line.
 // `predictor`, where given, takes the place of the named one (a simulator's oracle has no name here).
-absl::StatusOr<std::unique_ptr<WorkerCore>> NewWorkerCore(const WorkerSpec& spec,
-                                                          std::shared_ptr<LengthPredictor> predictor = nullptr);
+absl::StatusOr<std::unique_ptr<WorkerCore>> NewWorkerCore(
+    const WorkerSpec& spec, std::shared_ptr<LengthPredictor> predictor = nullptr);
 
 }  // namespace orrery
 

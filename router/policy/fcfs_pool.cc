@@ -22,7 +22,8 @@ void FcfsPoolPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting
       const Room& room = rooms_[at];
       const bool can_run = tokens <= worker.max_context && tokens - 1 <= worker.kv_capacity_tokens;
       // An empty worker takes whatever can run at all.
-      const bool fits = room.kv_tokens >= request.prompt_tokens || room.kv_tokens == worker.kv_capacity_tokens;
+      const bool fits =
+          room.kv_tokens >= request.prompt_tokens || room.kv_tokens == worker.kv_capacity_tokens;
       if (can_run && fits && room.slots >= request.num_samples) break;
     }
     if (at == num_workers) break;

@@ -13,7 +13,15 @@
 namespace orrery::sim {
 
 // In the order in which they take effect at one instant: what ends comes before what begins.
-enum class EventKind : uint32_t { kWorkerLost, kWorkerBack, kStepDone, kArrival, kPatience, kWake, kRouterWake };
+enum class EventKind : uint32_t {
+  kWorkerLost,
+  kWorkerBack,
+  kStepDone,
+  kArrival,
+  kPatience,
+  kWake,
+  kRouterWake
+};
 
 struct Event {
   Time at;

@@ -38,7 +38,7 @@ struct StepFacts {
   WorkerId worker{};
   Time start, end;
   StepShape shape;
-  int64_t kv_tokens = 0;  // resident after the step was planned
+  int64_t kv_tokens = 0;    // resident after the step was planned
   int32_t num_samples = 0;  // tokens it makes
   int32_t num_running = 0, num_waiting = 0;
   int32_t pooled = 0;  // requests that wait in the router

@@ -100,8 +100,9 @@ absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* ev
     if (!slice.sample) continue;
     const Slot& slot = slots_[slice.slot];
     sampled->sequence = slice.sequence;
-    sampled->token = slice.output_index + 1 == slot.output_tokens ? kStopToken
-                                                                  : OutputToken(slot.seed, slice.output_index);
+    sampled->token = slice.output_index + 1 == slot.output_tokens
+                         ? kStopToken
+                         : OutputToken(slot.seed, slice.output_index);
     ++sampled;
   }
   return core_->OnStepDone(result_, end, events);

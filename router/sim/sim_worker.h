@@ -52,7 +52,7 @@ class SimWorker {
   std::unique_ptr<WorkerCore> core_;
   uint64_t incarnation_ = 0;
   std::shared_ptr<OracleTable> oracle_;  // null: the predictor has to guess
-  std::vector<Slot> slots_;  // [max_num_seqs]
+  std::vector<Slot> slots_;              // [max_num_seqs]
   const StepPlan* step_ = nullptr;
   StepShape shape_;
   StepResult result_;

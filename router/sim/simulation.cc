@@ -539,10 +539,8 @@ void Simulation::Launch(uint32_t w, Time now, Duration takes) {
   seat.step_start = now;
   seat.takes = takes;
   report_.sequence_steps += static_cast<int64_t>(seat.worker.step().slices.size());
-  events_.Push({.at = now + takes,
-                .kind = EventKind::kStepDone,
-                .worker = w,
-                .number = seat.worker.incarnation()});
+  events_.Push(
+      {.at = now + takes, .kind = EventKind::kStepDone, .worker = w, .number = seat.worker.incarnation()});
   const WorkerCore& core = *seat.worker.core();
   observer_->OnStep({.worker = WorkerId{w},
                      .start = now,

@@ -19,8 +19,8 @@ struct SequenceView {
   int32_t num_tokens = 0;                // known tokens: prompt + output, the one in flight counted
   // Tokens whose KV is resident or in flight. Running: a cached prefix is included. Waiting: 0.
   int32_t num_computed = 0;
-  // Waiting only: prefix that need not be computed, since it is in the cache now (block multiple) or comes with
-  // the sequence from another worker.
+  // Waiting only: prefix that need not be computed, since it is in the cache now (block multiple) or comes
+  // with the sequence from another worker.
   int32_t cached_tokens = 0;
   int32_t num_generated = 0;   // output tokens made by this worker so far
   int32_t max_new_tokens = 0;  // output tokens this worker makes at most, in all

@@ -52,14 +52,23 @@ absl::Status WorkerCore::Impl::CheckInvariants() const {
     flying[id] = s.flying;
     if (s.state == SequenceState::kEnded) continue;
     ++live;
-    with_deadline += !s.submit->deadline.is_never();
+    with_deadline += !s.deadline.is_never();
     waiting += s.state == SequenceState::kWaiting;
     with_slot += s.state == SequenceState::kWaiting && s.slot >= 0;
     running += s.state == SequenceState::kRunning;
     kv_tokens += s.num_computed;
     hidden += s.state == SequenceState::kHidden;
     if (s.state != SequenceState::kRunning) tokens += s.num_tokens();
-    const auto keyed = by_key_.find(s.submit->key);
+    if (s.state == SequenceState::kRunning && s.shared_version == kv_.sharing_version()) {
+      int32_t shared = 0;
+      while (shared < static_cast<int32_t>(s.blocks.size()) && kv_.pool().references(s.blocks[shared]) > 1)
+        ++shared;
+      if (shared != s.num_shared) {
+        return absl::InternalError(
+            Cat("sequence ", Value(id), " shares ", shared, " blocks, not ", s.num_shared));
+      }
+    }
+    const auto keyed = by_key_.find(s.key);
     if (keyed == by_key_.end() || keyed->second != &s)
       return absl::InternalError("live sample without a key");
   }

@@ -40,7 +40,8 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
 
 void WorkerCore::Impl::FinishPlan(Flight* flight) {
   StepPlan& plan = flight->plan;
-  if (!plan.slices.empty() && options_.block_tables) plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
+  if (!plan.slices.empty() && options_.block_tables)
+    plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
   if (plan.empty()) return;
   plan.preempted.swap(preempted_);
   plan.step = StepId{next_step_++};
@@ -151,8 +152,9 @@ void WorkerCore::Impl::CommitRun(const BatchDecision& decision, Flight* flight, 
   size_t next = 0;  // policies mostly grant in admission order: there the search is over before it began
   for (const Grant& grant : decision.run) {
     while (next < running_.size() && running_[next]->id < grant.sequence) ++next;
-    Sequence* sequence =
-        next < running_.size() && running_[next]->id == grant.sequence ? running_[next] : Find(grant.sequence);
+    Sequence* sequence = next < running_.size() && running_[next]->id == grant.sequence
+                             ? running_[next]
+                             : Find(grant.sequence);
     const bool usable = sequence != nullptr && sequence->state == SequenceState::kRunning &&
                         !sequence->ending() && sequence->planned_by != plan_serial_;
     const int32_t room = limits_.max_step_tokens - tokens;

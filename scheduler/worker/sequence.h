@@ -40,15 +40,15 @@ struct SampleGroup {
 struct alignas(64) Sequence {
   SequenceId id{};
   SequenceState state = SequenceState::kWaiting;
-  bool follower = false;  // hidden for the sake of the shared prompt
-  bool poisoned = false;  // its KV gave logits that are not finite: nobody else may find it
-  bool has_ids = false;   // the prompt's ids are known; else nothing is shared, as in most simulations
-  int32_t num_given = 0;  // prompt tokens and those emitted by earlier attempts
-  int32_t num_made = 0;   // output tokens sampled here and known to the host
-  int32_t pending = 0;    // output tokens in flight: the newest ones, not yet known
-  int32_t flying = 0;     // steps in flight that name this sequence
-  uint32_t epoch = 0;     // preemptions so far: rows of an earlier epoch wrote blocks that are gone
-  int32_t slot = -1;      // engine slot; -1: never admitted
+  bool follower = false;      // hidden for the sake of the shared prompt
+  bool poisoned = false;      // its KV gave logits that are not finite: nobody else may find it
+  bool has_ids = false;       // the prompt's ids are known; else nothing is shared, as in most simulations
+  int32_t num_given = 0;      // prompt tokens and those emitted by earlier attempts
+  int32_t num_made = 0;       // output tokens sampled here and known to the host
+  int32_t pending = 0;        // output tokens in flight: the newest ones, not yet known
+  int32_t flying = 0;         // steps in flight that name this sequence
+  uint32_t epoch = 0;         // preemptions so far: rows of an earlier epoch wrote blocks that are gone
+  int32_t slot = -1;          // engine slot; -1: never admitted
   int32_t num_computed = 0;   // resident or in flight
   int32_t num_resident = 0;   // written by finished steps
   int32_t num_published = 0;  // leading blocks offered to the prefix cache

@@ -79,7 +79,8 @@ absl::StatusOr<std::unique_ptr<RowGenerator>> LoadClassRows(const std::string& p
   const json document = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   const bool listed = document.is_object() && document.contains("classes") && document["classes"].is_array();
   if (!listed || document["classes"].empty() || document["classes"].size() > kMaxClasses) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": 'classes' must list 1 to ", kMaxClasses, " classes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": 'classes' must list 1 to ", kMaxClasses, " classes"));
   }
   auto generator = std::make_unique<ClassGenerator>();
   for (const json& object : document["classes"]) {

@@ -56,7 +56,8 @@ absl::StatusOr<CostProfile> ToProfile(const std::string& where, const json& entr
   }
   for (const auto& [key, target] : prefill) {
     const auto value = Coefficient(entry["prefill_ms"], key);
-    if (!value) return absl::InvalidArgumentError(absl::StrCat(where, ": prefill_ms.", key, " is not a time"));
+    if (!value)
+      return absl::InvalidArgumentError(absl::StrCat(where, ": prefill_ms.", key, " is not a time"));
     *target = *value;
   }
   CostProfile profile;

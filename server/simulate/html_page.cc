@@ -45,8 +45,14 @@ Plot Distribution(const char* title, absl::Span<const RunResult> runs,
 
 Plot Curve(absl::Span<const RunResult> curve) {
   const bool slo = !curve.empty() && curve[0].block.request_goodput.has_value();
-  Plot plot{slo ? "Goodput against rate" : "Throughput against rate", "offered requests/s",
-            slo ? "requests/s that met their targets" : "requests/s completed", false, 0, 0, {}, {}};
+  Plot plot{slo ? "Goodput against rate" : "Throughput against rate",
+            "offered requests/s",
+            slo ? "requests/s that met their targets" : "requests/s completed",
+            false,
+            0,
+            0,
+            {},
+            {}};
   for (const RunResult& run : curve) {
     if (plot.series.empty() || plot.series.back().label != run.policy) {
       const int color = static_cast<int>(plot.series.size()) % bench::kSeriesColors;
@@ -77,12 +83,16 @@ std::string HtmlPage(absl::Span<const RunResult> runs, absl::Span<const RunResul
        Distribution("End-to-end latency", runs, &Recorder::Latencies::e2e)},
       &out);
   Add("Over time",
-      {OverTime("Requests waiting", "requests", runs, [](const Recorder& r) -> const TimeSeries& { return r.waiting(); }),
-       OverTime("Requests running", "requests", runs, [](const Recorder& r) -> const TimeSeries& { return r.running(); }),
-       OverTime("KV cache in use", "tokens", runs, [](const Recorder& r) -> const TimeSeries& { return r.kv_tokens(); })},
+      {OverTime("Requests waiting", "requests", runs,
+                [](const Recorder& r) -> const TimeSeries& { return r.waiting(); }),
+       OverTime("Requests running", "requests", runs,
+                [](const Recorder& r) -> const TimeSeries& { return r.running(); }),
+       OverTime("KV cache in use", "tokens", runs,
+                [](const Recorder& r) -> const TimeSeries& { return r.kv_tokens(); })},
       &out);
   if (!curve.empty()) Add("Load", {Curve(curve)}, &out);
-  absl::StrAppend(&out, "<h2>Numbers</h2>\n<pre>", bench::EscapeHtml(ComparisonText(runs)), "</pre>\n</body></html>\n");
+  absl::StrAppend(&out, "<h2>Numbers</h2>\n<pre>", bench::EscapeHtml(ComparisonText(runs)),
+                  "</pre>\n</body></html>\n");
   return out;
 }
 

@@ -10,7 +10,8 @@
 
 namespace orrery::simulate {
 
-// `runs` at the rate asked for: those with a recorder are drawn, all are in the table. `curve` at several rates (goodput against rate; may be empty).
+// `runs` at the rate asked for: those with a recorder are drawn, all are in the table. `curve` at several
+// rates (goodput against rate; may be empty).
 std::string HtmlPage(absl::Span<const RunResult> runs, absl::Span<const RunResult> curve,
                      const std::string& command);
 

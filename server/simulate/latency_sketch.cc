@@ -66,7 +66,8 @@ std::optional<bench::Summary> LatencySketch::Summarize() const {
   for (size_t i = 0; i < runs.size(); ++i) up_to[i] = sum += runs[i].second;
   // Order statistic `rank`, from 0.
   const auto at = [&](int64_t rank) {
-    return runs[static_cast<size_t>(std::upper_bound(up_to.begin(), up_to.end(), rank) - up_to.begin())].first;
+    return runs[static_cast<size_t>(std::upper_bound(up_to.begin(), up_to.end(), rank) - up_to.begin())]
+        .first;
   };
   const auto percentile = [&](double p) {
     const double position = p / 100 * static_cast<double>(count_ - 1);

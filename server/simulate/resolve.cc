@@ -19,8 +19,8 @@
 namespace orrery::simulate {
 namespace {
 
-constexpr int64_t kMaxBlocks = int64_t{1} << 26;     // of a worker
-constexpr int64_t kMaxKvTokens = int64_t{1} << 31;   // likewise
+constexpr int64_t kMaxBlocks = int64_t{1} << 26;    // of a worker
+constexpr int64_t kMaxKvTokens = int64_t{1} << 31;  // likewise
 constexpr int64_t kMaxContext = int64_t{1} << 24;
 constexpr int64_t kMaxSeeds = 1000;
 
@@ -44,7 +44,8 @@ absl::StatusOr<std::map<std::string, double>> ParseNumbers(const char* flag, con
                                                            const std::vector<std::string>& keys) {
   std::map<std::string, double> numbers;
   for (const absl::string_view part : absl::StrSplit(text, ',')) {
-    const std::pair<absl::string_view, absl::string_view> pair = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
     const std::string key(pair.first);
     double value = 0;
     if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
@@ -151,7 +152,8 @@ absl::Status ReadCompared(const SimulateOptions& o, Scenario* scenario) {
   for (const std::string& name : scenario->compared) {
     const absl::Status status =
         scenario->compares_routers ? NewRoutePolicy(name).status() : NewBatchPolicy(name).status();
-    if (!status.ok()) return Bad(absl::StrCat("compare: schedulers or routers, not both: ", status.message()));
+    if (!status.ok())
+      return Bad(absl::StrCat("compare: schedulers or routers, not both: ", status.message()));
   }
   return absl::OkStatus();
 }
@@ -233,8 +235,10 @@ absl::Status ApplyRho(const SimulateOptions& o, const CostProfile& profile, Scen
 
 absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (o.trace.empty()) return Bad("trace: required");
-  if (o.trace_format.empty()) return Bad("trace-format: required (azure, mooncake, lengths, servegen, classes, bench)");
-  if (o.cost_profile.empty()) return Bad("cost-profile: required, such as constant:20 or FILE#GPU/MODEL/tpN/WEIGHTS");
+  if (o.trace_format.empty())
+    return Bad("trace-format: required (azure, mooncake, lengths, servegen, classes, bench)");
+  if (o.cost_profile.empty())
+    return Bad("cost-profile: required, such as constant:20 or FILE#GPU/MODEL/tpN/WEIGHTS");
   if (absl::Status status = CheckNames(o); !status.ok()) return status;
   Scenario scenario;
   WorkloadOptions workload;
@@ -244,7 +248,8 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (!o.arrival && (o.trace_format == "lengths" || o.rho) && (o.rate || o.rho)) arrival = Arrival::kPoisson;
   scenario.saturated = *arrival == Arrival::kSaturated;
   const std::string prefill = o.prefill.value_or(scenario.saturated ? "none" : "chunked");
-  if (prefill != "none" && prefill != "chunked") return bench::UnknownName("prefill", prefill, {"chunked", "none"});
+  if (prefill != "none" && prefill != "chunked")
+    return bench::UnknownName("prefill", prefill, {"chunked", "none"});
   if (scenario.saturated && (o.rate || o.rho)) return Bad("rate: a saturated run has none");
   if (o.rate && !(*o.rate > 0 && *o.rate < 1e9)) return Bad("rate: must be above 0");
   if (o.burstiness && !(*o.burstiness > 0 && *o.burstiness < 1e6)) return Bad("burstiness: must be above 0");
@@ -253,7 +258,8 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   auto cost = ParseStepCost(profile->cost);
   if (!cost.ok()) return cost.status();
   scenario.cost = *std::move(cost);
-  if (absl::Status s = ReadWorker(o, *profile, !scenario.saturated, prefill == "chunked", &scenario.sim); !s.ok()) {
+  if (absl::Status s = ReadWorker(o, *profile, !scenario.saturated, prefill == "chunked", &scenario.sim);
+      !s.ok()) {
     return s;
   }
   scenario.sim.worker.cost = profile->cost;
@@ -278,8 +284,10 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   workload.shared_prefixes = !o.no_prefix_cache && prefill == "chunked";
   if (o.num_requests && *o.num_requests < 1) return Bad("num-requests: must be at least 1");
   int64_t bound = 0;
-  if (o.max_tokens != "exact" && (!absl::SimpleAtoi(o.max_tokens, &bound) || bound < 1 || bound > kMaxContext)) {
-    return Bad(absl::StrCat("max-tokens: '", o.max_tokens, "' is neither exact nor in [1, ", kMaxContext, "]"));
+  if (o.max_tokens != "exact" &&
+      (!absl::SimpleAtoi(o.max_tokens, &bound) || bound < 1 || bound > kMaxContext)) {
+    return Bad(
+        absl::StrCat("max-tokens: '", o.max_tokens, "' is neither exact nor in [1, ", kMaxContext, "]"));
   }
   workload.max_tokens = static_cast<int32_t>(bound);
   auto opened = Workload::Open(std::move(workload));
@@ -289,12 +297,13 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   sim::SimOptions& sim = scenario.sim;
   sim.warmup_requests = static_cast<uint64_t>(o.warmup);
   if (!scenario.saturated && o.warmup >= scenario.workload->num_requests()) {
-    return Bad(absl::StrCat("warmup: leaves none of ", scenario.workload->num_requests(), " requests to measure"));
+    return Bad(
+        absl::StrCat("warmup: leaves none of ", scenario.workload->num_requests(), " requests to measure"));
   }
   if (scenario.saturated) {
-    for (const auto& [flag, value, low] : {std::tuple{"pool", o.pool.value_or(1), int64_t{1}},
-                                           std::tuple{"warmup-steps", o.warmup_steps, int64_t{0}},
-                                           std::tuple{"steps", o.steps, int64_t{1}}}) {
+    for (const auto& [flag, value, low] :
+         {std::tuple{"pool", o.pool.value_or(1), int64_t{1}},
+          std::tuple{"warmup-steps", o.warmup_steps, int64_t{0}}, std::tuple{"steps", o.steps, int64_t{1}}}) {
       if (absl::Status s = CheckRange(flag, value, low, 1'000'000'000); !s.ok()) return s;
     }
     sim.pool = o.pool.value_or(4 * o.workers);

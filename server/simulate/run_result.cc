@@ -48,7 +48,8 @@ std::vector<std::pair<const char*, std::optional<double>>> Metrics(const RunResu
 // The 97.5 % quantile of Student's t with `df` degrees of freedom: exact where it is tabulated, else by
 // Cornish and Fisher's expansion, which is right to 1e-4 there.
 double StudentQuantile(size_t df) {
-  static constexpr double kTable[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622};
+  static constexpr double kTable[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706,
+                                      2.4469,  2.3646, 2.3060, 2.2622};
   if (df <= std::size(kTable)) return kTable[df - 1];
   const double z = 1.959963985, n = static_cast<double>(df);
   const double z3 = z * z * z, z5 = z3 * z * z;
@@ -184,8 +185,8 @@ std::string RunText(const RunResult& run) {
 std::string ComparisonText(absl::Span<const RunResult> runs) {
   // One row per policy; a mean with half its interval.
   static constexpr std::pair<const char*, const char*> kColumns[] = {
-      {"mean_ttft_ms", "TTFT ms"}, {"p99_ttft_ms", "TTFT p99"}, {"mean_tpot_ms", "TPOT ms"},
-      {"mean_e2el_ms", "E2E ms"},  {"p99_e2el_ms", "E2E p99"},  {"request_goodput", "goodput/s"},
+      {"mean_ttft_ms", "TTFT ms"},      {"p99_ttft_ms", "TTFT p99"}, {"mean_tpot_ms", "TPOT ms"},
+      {"mean_e2el_ms", "E2E ms"},       {"p99_e2el_ms", "E2E p99"},  {"request_goodput", "goodput/s"},
       {"request_throughput", "done/s"}, {"preemptions", "preempt."}, {"jain_fairness", "Jain"}};
   const std::vector<MetricSummary> all = SummarizeRuns(runs);
   std::string out = absl::StrFormat("%-24s", "policy");

@@ -65,16 +65,17 @@ class ProgressLine {
   }
   Recorder::Progress For(std::string label, int64_t total) const {
     if (!terminal_) return nullptr;
-    return [label = std::move(label), total, since = WallNanoseconds()](int64_t ended, Time now, int64_t steps) {
-      const double wall = static_cast<double>(WallNanoseconds() - since) * 1e-9;
-      const std::string text = absl::StrFormat(
-          "%s  %d%s requests  %.1f s simulated in %.1f s  %.1fM sequence-steps/s", label, ended,
-          total > 0 ? absl::StrCat(" of ", total) : "", now.seconds(), wall,
-          wall > 0 ? static_cast<double>(steps) / wall * 1e-6 : 0.0);
-      winsize size = {};
-      const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-      std::fprintf(stderr, "\r\033[K%.*s", known ? size.ws_col - 1 : 79, text.c_str());
-    };
+    return
+        [label = std::move(label), total, since = WallNanoseconds()](int64_t ended, Time now, int64_t steps) {
+          const double wall = static_cast<double>(WallNanoseconds() - since) * 1e-9;
+          const std::string text =
+              absl::StrFormat("%s  %d%s requests  %.1f s simulated in %.1f s  %.1fM sequence-steps/s", label,
+                              ended, total > 0 ? absl::StrCat(" of ", total) : "", now.seconds(), wall,
+                              wall > 0 ? static_cast<double>(steps) / wall * 1e-6 : 0.0);
+          winsize size = {};
+          const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+          std::fprintf(stderr, "\r\033[K%.*s", known ? size.ws_col - 1 : 79, text.c_str());
+        };
   }
 
  private:
@@ -84,7 +85,8 @@ class ProgressLine {
 absl::StatusOr<RunResult> RunOne(const Scenario& scenario, const std::string& policy, uint64_t seed,
                                  const ProgressLine& progress) {
   sim::SimOptions options = scenario.sim;
-  if (!scenario.compared.empty()) (scenario.compares_routers ? options.router : options.worker.scheduler) = policy;
+  if (!scenario.compared.empty())
+    (scenario.compares_routers ? options.router : options.worker.scheduler) = policy;
   options.wall_clock = WallNanoseconds;
   options.worker.options.hash_key = 1;  // names of blocks are no secret here, but must not vary
   std::vector<ReportClass> classes;
@@ -141,10 +143,13 @@ absl::StatusOr<std::string> Page(Scenario* scenario, absl::Span<const RunResult>
 
 int Replay(const SimulateOptions& o) {
   auto journal = ReadWholeFile(o.replay, kMaxJournalBytes);
-  if (!journal.ok()) return Fail(absl::InvalidArgumentError(absl::StrCat("replay: ", journal.status().message())), o.json);
+  if (!journal.ok())
+    return Fail(absl::InvalidArgumentError(absl::StrCat("replay: ", journal.status().message())), o.json);
   auto result = orrery::Replay(*journal);
   if (!result.ok()) {
-    return Fail(absl::InvalidArgumentError(absl::StrCat("replay: ", o.replay, ": ", result.status().message())), o.json);
+    return Fail(
+        absl::InvalidArgumentError(absl::StrCat("replay: ", o.replay, ": ", result.status().message())),
+        o.json);
   }
   const bool equal = result->difference.empty();
   if (o.json) {
@@ -156,15 +161,17 @@ int Replay(const SimulateOptions& o) {
            {"steps", s.steps},
            {"truncated", s.truncated},
            {"differing_decisions", equal ? 0 : 1},
-           {"first_difference", equal ? ordered_json(nullptr)
-                                      : ordered_json{{"record", result->record}, {"what", result->difference}}}});
+           {"first_difference",
+            equal ? ordered_json(nullptr)
+                  : ordered_json{{"record", result->record}, {"what", result->difference}}}});
   } else if (equal) {
     std::printf("%llu decisions over %llu steps came again, bit for bit%s\n",
                 static_cast<unsigned long long>(result->summary.plans),
                 static_cast<unsigned long long>(result->summary.steps),
                 result->summary.truncated ? " (the journal is cut off after them)" : "");
   } else {
-    std::printf("record %llu: %s\n", static_cast<unsigned long long>(result->record), result->difference.c_str());
+    std::printf("record %llu: %s\n", static_cast<unsigned long long>(result->record),
+                result->difference.c_str());
   }
   return equal ? kExitOk : kExitDiffers;
 }

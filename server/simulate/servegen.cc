@@ -124,9 +124,8 @@ class ServeGenStream final : public RowStream {
     for (;;) {
       const Window& window = windows[state.window];
       const double unit =
-          window.weibull
-              ? std::pow(-std::log1p(-state.gaps.Uniform()), 1 / window.shape) / state.weibull_mean
-              : state.gamma.NextGap();
+          window.weibull ? std::pow(-std::log1p(-state.gaps.Uniform()), 1 / window.shape) / state.weibull_mean
+                         : state.gamma.NextGap();
       state.at += unit / window.rate_per_s;
       if (state.at < state.lap_s + static_cast<double>(window.start_s + mix_.width_s)) break;
       if (state.window + 1 == windows.size()) state.lap_s += static_cast<double>(mix_.span_s);
@@ -221,7 +220,8 @@ absl::Status ReadRates(const std::string& path, std::map<int64_t, Client>* clien
         !absl::SimpleAtoi(fields[1], &window.start_s) || window.start_s < 0) {
       return lines->Error("not a row of client,start_s,rate_per_s,cv,pattern,param1,param2");
     }
-    if (!absl::SimpleAtod(fields[2], &window.rate_per_s) || !(window.rate_per_s > 0 && window.rate_per_s < 1e9)) {
+    if (!absl::SimpleAtod(fields[2], &window.rate_per_s) ||
+        !(window.rate_per_s > 0 && window.rate_per_s < 1e9)) {
       return lines->Error(absl::StrCat("rate_per_s '", fields[2], "' is not above 0"));
     }
     if (!absl::SimpleAtod(fields[5], &window.shape) || !(window.shape > 0 && window.shape < 1e9)) {

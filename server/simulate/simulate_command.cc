@@ -15,7 +15,8 @@ void AddWorkloadFlags(CLI::App* app, SimulateOptions* o) {
   app->add_option("--num-requests", o->num_requests, "Requests (default: the rows of the trace)");
   app->add_option("--warmup", o->warmup, "The first so many requests are not measured");
   app->add_option("--pool", o->pool, "Saturated: requests kept waiting (default: 4 x workers)");
-  app->add_option("--warmup-steps", o->warmup_steps, "Saturated: steps before measuring")->capture_default_str();
+  app->add_option("--warmup-steps", o->warmup_steps, "Saturated: steps before measuring")
+      ->capture_default_str();
   app->add_option("--steps", o->steps, "Saturated: steps measured")->capture_default_str();
   app->add_option("--max-tokens", o->max_tokens,
                   "What every request asks for, as policies see it; exact: what it will make")
@@ -35,13 +36,15 @@ void AddSystemFlags(CLI::App* app, SimulateOptions* o) {
   app->add_flag("--barrier", o->barrier, "All workers step together");
   app->add_option("--cost-profile", o->cost_profile,
                   "Step times: FILE[#GPU/MODEL/tpN/WEIGHTS], constant:MS, tile:c=MS,a=MS,b0=N or linear:...");
-  app->add_option("--believed-cost", o->believed_cost, "What policies take step times for (default: the same)");
+  app->add_option("--believed-cost", o->believed_cost,
+                  "What policies take step times for (default: the same)");
   app->add_option("--max-num-seqs,--slots", o->max_num_seqs, "Sequences a worker runs at once")
       ->capture_default_str();
   app->add_option("--max-step-tokens", o->max_step_tokens, "Tokens of a step")->capture_default_str();
   app->add_option("--kv-cache-tokens", o->kv_cache_tokens, "Of one worker (default: the profile's capacity)");
   app->add_option("--block-tokens", o->block_tokens, "Tokens of a KV block")->capture_default_str();
-  app->add_option("--max-queue-tokens", o->max_queue_tokens, "Refuse beyond this many waiting tokens (0: never)");
+  app->add_option("--max-queue-tokens", o->max_queue_tokens,
+                  "Refuse beyond this many waiting tokens (0: never)");
   app->add_option("--prefill", o->prefill, "chunked, or none: prompts are resident once placed");
   app->add_flag("--no-prefix-cache", o->no_prefix_cache, "Nothing is shared between prompts");
   app->add_option("--fail", o->fail, "worker=W,at=S,for=S: lost at S seconds, back after (repeatable)")
@@ -56,11 +59,13 @@ void AddSystemFlags(CLI::App* app, SimulateOptions* o) {
 }  // namespace
 
 CLI::App* RegisterSimulate(CLI::App& app, SimulateOptions* o) {
-  CLI::App* command = app.add_subcommand("simulate", "Serve a trace in simulated time, with the live policies");
+  CLI::App* command =
+      app.add_subcommand("simulate", "Serve a trace in simulated time, with the live policies");
   AddWorkloadFlags(command, o);
   AddSystemFlags(command, o);
-  command->add_option("--compare", o->compare,
-                      "P,P,...: several schedulers (or routers) on the same requests, with intervals over --seeds");
+  command->add_option(
+      "--compare", o->compare,
+      "P,P,...: several schedulers (or routers) on the same requests, with intervals over --seeds");
   command->add_option("--html", o->html, "Also write plots as one page");
   command->add_option("--replay", o->replay, "Journal of `orreryd --record`: every decision must come again");
   command->add_option("--explain", o->explain, "Tell the story of request N, counted from 0 by arrival");

@@ -52,7 +52,8 @@ class RequestMaker {
     const double at = random_.Uniform() * shares_;
     return static_cast<int32_t>(std::upper_bound(up_to_.begin(), up_to_.end() - 1, at) - up_to_.begin());
   }
-  void Fill(double arrival_s, int32_t prompt, int32_t output, int32_t class_index, sim::SimRequest* out) const {
+  void Fill(double arrival_s, int32_t prompt, int32_t output, int32_t class_index,
+            sim::SimRequest* out) const {
     const SimClass& one = options_.classes[static_cast<size_t>(class_index)];
     *out = sim::SimRequest{};
     out->arrival = Time{std::llround(arrival_s * 1e9)};

@@ -40,8 +40,8 @@ struct WorkloadOptions {
   std::optional<int64_t> num_requests;
   std::vector<SimClass> classes = {SimClass{}};
   int32_t num_workers = 1;  // rates per worker (format classes) are multiplied by it
-  // What a request asks for: this many tokens, but never fewer than it makes nor, where that can be, more than
-  // `max_context` holds beside its prompt. 0: exactly what it makes.
+  // What a request asks for: this many tokens, but never fewer than it makes nor, where that can be, more
+  // than `max_context` holds beside its prompt. 0: exactly what it makes.
   int32_t max_tokens = 4096;
   int32_t max_context = 1 << 24;
   bool shared_prefixes = true;  // mooncake: prompts carry ids

@@ -44,7 +44,8 @@ class Scratch {
 
 std::string Lengths(int rows) {
   std::string text = "num_prefill_tokens,num_decode_tokens\n";
-  for (int i = 0; i < rows; ++i) text += std::to_string(1 + i * 37 % 500) + "," + std::to_string(1 + i * 53 % 90) + "\n";
+  for (int i = 0; i < rows; ++i)
+    text += std::to_string(1 + i * 37 % 500) + "," + std::to_string(1 + i * 53 % 90) + "\n";
   return text;
 }
 
@@ -58,10 +59,12 @@ TEST(SimulateProgram, ALiveRunIsReplayedWithoutADifferingDecision) {
                    true);
     ASSERT_TRUE(daemon.ReadUntil("metrics port ") && daemon.ReadUntil("\n")) << daemon.seen();
     const std::string& log = daemon.seen();
-    const std::string target = "127.0.0.1:" + std::to_string(std::atoi(log.c_str() + log.find("grpc port ") + 10));
+    const std::string target =
+        "127.0.0.1:" + std::to_string(std::atoi(log.c_str() + log.find("grpc port ") + 10));
     // More than the KV cache holds at once, so that sequences wait and are preempted.
-    const auto load = RunProgram("orrery", {"bench", "--target", target, "--dataset", "random", "--input-len", "60",
-                                            "--output-len", "70", "--num-requests", "24", "--rate", "inf", "--json"});
+    const auto load =
+        RunProgram("orrery", {"bench", "--target", target, "--dataset", "random", "--input-len", "60",
+                              "--output-len", "70", "--num-requests", "24", "--rate", "inf", "--json"});
     ASSERT_EQ(load.exit_code, 0) << load.output;
     daemon.Signal(SIGTERM);
     ASSERT_EQ(daemon.Finish(), 0);
@@ -84,10 +87,28 @@ TEST(SimulateProgram, ALiveRunIsReplayedWithoutADifferingDecision) {
 
 TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
   const Scratch trace("lengths.csv", Lengths(200));
-  const std::vector<std::string> arguments = {
-      "simulate", "--trace", trace.path(), "--trace-format", "lengths", "--rate", "30", "--workers", "3",
-      "--cost-profile", "linear:alpha_decode=5,per_seq=0.1,per_token=0.02", "--kv-cache-tokens", "4000",
-      "--max-tokens", "100", "--slo", "ttft=100,tpot=12", "--seeds", "2", "--compare", "fcfs,round-robin", "--json"};
+  const std::vector<std::string> arguments = {"simulate",
+                                              "--trace",
+                                              trace.path(),
+                                              "--trace-format",
+                                              "lengths",
+                                              "--rate",
+                                              "30",
+                                              "--workers",
+                                              "3",
+                                              "--cost-profile",
+                                              "linear:alpha_decode=5,per_seq=0.1,per_token=0.02",
+                                              "--kv-cache-tokens",
+                                              "4000",
+                                              "--max-tokens",
+                                              "100",
+                                              "--slo",
+                                              "ttft=100,tpot=12",
+                                              "--seeds",
+                                              "2",
+                                              "--compare",
+                                              "fcfs,round-robin",
+                                              "--json"};
   std::vector<json> documents;
   for (int i = 0; i < 2; ++i) {
     const auto run = RunProgram("orrery", arguments);
@@ -110,13 +131,14 @@ TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
 
 TEST(SimulateProgram, DrawsAPage) {
   const Scratch trace("lengths.csv", Lengths(60)), page("page.html");
-  const auto run = RunProgram("orrery", {"simulate", "--trace", trace.path(), "--trace-format", "lengths", "--rate",
-                                         "30", "--cost-profile", "constant:5", "--slo", "ttft=100", "--html",
-                                         page.path(), "--explain", "3"});
+  const auto run = RunProgram("orrery", {"simulate", "--trace", trace.path(), "--trace-format", "lengths",
+                                         "--rate", "30", "--cost-profile", "constant:5", "--slo", "ttft=100",
+                                         "--html", page.path(), "--explain", "3"});
   ASSERT_EQ(run.exit_code, 0) << run.output;
   EXPECT_THAT(run.output, HasSubstr("arrives: prompt "));
   const std::string html = page.Read();
-  for (const char* title : {"Requests waiting", "KV cache in use", "Time to first token", "Goodput against rate"}) {
+  for (const char* title :
+       {"Requests waiting", "KV cache in use", "Time to first token", "Goodput against rate"}) {
     EXPECT_THAT(html, HasSubstr(title));
   }
   EXPECT_EQ(html.find("<script"), std::string::npos);
@@ -135,13 +157,16 @@ TEST(SimulateProgram, OneClearLineForWrongInput) {
   } kCases[] = {
       {{"--trace", bad.path(), "--cost-profile", "constant:5"}, "bad.csv:3: num_decode_tokens '0'"},
       {{"--trace", "/nonexistent", "--cost-profile", "constant:5"}, "/nonexistent"},
-      {{"--trace", good.path(), "--cost-profile", profile.path() + "#h200_sxm/n/tp1"}, "did you mean 'h200_sxm/m/tp1'"},
+      {{"--trace", good.path(), "--cost-profile", profile.path() + "#h200_sxm/n/tp1"},
+       "did you mean 'h200_sxm/m/tp1'"},
       {{"--trace", good.path(), "--cost-profile", "constant:fast"}, "cost-profile: "},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--scheduler", "fcsf"}, "fcfs"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--router", "round-robbin"}, "round-robin"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--compare", "fcfs,fcgs"}, "fcfs"},
-      {{"--trace", good.path(), "--cost-profile", "constant:5", "--scheduler", "fcfs:budget=1"}, "token_budget"},
-      {{"--trace", good.path(), "--cost-profile", "constant:5", "--fail", "worker=4,at=1"}, "there is no worker 4"},
+      {{"--trace", good.path(), "--cost-profile", "constant:5", "--scheduler", "fcfs:budget=1"},
+       "token_budget"},
+      {{"--trace", good.path(), "--cost-profile", "constant:5", "--fail", "worker=4,at=1"},
+       "there is no worker 4"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--workers", "0"}, "workers: must be in"},
   };
   for (const auto& test : kCases) {

@@ -9,7 +9,8 @@ std::vector<uint32_t> Assign(RoutePolicy* policy, const std::vector<WorkerLoad>&
                              int32_t prompt = 10) {
   std::vector<Waiting> waiting;
   for (int i = 0; i < count; ++i) {
-    waiting.push_back({.request = RequestId{static_cast<uint64_t>(i)}, .prompt_tokens = prompt, .max_new_tokens = 5});
+    waiting.push_back(
+        {.request = RequestId{static_cast<uint64_t>(i)}, .prompt_tokens = prompt, .max_new_tokens = 5});
   }
   Assignment out;
   policy->Assign({workers}, waiting, Time{}, &out);

@@ -167,7 +167,8 @@ TEST(Simulation, EveryRequestEndsExactlyOnceAndRunsRepeat) {
     for (int again = 0; again < 2; ++again) {
       ListSource source(rows);
       Told told;
-      const SimReport report = MustSimulate(options, "linear:alpha_decode=2,per_seq=0.1,per_token=0.05", &source, &told);
+      const SimReport report =
+          MustSimulate(options, "linear:alpha_decode=2,per_seq=0.1,per_token=0.05", &source, &told);
       ASSERT_EQ(told.ends.size(), rows.size());
       int64_t tokens = 0;
       for (const auto& [serial, ends] : told.ends) {

@@ -12,8 +12,7 @@
 namespace orrery::simulate {
 namespace {
 
-constexpr char kTimed[] =
-    "num_prefill_tokens,num_decode_tokens,arrived_at\n10,1,0\n20,2,1\n30,3,2\n40,4,3\n";
+constexpr char kTimed[] = "num_prefill_tokens,num_decode_tokens,arrived_at\n10,1,0\n20,2,1\n30,3,2\n40,4,3\n";
 
 WorkloadOptions Options(const std::string& path, Arrival arrival) {
   WorkloadOptions options;
@@ -90,11 +89,10 @@ TEST(Workload, SaturatedRowsAreDrawnUniformlyForEver) {
 }
 
 TEST(Workload, MooncakeHashesBecomeSharedPrefixes) {
-  const TempFile file(
-      R"({"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [7, 8]})"
-      "\n"
-      R"({"timestamp": 3000, "input_length": 700, "output_length": 5, "hash_ids": [7, 9]})"
-      "\n");
+  const TempFile file(R"({"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [7, 8]})"
+                      "\n"
+                      R"({"timestamp": 3000, "input_length": 700, "output_length": 5, "hash_ids": [7, 9]})"
+                      "\n");
   WorkloadOptions options = Options(file.path(), Arrival::kTrace);
   options.format = "mooncake";
   const auto rows = DrawAll(*Workload::Open(options), 0);
@@ -133,11 +131,14 @@ TEST(Workload, ClassesCarryPatienceAndRatesPerWorker) {
 TEST(Workload, ServeGenMixesItsClientsByTheirRates) {
   const std::string base = ::testing::TempDir() + "orrery_mix_" + std::to_string(::getpid());
   const std::string rates = base + "_rates.csv", lengths = base + "_lengths.jsonl";
-  std::ofstream(rates) << "client,start_s,rate_per_s,cv,pattern,param1,param2\n"
-                          "0,0,3,1,Gamma,1,1\n0,600,1,1,Weibull,0.8,1\n1,0,1,1,Gamma,0.5,1\n9,0,100,1,Gamma,1,1\n";
-  std::ofstream(lengths) << R"({"client":0,"start_s":0,"input_tokens":{"10":1.0},"output_tokens":{"1":0.5,"3":0.5}})"
-                         << "\n"
-                         << R"({"client":1,"start_s":0,"input_tokens":{"99":1.0},"output_tokens":{"0":1.0}})" << "\n";
+  std::ofstream(rates)
+      << "client,start_s,rate_per_s,cv,pattern,param1,param2\n"
+         "0,0,3,1,Gamma,1,1\n0,600,1,1,Weibull,0.8,1\n1,0,1,1,Gamma,0.5,1\n9,0,100,1,Gamma,1,1\n";
+  std::ofstream(lengths)
+      << R"({"client":0,"start_s":0,"input_tokens":{"10":1.0},"output_tokens":{"1":0.5,"3":0.5}})"
+      << "\n"
+      << R"({"client":1,"start_s":0,"input_tokens":{"99":1.0},"output_tokens":{"0":1.0}})"
+      << "\n";
   auto generator = LoadServeGen(rates);
   ASSERT_TRUE(generator.ok()) << generator.status();
   EXPECT_NEAR((*generator)->rate_per_s, 2.5, 1e-9);  // client 9 has no lengths
@@ -156,13 +157,15 @@ TEST(Workload, ServeGenMixesItsClientsByTheirRates) {
   EXPECT_NEAR(first, 240'000, 12'000);
   EXPECT_NEAR(second, 60'000, 6'000);
   std::ofstream(rates) << "client,start_s,rate_per_s,cv,pattern,param1,param2\n0,0,3,1,Pareto,1,1\n";
-  EXPECT_THAT(std::string(LoadServeGen(rates).status().message()), ::testing::HasSubstr("_rates.csv:2: pattern"));
+  EXPECT_THAT(std::string(LoadServeGen(rates).status().message()),
+              ::testing::HasSubstr("_rates.csv:2: pattern"));
   std::remove(rates.c_str());
   std::remove(lengths.c_str());
 }
 
 TEST(Workload, SaysWhatIsWrong) {
-  const TempFile file("num_prefill_tokens,num_decode_tokens\n5,5\n"), back("num_prefill_tokens,num_decode_tokens,arrived_at\n5,5,3\n5,5,2\n");
+  const TempFile file("num_prefill_tokens,num_decode_tokens\n5,5\n"),
+      back("num_prefill_tokens,num_decode_tokens,arrived_at\n5,5,3\n5,5,2\n");
   const auto message = [](const WorkloadOptions& options) {
     const auto workload = Workload::Open(options);
     return std::string(workload.ok() ? workload->Draw(0).status().message() : workload.status().message());
