@@ -205,6 +205,7 @@ absl::Status Simulation::Run() {
       ++report_.events;
       if (absl::Status status = Handle(events_.Pop()); !status.ok()) return status;
     }
+    if (Done()) break;
     if (Saturated()) {
       if (absl::Status status = Refill(now); !status.ok()) return status;
     }
