@@ -57,6 +57,7 @@ class JournalWriter {
 
 struct JournalSummary {
   uint64_t records = 0, arrivals = 0, plans = 0, steps = 0;
+  uint64_t warm_ups = 0;  // of the arrivals, those of kWarmUpRequest
   // The journal stops inside a record, as that of a killed process does; all before it was replayed.
   bool truncated = false;
 };

@@ -229,6 +229,7 @@ class Replayer {
     Submit submit = ReadSubmit(in);
     if (!in->done()) return Malformed();
     ++summary_->arrivals;
+    summary_->warm_ups += submit.key.request == kWarmUpRequest;
     const uint64_t request = Value(submit.key.request);
     if (core_->OnArrival(std::move(submit), now).ok() == accepted) return std::string();
     return Cat("request ", request,

@@ -10,6 +10,8 @@ namespace orrery {
 
 // One generation request in this process (the client's own request_id is a string kept at the edge).
 enum class RequestId : uint64_t {};
+// What a server asks of its own engine before it is ready; clients' requests count from 1.
+inline constexpr RequestId kWarmUpRequest{0};
 // One sequence inside one worker: a (request, sample index, attempt) that the worker accepted. Never reused.
 enum class SequenceId : uint64_t {};
 enum class WorkerId : uint32_t {};

@@ -10,8 +10,8 @@
 namespace orrery {
 
 // A block is free (in the list), held (references > 0), or detached: references 0 and not free, which is
-// where a prefix cache keeps it. All O(1). Ids that were freed are used again before
-// fresh ones, so a pool costs what was ever held at once, not what it could hold.
+// where a prefix cache keeps it. All O(1). Ids that were freed are used again before fresh ones, so a pool
+// costs what was ever held at once, not what it could hold.
 class BlockPool {
  public:
   explicit BlockPool(int32_t num_blocks);

@@ -9,6 +9,7 @@
 #include "scheduler/worker/impl.h"
 
 namespace orrery {
+
 const StepPlan& WorkerCore::Impl::Plan(Time now) {
   ORRERY_CHECK(num_flights_ < options_.max_in_flight);
   old_reports_.swap(reports_);

@@ -18,7 +18,6 @@
 namespace orrery {
 namespace {
 
-constexpr RequestId kWarmUpRequest{0};  // clients' requests count from 1
 constexpr int kWarmUpTokens = 8;
 constexpr auto kWatchInterval = std::chrono::milliseconds(50);
 constexpr auto kLeaveInterval = std::chrono::milliseconds(5);

@@ -156,7 +156,8 @@ int Replay(const SimulateOptions& o) {
     const JournalSummary& s = result->summary;
     Print({{"equal", equal},
            {"records", s.records},
-           {"arrivals", s.arrivals},
+           {"arrivals", s.arrivals - s.warm_ups},
+           {"warm_ups", s.warm_ups},
            {"plans", s.plans},
            {"steps", s.steps},
            {"truncated", s.truncated},

@@ -74,6 +74,7 @@ TEST(SimulateProgram, ALiveRunIsReplayedWithoutADifferingDecision) {
   const json result = json::parse(replay.output);
   EXPECT_EQ(result["differing_decisions"], 0);
   EXPECT_EQ(result["arrivals"], 24);
+  EXPECT_EQ(result["warm_ups"], 1);
   EXPECT_GT(result["plans"].get<int>(), 100);
   EXPECT_FALSE(result["truncated"].get<bool>());
 
