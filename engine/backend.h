@@ -1,7 +1,7 @@
 // Backend: the fused operations a model is written in, once, for every device. A backend owns its memory, its
-// packed weights and one stream: operations are enqueued in order and may still run when the call returns;
-// only FinishStep waits. After Prepare nothing allocates. The CPU backend runs an operation before it
-// returns.
+// packed weights and one stream: operations are enqueued in order and run at any time until Synchronize
+// returns; tensors are copied, what else they point to must stay until then. After Prepare nothing
+// allocates.
 //
 // Numerics that a model may rely on: products accumulate in f32, norms, rotations, softmax and the residual
 // stream are f32, activations between operations are stored as activation_dtype().
@@ -100,7 +100,7 @@ struct StepSlice {
   const int32_t* block_table = nullptr;  // covers tokens [0, position + count)
 };
 
-// What all layers of a step share. The arrays stay unchanged until FinishStep.
+// What all layers of a step share. The arrays stay unchanged until Synchronize.
 struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
   absl::Span<const StepSlice> slices;
@@ -120,7 +120,7 @@ class Backend {
   virtual int64_t KvBlockBytes(const AttentionSpec& spec) const = 0;
   virtual absl::Status Prepare(const BackendLimits& limits) = 0;
 
-  // A step: BeginStep, operations, FinishStep.
+  // A step: BeginStep, operations, Synchronize.
   virtual void BeginStep(const StepInput& input) = 0;
   // For whole blocks of the pool and so on: device to device, not overlapping.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
@@ -140,9 +140,10 @@ class Backend {
   virtual void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) = 0;
   // Row i of out (f32) is row `rows[i]` of in.
   virtual void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) = 0;
-  // logits f32 [args.size(), vocab], overwritten. Results are there after FinishStep.
+  // logits f32 [args.size(), vocab], overwritten. Results are there after Synchronize.
   virtual void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) = 0;
-  virtual absl::Status FinishStep() = 0;
+  // Returns when all that was enqueued is done, and says whether it went well.
+  virtual absl::Status Synchronize() = 0;
 };
 
 }  // namespace orrery

@@ -74,7 +74,7 @@ AttentionShape ShapeOf(const AttentionSpec& spec) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int num_threads) : threads_(num_threads) {}
+  CpuBackend(int num_threads, KernelTrace* trace) : threads_(num_threads), stream_(threads_, trace) {}
 
   DType ActivationDtype(DType weights) const override {
     // Products with bf16 weights round their input to bf16 on AMX: storing it so loses nothing there. Those
@@ -96,7 +96,9 @@ class CpuBackend final : public Backend {
   absl::Status Prepare(const BackendLimits& limits) override;
 
   void BeginStep(const StepInput& input) override;
-  void Copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    stream_.Enqueue("copy", [=] { std::memcpy(to, from, bytes); });
+  }
   void Embed(const Tensor& out, const Matrix& table) override;
   void Embed(const Tensor& out, const Tensor& table) override;
   void RmsNorm(const Tensor& out, const Tensor& in, const float* gain, float eps) override;
@@ -107,10 +109,14 @@ class CpuBackend final : public Backend {
   void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) override;
   void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) override;
   void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) override;
-  absl::Status FinishStep() override { return absl::OkStatus(); }
+  absl::Status Synchronize() override {
+    stream_.Run();
+    return absl::OkStatus();
+  }
 
  private:
   ThreadPool threads_;
+  CpuStream stream_;
   BackendLimits limits_;
   float scale_ = 1.0f;
   std::optional<AttentionPlan> attention_;
@@ -191,67 +197,87 @@ void CpuBackend::BeginStep(const StepInput& input) {
                        .position = slice.position,
                        .block_table = slice.block_table});
   }
-  const auto rows = static_cast<int64_t>(input.ids.size());
   attention_->Build(slices_.data(), static_cast<int64_t>(slices_.size()));
-  RopeAngles(threads_, attention_->positions(), rows, limits_.inverse_frequencies.data(),
-             static_cast<int32_t>(limits_.inverse_frequencies.size()), static_cast<float*>(cos_sin_->data()));
+  stream_.Enqueue("angles", [this] {
+    RopeAngles(threads_, attention_->positions(), static_cast<int64_t>(ids_.size()),
+               limits_.inverse_frequencies.data(), static_cast<int32_t>(limits_.inverse_frequencies.size()),
+               static_cast<float*>(cos_sin_->data()));
+  });
 }
 
 void CpuBackend::Embed(const Tensor& out, const Matrix& table) {
-  const PackedMatrix& packed = Packed(table);
-  threads_.ParallelFor(out.rows, 8, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i)
-      packed.ReadRow(ids_[static_cast<size_t>(i)], F32(out) + i * out.cols);
+  stream_.Enqueue("embed", [this, out, packed = &Packed(table)] {
+    threads_.ParallelFor(out.rows, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i)
+        packed->ReadRow(ids_[static_cast<size_t>(i)], F32(out) + i * out.cols);
+    });
   });
 }
 
 void CpuBackend::Embed(const Tensor& out, const Tensor& table) {
-  orrery::GatherRows(threads_, table.data, table.dtype, table.cols, ids_.data(), out.rows, F32(out));
+  stream_.Enqueue("embed", [this, out, table] {
+    orrery::GatherRows(threads_, table.data, table.dtype, table.cols, ids_.data(), out.rows, F32(out));
+  });
 }
 
 void CpuBackend::RmsNorm(const Tensor& out, const Tensor& in, const float* gain, float eps) {
-  orrery::RmsNorm(threads_, F32(in), in.rows, in.cols, {.gain = gain, .eps = eps}, Rows(out));
+  stream_.Enqueue("norm", [this, out, in, gain, eps] {
+    orrery::RmsNorm(threads_, F32(in), in.rows, in.cols, {.gain = gain, .eps = eps}, Rows(out));
+  });
 }
 
 void CpuBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weight, const float* bias,
                         const float* residual) {
-  ORRERY_DCHECK(in.cols == weight.k() && out.cols == Packed(weight).out_columns() && in.rows == out.rows);
-  orrery::MatMul(threads_, {.data = in.data, .dtype = in.dtype, .rows = in.rows, .stride = in.cols},
-                 Packed(weight), {.data = out.data, .dtype = out.dtype, .stride = out.cols},
-                 {.bias = bias, .residual = residual, .residual_stride = out.cols}, scratch_->data());
+  const PackedMatrix* const packed = &Packed(weight);
+  ORRERY_DCHECK(in.cols == packed->k() && out.cols == packed->out_columns() && in.rows == out.rows);
+  stream_.Enqueue("matmul", [this, out, in, packed, bias, residual] {
+    orrery::MatMul(threads_, {.data = in.data, .dtype = in.dtype, .rows = in.rows, .stride = in.cols},
+                   *packed, {.data = out.data, .dtype = out.dtype, .stride = out.cols},
+                   {.bias = bias, .residual = residual, .residual_stride = out.cols}, scratch_->data());
+  });
 }
 
 void CpuBackend::RopeAndWriteKv(const Tensor& qkv, const float* q_gain, const float* k_gain, float eps,
                                 const KvLayer& layer) {
-  orrery::RopeAndWriteKv(threads_, {.shape = attention_->shape(),
-                                    .qkv = F32(qkv),
-                                    .rows = qkv.rows,
-                                    .cos_sin = static_cast<const float*>(cos_sin_->data()),
-                                    .rotary_dim = limits_.attention.head_dim,
-                                    .q_gain = q_gain,
-                                    .k_gain = k_gain,
-                                    .eps = eps,
-                                    .kv_slots = attention_->kv_slots(),
-                                    .pool = {.base = layer.base, .block_stride = layer.block_stride}});
+  stream_.Enqueue("rope", [this, qkv, q_gain, k_gain, eps, layer] {
+    orrery::RopeAndWriteKv(threads_, {.shape = attention_->shape(),
+                                      .qkv = F32(qkv),
+                                      .rows = qkv.rows,
+                                      .cos_sin = static_cast<const float*>(cos_sin_->data()),
+                                      .rotary_dim = limits_.attention.head_dim,
+                                      .q_gain = q_gain,
+                                      .k_gain = k_gain,
+                                      .eps = eps,
+                                      .kv_slots = attention_->kv_slots(),
+                                      .pool = {.base = layer.base, .block_stride = layer.block_stride}});
+  });
 }
 
 void CpuBackend::PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) {
-  orrery::PagedAttention(threads_, *attention_, F32(qkv),
-                         {.base = layer.base, .block_stride = layer.block_stride}, scale_, Rows(out));
+  stream_.Enqueue("attention", [this, out, qkv, layer] {
+    orrery::PagedAttention(threads_, *attention_, F32(qkv),
+                           {.base = layer.base, .block_stride = layer.block_stride}, scale_, Rows(out));
+  });
 }
 
 void CpuBackend::GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) {
-  orrery::GatherRows(threads_, in.data, in.dtype, in.cols, rows.data(), out.rows, F32(out));
+  stream_.Enqueue("gather", [this, out, in, rows = rows.data()] {
+    orrery::GatherRows(threads_, in.data, in.dtype, in.cols, rows, out.rows, F32(out));
+  });
 }
 
 void CpuBackend::Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) {
-  SampleRows(threads_, F32(logits), logits.cols, limits_.vocab_size, args.data(),
-             static_cast<int64_t>(args.size()), scratch_->data(), results);
+  stream_.Enqueue("sample", [this, logits, args, results] {
+    SampleRows(threads_, F32(logits), logits.cols, limits_.vocab_size, args.data(),
+               static_cast<int64_t>(args.size()), scratch_->data(), results);
+  });
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> NewCpuBackend(int num_threads) { return std::make_unique<CpuBackend>(num_threads); }
+std::unique_ptr<Backend> NewCpuBackend(int num_threads, KernelTrace* trace) {
+  return std::make_unique<CpuBackend>(num_threads, trace);
+}
 
 int64_t CpuWorkspaceBytes(const BackendLimits& limits, int num_threads) {
   // The plan of attention has the position and the slot of every row.

@@ -107,10 +107,7 @@ absl::Status ModelExecutor::Launch(const StepPlan& plan) {
   }
   const auto slots = static_cast<uint32_t>(slots_.size());
   for (const Slice& slice : plan.slices) {
-    if (slice.slot < slots) slots_[slice.slot].PrefetchSelf();
-  }
-  for (const Slice& slice : plan.slices) {
-    if (slice.slot < slots) slots_[slice.slot].PrefetchContent();
+    if (slice.slot < slots) slots_[slice.slot].Prefetch();
   }
   int64_t rows = 0;
   for (size_t i = 0; i < plan.slices.size(); ++i) {
@@ -160,29 +157,33 @@ absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
   for (const BlockCopy& copy : plan.copies) {
     backend_->Copy(pool_.block(copy.to), pool_.block(copy.from), static_cast<size_t>(pool_.block_bytes()));
   }
-  if (plan.slices.empty()) return backend_->FinishStep();
+  if (plan.slices.empty()) return backend_->Synchronize();
   backend_->BeginStep({.ids = ids_, .slices = slices_});
   decoder_->Forward(static_cast<int64_t>(ids_.size()), sampled_rows_, pool_.layers());
-  SampleAll();
-  if (absl::Status status = backend_->FinishStep(); !status.ok()) return status;
+  if (absl::Status status = SampleAll(); !status.ok()) return status;
+  if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
   FillResult(result);
   return absl::OkStatus();
 }
 
-void ModelExecutor::SampleAll() {
+absl::Status ModelExecutor::SampleAll() {
   const auto count = static_cast<int64_t>(sampled_rows_.size());
   for (int64_t begin = 0; begin < count; begin += kLogitRows) {
     const int64_t rows = std::min(kLogitRows, count - begin);
     const Tensor logits = decoder_->Logits(begin, rows);
-    if (observer_) observer_(logits);
+    if (observer_) {
+      if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
+      observer_(logits);
+    }
     backend_->Sample(logits, absl::MakeConstSpan(rules_).subspan(begin, rows), samples_.data() + begin);
   }
+  return absl::OkStatus();
 }
 
 void ModelExecutor::FillResult(StepResult* result) {
   result->sampled.reserve(samples_.size());
-  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchSelf();
-  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchContent();
+  for (const uint32_t slot : sampled_slots_) slots_[slot].Prefetch();
+  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchNext();
   for (size_t i = 0; i < samples_.size(); ++i) {
     SequenceState& state = slots_[sampled_slots_[i]];
     const SampleResult& sample = samples_[i];

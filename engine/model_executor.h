@@ -46,7 +46,7 @@ class ModelExecutor final : public Executor {
   absl::Status CheckPlan(const StepPlan& plan) const;
   absl::Status CheckSlice(const StepPlan& plan, size_t index) const;
   void GatherRows(const StepPlan& plan);
-  void SampleAll();
+  absl::Status SampleAll();
   void FillResult(StepResult* result);
 
   std::unique_ptr<Backend> backend_;

@@ -7,20 +7,48 @@
 
 namespace orrery {
 
+namespace {
+
+// The rules of a request, without its tokens'.
+SampleArgs RulesOf(const Sampling& sampling) {
+  SampleArgs rules;
+  rules.temperature = sampling.temperature;
+  rules.top_k = sampling.top_k;
+  rules.top_p = sampling.top_p;
+  rules.min_p = sampling.min_p;
+  rules.presence_penalty = sampling.presence_penalty;
+  rules.frequency_penalty = sampling.frequency_penalty;
+  rules.repetition_penalty = sampling.repetition_penalty;
+  rules.num_logprobs = sampling.num_logprobs;
+  return rules;
+}
+
+}  // namespace
+
 void SequenceState::Admit(SequenceId id, std::shared_ptr<const Submit> submit, int32_t max_context) {
   Release();
   id_ = id;
   submit_ = std::move(submit);
-  num_given_ = static_cast<int32_t>(submit_->tokens->size());
-  const int32_t left = std::max(0, std::min(max_context - num_given_, submit_->stop.max_tokens));
+  num_tokens_ = static_cast<int32_t>(submit_->tokens->size());
+  num_prompt_ = submit_->num_prompt;
+  last_token_ = submit_->tokens->back();
+  const int32_t left = std::max(0, std::min(max_context - num_tokens_, submit_->stop.max_tokens));
   generated_.reserve(static_cast<size_t>(left));
   const Sampling& sampling = submit_->sampling;
   for (const auto& [token, value] : sampling.logit_bias) bias_.push_back({.id = token, .value = value});
   top_.resize(static_cast<size_t>(std::max(0, sampling.num_logprobs)));
-  if (!sampling.has_penalties()) return;
-  count_of_.reserve(static_cast<size_t>(num_given_ + left));
-  counts_.reserve(static_cast<size_t>(num_given_ + left));
-  for (int32_t i = 0; i < num_given_; ++i) Count(token(i), i >= submit_->num_prompt ? 1 : 0);
+  rules_ = RulesOf(sampling);
+  rules_.bias = bias_.data();
+  rules_.num_bias = static_cast<int32_t>(bias_.size());
+  rules_.masked = submit_->stop.stop_ids.data();
+  rules_.num_masked = static_cast<int32_t>(submit_->stop.stop_ids.size());
+  min_tokens_ = submit_->stop.min_tokens;
+  seed_ = sampling.seed;
+  counting_ = sampling.has_penalties();
+  if (!counting_) return;
+  count_of_.reserve(static_cast<size_t>(num_tokens_ + left));
+  counts_.reserve(static_cast<size_t>(num_tokens_ + left));
+  for (int32_t i = 0; i < num_tokens_; ++i) Count(token(i), i >= num_prompt_ ? 1 : 0);
 }
 
 void SequenceState::Release() {
@@ -40,30 +68,20 @@ void SequenceState::Count(TokenId token, int32_t output) {
 
 void SequenceState::Append(TokenId token) {
   generated_.push_back(token);
-  if (!counts_.empty()) Count(token, 1);  // there are some from the first token on, where penalties are
+  last_token_ = token;
+  ++num_tokens_;
+  if (counting_) Count(token, 1);
 }
 
 SampleArgs SequenceState::Rules() const {
-  const Sampling& sampling = submit_->sampling;
-  SampleArgs args;
-  args.temperature = sampling.temperature;
-  args.top_k = sampling.top_k;
-  args.top_p = sampling.top_p;
-  args.min_p = sampling.min_p;
-  args.presence_penalty = sampling.presence_penalty;
-  args.frequency_penalty = sampling.frequency_penalty;
-  args.repetition_penalty = sampling.repetition_penalty;
-  args.counts = counts_.data();
-  args.num_counts = static_cast<int32_t>(counts_.size());
-  args.bias = bias_.data();
-  args.num_bias = static_cast<int32_t>(bias_.size());
-  if (num_output() < submit_->stop.min_tokens) {
-    args.masked = submit_->stop.stop_ids.data();
-    args.num_masked = static_cast<int32_t>(submit_->stop.stop_ids.size());
+  SampleArgs rules = rules_;
+  if (counting_) {
+    rules.counts = counts_.data();
+    rules.num_counts = static_cast<int32_t>(counts_.size());
   }
-  args.uniform = UniformAt(sampling.seed, static_cast<uint64_t>(num_output()));
-  args.num_logprobs = sampling.num_logprobs;
-  return args;
+  if (num_output() >= min_tokens_) rules.num_masked = 0;
+  if (rules.temperature != 0) rules.uniform = UniformAt(seed_, static_cast<uint64_t>(num_output()));
+  return rules;
 }
 
 }  // namespace orrery

@@ -3,6 +3,7 @@
 #ifndef ORRERY_ENGINE_SEQUENCE_STATE_H_
 #define ORRERY_ENGINE_SEQUENCE_STATE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -14,18 +15,19 @@
 
 namespace orrery {
 
-class SequenceState {
+// On lines of its own: what a decode step reads of it is the first three.
+class alignas(64) SequenceState {
  public:
-  // A step's weights push the states out of the caches: asking for all of a step's states at once, then for
-  // what they point to, waits for memory once and not once for each line.
-  void PrefetchSelf() const {
-    for (size_t i = 0; i < sizeof(*this); i += 64) __builtin_prefetch(reinterpret_cast<const char*>(this) + i, 1);
+  // A step's weights push the states out of the caches: asking for all of a step's states at once waits for
+  // memory once and not once for each line.
+  void Prefetch() const {
+    for (size_t i = 0; i < kHotBytes; i += 64) {
+      __builtin_prefetch(reinterpret_cast<const std::byte*>(this) + i, 1);
+    }
   }
-  void PrefetchContent() const {
-    const auto* submit = reinterpret_cast<const char*>(submit_.get());
-    for (size_t i = 0; submit != nullptr && i < sizeof(Submit); i += 64) __builtin_prefetch(submit + i);
-    __builtin_prefetch(generated_.data() + generated_.size(), 1);
-  }
+
+  // Then where the next token goes.
+  void PrefetchNext() const { __builtin_prefetch(generated_.data() + generated_.size(), 1); }
 
   bool active() const { return submit_ != nullptr; }
   SequenceId id() const { return id_; }
@@ -34,12 +36,14 @@ class SequenceState {
   void Admit(SequenceId id, std::shared_ptr<const Submit> submit, int32_t max_context);
   void Release();
 
-  int32_t num_tokens() const { return num_given_ + static_cast<int32_t>(generated_.size()); }
+  int32_t num_tokens() const { return num_tokens_; }
   // Output ids so far, those of an earlier attempt included.
-  int32_t num_output() const { return num_tokens() - submit_->num_prompt; }
+  int32_t num_output() const { return num_tokens_ - num_prompt_; }
   TokenId token(int32_t position) const {
-    return position < num_given_ ? (*submit_->tokens)[static_cast<size_t>(position)]
-                                 : generated_[static_cast<size_t>(position - num_given_)];
+    if (position == num_tokens_ - 1) return last_token_;
+    const std::vector<TokenId>& given = *submit_->tokens;
+    const auto index = static_cast<size_t>(position);
+    return index < given.size() ? given[index] : generated_[index - given.size()];
   }
   void Append(TokenId token);
 
@@ -49,13 +53,21 @@ class SequenceState {
   TokenLogprob* top() { return top_.data(); }
 
  private:
+  static constexpr size_t kHotBytes = 192;
   void Count(TokenId token, int32_t output);
 
   SequenceId id_{};
   std::shared_ptr<const Submit> submit_;  // null: slot is free
-  int32_t num_given_ = 0;
+  int32_t num_tokens_ = 0;
+  int32_t num_prompt_ = 0;
+  TokenId last_token_ = 0;
+  bool counting_ = false;  // with penalties
   std::vector<TokenId> generated_;
-  std::vector<TokenCount> counts_;                  // distinct ids of prompt and output; only with penalties
+  SampleArgs rules_;  // but for what depends on the tokens so far
+  int32_t min_tokens_ = 0;
+  uint64_t seed_ = 0;
+
+  std::vector<TokenCount> counts_;                  // distinct ids of prompt and output
   absl::flat_hash_map<TokenId, int32_t> count_of_;  // id -> index into counts_
   std::vector<TokenBias> bias_;
   std::vector<TokenLogprob> top_;

@@ -9,6 +9,7 @@
 // Nothing here allocates after the constructor.
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -55,6 +56,11 @@ class ThreadPool {
   // wrote is visible to the caller afterwards. `fn` must not throw.
   void Run(FunctionRef<void(int thread, int num_threads)> fn);
 
+  // The two cache lines that the caller reads first behind the next regions. They are asked for, with the
+  // caller's stack, while the last thread finishes: a region that streams more than the caches hold leaves
+  // neither there.
+  void ReadNext(const void* data) { next_ = static_cast<const std::byte*>(data); }
+
   // Inside a region: returns when every thread of the pool has called it; orders memory as Run does.
   void Barrier();
 
@@ -68,7 +74,8 @@ class ThreadPool {
 
   int num_threads_ = 1;
   std::vector<std::thread> threads_;
-  const FunctionRef<void(int, int)>* region_ = nullptr;  // null: stop
+  const FunctionRef<void(int, int)>* region_ = nullptr;               // null: stop
+  const std::byte* next_ = reinterpret_cast<const std::byte*>(this);  // anything
   // On cache lines of their own: each is written by one side and polled by the other.
   alignas(64) std::atomic<uint32_t> epoch_{0};    // regions started
   alignas(64) std::atomic<uint32_t> running_{0};  // workers still inside the region

@@ -3,13 +3,15 @@
 // load time and memory.
 //
 //   engine_bench MODEL_DIR [--weights native|int8] [--threads N] [--context N] [--batches 1,16,64]
-//                [--prefill N] [--steps N] [--limits READ_GB_S,AMX_TFLOP_S] [--clock wall|cpu]
+//                [--prefill N] [--steps N] [--limits READ_GB_S,AMX_TFLOP_S]
 //
-// Host time is what a step takes outside the backend's operations: checks, gathering, bookkeeping; without
-// what timing the operations takes.
+// Host time is what a step takes outside its kernels: Launch and Wait without the spans in which the
+// backend's stream was inside a kernel, so checks, gathering, the model's code, what lies between two
+// kernels, and results. A span begins when everything before it is done, the fetch of the operation from
+// memory included, and ends when its kernel's last instruction is (a fenced read of the processor's counter);
+// what these readings take themselves, some 30 ns twice for each kernel, counts as host time.
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,12 +22,9 @@
 #include <utility>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <x86intrin.h>
-#endif
-
 #include "engine/backend_cpu.h"
 #include "engine/cpu_engine.h"
+#include "kernels/cpu/ticks.h"
 #include "scheduler/base/random.h"
 #include "tests/bench/machine_limits.h"
 #include "tests/engine/plan_driver.h"
@@ -33,113 +32,56 @@
 namespace orrery {
 namespace {
 
-// --clock cpu: the thread's own time, for comparisons with --threads 1 on a machine that others use too.
-clockid_t bench_clock = CLOCK_MONOTONIC;
-
 double ClockSeconds() {
   timespec now{};
-  clock_gettime(bench_clock, &now);
+  clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// The wall clock by the processor's counter: more than two hundred operations of a step are timed one by one,
-// and what the system's clock takes itself, behind caches full of weights, would be counted as host time.
-#if defined(__x86_64__)
-double SecondsPerTick() {
+double MeasureSecondsPerTick() {
   const double begin = ClockSeconds();
-  const uint64_t ticks = __rdtsc();
+  const uint64_t ticks = Ticks();
   while (ClockSeconds() - begin < 0.05) {
   }
-  return (ClockSeconds() - begin) / static_cast<double>(__rdtsc() - ticks);
+  return (ClockSeconds() - begin) / static_cast<double>(Ticks() - ticks);
 }
 
-double Seconds() {
-  static const double seconds_per_tick = SecondsPerTick();
-  if (bench_clock != CLOCK_MONOTONIC) return ClockSeconds();
-  return static_cast<double>(__rdtsc()) * seconds_per_tick;
+double Seconds(uint64_t ticks) {
+  static const double seconds_per_tick = MeasureSecondsPerTick();
+  return static_cast<double>(ticks) * seconds_per_tick;
 }
-#else
-double Seconds() { return ClockSeconds(); }
-#endif
 
-enum Op { kBegin, kEmbed, kNorm, kMatMul, kHead, kRope, kAttention, kGather, kSample, kNumOps };
-constexpr std::array<const char*, kNumOps> kOpNames = {"begin", "embed",     "norm",   "matmul", "head",
-                                                       "rope",  "attention", "gather", "sample"};
-struct OpTimes {
-  std::array<double, kNumOps> seconds{};
-  double total() const {
-    double sum = 0;
-    for (const double s : seconds) sum += s;
-    return sum;
-  }
-};
-
-// Passes every call on and keeps the time each operation took.
-class TimedBackend final : public Backend {
+// Seconds by kernel, in the order of their first runs.
+class KernelTimes {
  public:
-  TimedBackend(std::unique_ptr<Backend> backend, OpTimes& times)
-      : backend_(std::move(backend)), times_(times) {}
-
-  DType ActivationDtype(DType weights) const override { return backend_->ActivationDtype(weights); }
-  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
-    return backend_->Allocate(bytes);
+  void Add(const KernelTrace& trace) {
+    for (size_t i = 0; i < trace.spans.size(); ++i) {
+      const KernelTrace::Span& span = trace.spans[i];
+      const bool head = i + 1 < trace.spans.size() && std::strcmp(trace.spans[i + 1].name, "sample") == 0;
+      Of(head ? "head" : span.name) += Seconds(span.end - span.begin);
+    }
   }
-  absl::Status Upload(const void* host, size_t bytes, void* device) override {
-    return backend_->Upload(host, bytes, device);
+  void Print(double steps) const {
+    std::printf("   ");
+    for (const auto& [name, seconds] : seconds_) std::printf(" %s %.0f", name, seconds / steps * 1e6);
+    std::printf(" us\n");
   }
-  absl::StatusOr<std::unique_ptr<Matrix>> Pack(absl::Span<const WeightView> parts, DType dtype,
-                                               MatrixKind kind) override {
-    return backend_->Pack(parts, dtype, kind);
-  }
-  int64_t KvBlockBytes(const AttentionSpec& spec) const override { return backend_->KvBlockBytes(spec); }
-  absl::Status Prepare(const BackendLimits& limits) override {
-    vocab_ = limits.vocab_size;
-    return backend_->Prepare(limits);
-  }
-  void BeginStep(const StepInput& input) override {
-    Time(kBegin, [&] { backend_->BeginStep(input); });
-  }
-  void Copy(void* to, const void* from, size_t bytes) override { backend_->Copy(to, from, bytes); }
-  void Embed(const Tensor& out, const Matrix& table) override {
-    Time(kEmbed, [&] { backend_->Embed(out, table); });
-  }
-  void Embed(const Tensor& out, const Tensor& table) override {
-    Time(kEmbed, [&] { backend_->Embed(out, table); });
-  }
-  void RmsNorm(const Tensor& out, const Tensor& in, const float* gain, float eps) override {
-    Time(kNorm, [&] { backend_->RmsNorm(out, in, gain, eps); });
-  }
-  void MatMul(const Tensor& out, const Tensor& in, const Matrix& weight, const float* bias,
-              const float* residual) override {
-    Time(out.cols == vocab_ ? kHead : kMatMul, [&] { backend_->MatMul(out, in, weight, bias, residual); });
-  }
-  void RopeAndWriteKv(const Tensor& qkv, const float* q_gain, const float* k_gain, float eps,
-                      const KvLayer& layer) override {
-    Time(kRope, [&] { backend_->RopeAndWriteKv(qkv, q_gain, k_gain, eps, layer); });
-  }
-  void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) override {
-    Time(kAttention, [&] { backend_->PagedAttention(out, qkv, layer); });
-  }
-  void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) override {
-    Time(kGather, [&] { backend_->GatherRows(out, in, rows); });
-  }
-  void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) override {
-    Time(kSample, [&] { backend_->Sample(logits, args, results); });
-  }
-  absl::Status FinishStep() override { return backend_->FinishStep(); }
 
  private:
-  template <typename F>
-  void Time(Op op, F&& call) {
-    const double begin = Seconds();
-    call();
-    times_.seconds[op] += Seconds() - begin;
+  double& Of(const char* name) {
+    for (auto& [known, seconds] : seconds_) {
+      if (std::strcmp(known, name) == 0) return seconds;
+    }
+    return seconds_.emplace_back(name, 0.0).second;
   }
-
-  std::unique_ptr<Backend> backend_;
-  OpTimes& times_;
-  int64_t vocab_ = 0;
+  std::vector<std::pair<const char*, double>> seconds_;
 };
+
+double Total(const KernelTrace& trace) {
+  uint64_t ticks = 0;
+  for (const KernelTrace::Span& span : trace.spans) ticks += span.end - span.begin;
+  return Seconds(ticks);
+}
 
 // Adds the time of Launch and Wait.
 class TimedExecutor final : public Executor {
@@ -147,15 +89,15 @@ class TimedExecutor final : public Executor {
   explicit TimedExecutor(Executor& executor) : executor_(executor) {}
   const EngineLimits& limits() const override { return executor_.limits(); }
   absl::Status Launch(const StepPlan& plan) override {
-    const double begin = Seconds();
+    const uint64_t begin = Ticks();
     absl::Status status = executor_.Launch(plan);
-    seconds += Seconds() - begin;
+    seconds += Seconds(Ticks() - begin);
     return status;
   }
   absl::Status Wait(StepId step, StepResult* result) override {
-    const double begin = Seconds();
+    const uint64_t begin = Ticks();
     absl::Status status = executor_.Wait(step, result);
-    seconds += Seconds() - begin;
+    seconds += Seconds(Ticks() - begin);
     return status;
   }
   int max_in_flight() const override { return executor_.max_in_flight(); }
@@ -195,8 +137,6 @@ bool Parse(int argc, char** argv, Arguments* out) {
            p = std::strchr(p, ',') ? std::strchr(p, ',') + 1 : nullptr) {
         out->batches.push_back(std::atoi(p));
       }
-    } else if (flag == "--clock") {
-      if (value == "cpu") bench_clock = CLOCK_THREAD_CPUTIME_ID;
     } else if (flag == "--limits") {
       if (std::sscanf(value.c_str(), "%lf,%lf", &out->read_gb_s, &out->amx_tflop_s) != 2) return false;
     } else {
@@ -224,13 +164,12 @@ class Bench {
   bool Load();
   void Decode(int batch);
   void Prefill();
-  void PrintOps(const OpTimes& times, double steps) const;
   std::vector<TokenId> Prompt(int length);
 
   const Arguments arguments_;
   double read_bytes_s_ = 0, amx_flop_s_ = 0;
   std::unique_ptr<ThreadPool> limits_pool_;
-  OpTimes times_, outer_times_;
+  KernelTrace trace_;
   EnginePlan plan_;
   std::unique_ptr<ModelExecutor> engine_;
   RandomStream random_{1};
@@ -258,15 +197,13 @@ bool Bench::Load() {
   const absl::StatusOr<EnginePlan> plan = PlanEngine(options);
   if (!plan.ok()) return std::fprintf(stderr, "%s\n", plan.status().ToString().c_str()), false;
   plan_ = *plan;
-  const double begin = Seconds();
-  // Timed twice: what the outer layer sees beyond the inner one is what one layer of timing takes itself,
-  // with every line of it fetched from behind a cache full of weights.
-  auto timed = std::make_unique<TimedBackend>(NewCpuBackend(plan_.num_threads), times_);
-  auto engine = LoadEngine(options, std::make_unique<TimedBackend>(std::move(timed), outer_times_));
+  const double begin = ClockSeconds();
+  trace_.spans.reserve(4096);
+  auto engine = LoadEngine(options, NewCpuBackend(plan_.num_threads, &trace_));
   if (!engine.ok()) return std::fprintf(stderr, "%s\n", engine.status().ToString().c_str()), false;
   engine_ = *std::move(engine);
   std::printf("%sload %.2f s, weights %.1f MiB (plan %.1f), resident %.1f MiB\n", plan_.ToString().c_str(),
-              Seconds() - begin, static_cast<double>(engine_->decoder().weight_bytes()) / (1 << 20),
+              ClockSeconds() - begin, static_cast<double>(engine_->decoder().weight_bytes()) / (1 << 20),
               static_cast<double>(plan_.memory.weight_bytes) / (1 << 20), ResidentMiB());
   return true;
 }
@@ -276,12 +213,6 @@ std::vector<TokenId> Bench::Prompt(int length) {
   for (TokenId& id : prompt)
     id = static_cast<TokenId>(random_.Below(static_cast<uint64_t>(plan_.limits.vocab_size)));
   return prompt;
-}
-
-void Bench::PrintOps(const OpTimes& times, double steps) const {
-  std::printf("   ");
-  for (int op = 0; op < kNumOps; ++op) std::printf(" %s %.0f", kOpNames[op], times.seconds[op] / steps * 1e6);
-  std::printf(" us\n");
 }
 
 void Bench::Decode(int batch) {
@@ -298,21 +229,18 @@ void Bench::Decode(int batch) {
   for (int i = 0; i < 2; ++i) {
     if (!driver.Step(work).ok()) std::abort();
   }
-  std::vector<double> steps, hosts, timings;
-  OpTimes sum;
+  std::vector<double> steps, hosts;
+  KernelTimes kernels;
   for (int i = 0; i < arguments_.steps; ++i) {
-    times_ = outer_times_ = {};
+    trace_.spans.clear();
     timed.seconds = 0;
     if (!driver.Step(work).ok()) std::abort();
     steps.push_back(timed.seconds);
-    const double timing = outer_times_.total() - times_.total();
-    timings.push_back(timing);
-    hosts.push_back(timed.seconds - outer_times_.total() - timing);
-    for (int op = 0; op < kNumOps; ++op) sum.seconds[op] += times_.seconds[op];
+    hosts.push_back(timed.seconds - Total(trace_));
+    kernels.Add(trace_);
   }
   std::sort(steps.begin(), steps.end());
   std::sort(hosts.begin(), hosts.end());
-  std::sort(timings.begin(), timings.end());
   const double median = steps[steps.size() / 2];
   // An untied embedding table is read a row at a time; a tied one is the head.
   const double table = plan_.model.tie_embeddings
@@ -324,10 +252,10 @@ void Bench::Decode(int batch) {
                        batch * tokens * static_cast<double>(plan_.memory.kv_block_bytes) / 16;
   std::printf(
       "decode batch %3d context %d: %8.1f tokens/s, step %.2f ms (best %.2f), %.2f of read bandwidth, host "
-      "%.0f us (best %.0f; timing took another %.0f)\n",
+      "%.0f us (best %.0f)\n",
       batch, arguments_.context, batch / median, median * 1e3, steps[0] * 1e3, bytes / median / read_bytes_s_,
-      hosts[hosts.size() / 2] * 1e6, hosts[0] * 1e6, timings[timings.size() / 2] * 1e6);
-  PrintOps(sum, arguments_.steps);
+      hosts[hosts.size() / 2] * 1e6, hosts[0] * 1e6);
+  kernels.Print(arguments_.steps);
   for (const auto& [handle, count] : work) driver.Release(handle);
   if (!driver.Step({}).ok()) std::abort();
 }
@@ -337,15 +265,18 @@ void Bench::Prefill() {
   testing::PlanDriver driver(timed);
   double best = 1e300;
   std::vector<double> all, peaks;
-  OpTimes of_best;
+  KernelTimes of_best;
   for (int i = 0; i < 9; ++i) {
     const int handle = driver.Add(Prompt(arguments_.prefill), 1, testing::Greedy());
     peaks.push_back(MeasureAmxPeak(*limits_pool_, 1));
-    times_ = {};
+    trace_.spans.clear();
     timed.seconds = 0;
     if (!driver.Step({{handle, arguments_.prefill}}).ok()) std::abort();
-    if (timed.seconds < best) of_best = times_;
-    best = std::min(best, timed.seconds);
+    if (timed.seconds < best) {
+      best = timed.seconds;
+      of_best = {};
+      of_best.Add(trace_);
+    }
     all.push_back(timed.seconds);
     driver.Release(handle);
   }
@@ -363,7 +294,7 @@ void Bench::Prefill() {
       arguments_.prefill, n / median, median * 1e3, best * 1e3, flops / median / 1e12,
       amx_flop_s_ > 0 ? flops / median / amx_flop_s_ : 0.0, peak > 0 ? flops / median / peak : 0.0,
       peak / 1e12);
-  PrintOps(of_best, 1);
+  of_best.Print(1);
 }
 
 int Bench::Run() {
