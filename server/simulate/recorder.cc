@@ -22,6 +22,7 @@ Recorder::Recorder(std::vector<ReportClass> classes, int32_t num_workers, Progre
 
 void Recorder::OnRequestEnd(const sim::SimRequest& request, const sim::RequestEnd& end) {
   ++ended_;
+  last_arrival_ = std::max(last_arrival_, request.arrival);
   if (!end.measured) return;
   const bench::SloTargets& slo = classes_[static_cast<size_t>(request.class_index)].slo;
   Add(request, end, slo, &all_);
@@ -156,6 +157,19 @@ bench::Measurement Recorder::Block(const sim::SimReport& report, bool saturated)
 std::optional<double> Recorder::JainFairness() const {
   if (slowness_count_ == 0 || slowness_squares_ == 0) return std::nullopt;
   return slowness_sum_ * slowness_sum_ / (static_cast<double>(slowness_count_) * slowness_squares_);
+}
+
+std::optional<double> Recorder::WaitingGrowth() const {
+  constexpr double kFewestPoints = 16;
+  const double last = last_arrival_.seconds();
+  double n = 0, st = 0, sw = 0, stt = 0, stw = 0;
+  for (const auto& [second, waiting] : waiting_.Points()) {
+    if (second < last / 2 || second > last) continue;
+    n += 1, st += second, sw += waiting, stt += second * second, stw += second * waiting;
+  }
+  if (n < kFewestPoints) return std::nullopt;
+  const double slope = (n * stw - st * sw) / (n * stt - st * st);
+  return slope * last / static_cast<double>(ended_);
 }
 
 std::vector<Recorder::Latencies> Recorder::latencies() const {

@@ -48,6 +48,9 @@ class Recorder final : public sim::Observer {
   bench::Measurement Block(const sim::SimReport& report, bool saturated) const;
   // Jain's index of E2E over output tokens, over completed requests; 1 is fair. Nothing when there are none.
   std::optional<double> JainFairness() const;
+  // Slope of the number of requests waiting, by least squares over the second half of the arrivals, per
+  // arrival: 0 where the load is carried, 1 where nothing is. Nothing for too short a run.
+  std::optional<double> WaitingGrowth() const;
   double max_ttft_ms() const { return all_.ttft.max(); }
   const LatencySketch& decision_us() const { return decision_us_; }
   const DecisionSummary& decisions() const { return decisions_; }
@@ -90,6 +93,7 @@ class Recorder final : public sim::Observer {
   TimeSeries waiting_, running_, kv_tokens_;
   std::map<int64_t, int64_t> tokens_by_second_;  // the latest seconds only
   int64_t busiest_second_ = 0;
+  Time last_arrival_;
   int64_t ended_ = 0, sequence_steps_ = 0, until_progress_ = 0;
 };
 

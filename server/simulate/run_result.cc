@@ -40,6 +40,7 @@ std::vector<std::pair<const char*, std::optional<double>>> Metrics(const RunResu
           {"rejected", static_cast<double>(block.rejected)},
           {"preemptions", static_cast<double>(run.report.counters.preemptions)},
           {"jain_fairness", run.jain_fairness},
+          {"waiting_growth", run.waiting_growth},
           {"imbalance_mean", run.report.imbalance_mean},
           {"idle_fraction_mean", run.report.idle_fraction_mean},
           {"energy_j", run.report.energy_j}};
@@ -95,6 +96,7 @@ ordered_json RunJson(const RunResult& run) {
   out["fallbacks"] = report.counters.fallbacks;
   out["max_ttft_ms"] = run.block.ttft_ms ? ordered_json(run.max_ttft_ms) : nullptr;
   out["jain_fairness"] = OrNull(run.jain_fairness);
+  out["waiting_growth"] = OrNull(run.waiting_growth);
   out["objective"] = DecisionJson(run.decisions);
   out["bound"] = BoundJson(run.decisions);
   const auto& times = run.decision_us;
@@ -165,6 +167,7 @@ std::string RunText(const RunResult& run) {
   out.push_back('\n');
   const sim::SimReport& report = run.report;
   if (run.rate) row("Rate (requests/s)", absl::StrFormat("%.4g", *run.rate));
+  if (run.waiting_growth) row("Waiting grows by (/arrival)", absl::StrFormat("%.4f", *run.waiting_growth));
   row("Steps", absl::StrCat(report.steps));
   row("Preemptions", absl::StrCat(report.counters.preemptions));
   row("Imbalance (KV tokens)", absl::StrFormat("%.1f", report.imbalance_mean));

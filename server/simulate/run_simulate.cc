@@ -111,6 +111,7 @@ absl::StatusOr<RunResult> RunOne(const Scenario& scenario, const std::string& po
   run.decision_us = recorder.decision_us().Summarize();
   run.max_decision_us = recorder.decision_us().max();
   run.max_ttft_ms = recorder.max_ttft_ms();
+  run.waiting_growth = recorder.WaitingGrowth();
   run.jain_fairness = recorder.JainFairness();
   return run;
 }
