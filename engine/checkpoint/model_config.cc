@@ -190,23 +190,15 @@ absl::Status ParseRope(const JsonFields& fields, absl::string_view what, ModelCo
   return absl::OkStatus();
 }
 
-absl::Status ParseDtypeAndIds(const JsonFields& fields, ModelConfig* config) {
+// The tensors say what they are stored in; a type of quantised checkpoints is refused by name before that.
+absl::Status CheckDtypeAndParseIds(const JsonFields& fields, ModelConfig* config) {
   std::string dtype;
   ORRERY_ASSIGN(dtype, fields.String("torch_dtype", "float32"));
   ORRERY_ASSIGN(dtype, fields.String("dtype", dtype));
-  if (dtype == "float32") {
-    config->dtype = DType::kF32;
-  } else if (dtype == "bfloat16") {
-    config->dtype = DType::kBF16;
-  } else if (dtype == "float16") {
-    config->dtype = DType::kF16;
-  } else {
+  if (dtype != "float32" && dtype != "bfloat16" && dtype != "float16") {
     return fields.Error("torch_dtype", absl::StrCat("'", dtype.substr(0, 64),
                                                     "' is not supported (float32, bfloat16, float16)"));
   }
-  absl::StatusOr<std::vector<TokenId>> bos = fields.TokenIds("bos_token_id", config->vocab_size);
-  if (!bos.ok()) return bos.status();
-  if (!bos->empty()) config->bos_id = bos->front();
   ORRERY_ASSIGN(config->eos_ids, fields.TokenIds("eos_token_id", config->vocab_size));
   return absl::OkStatus();
 }
@@ -237,7 +229,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const json& object, absl::string_vi
   if (absl::Status status = ParseSizes(fields, &config); !status.ok()) return status;
   if (absl::Status status = ParseSwitches(fields, &config); !status.ok()) return status;
   if (absl::Status status = ParseRope(fields, what, &config); !status.ok()) return status;
-  if (absl::Status status = ParseDtypeAndIds(fields, &config); !status.ok()) return status;
+  if (absl::Status status = CheckDtypeAndParseIds(fields, &config); !status.ok()) return status;
   return config;
 }
 

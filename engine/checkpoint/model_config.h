@@ -6,13 +6,11 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "kernels/dtype.h"
 #include "scheduler/base/ids.h"
 
 namespace orrery {
@@ -48,8 +46,6 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;
   bool tie_embeddings = false;
-  DType dtype = DType::kF32;  // what the weights are stored in, as config.json says; the tensors decide
-  std::optional<TokenId> bos_id;
   std::vector<TokenId> eos_ids;  // ascending
 
   int64_t q_size() const { return num_heads * head_dim; }

@@ -79,11 +79,6 @@ struct KvSlice {
   const int32_t* block_table = nullptr;
 };
 
-// The key and the value of one token in f32, [head_dim] each, wherever the layout keeps them: for tests and
-// tools, not for speed. `offset` is the token's place in the block.
-void ReadKv(const AttentionShape& shape, const KvPoolView& pool, int64_t block, int offset, int kv_head,
-            float* key, float* value);
-
 }  // namespace orrery
 
 #endif  // ORRERY_KERNELS_CPU_KV_LAYOUT_H_

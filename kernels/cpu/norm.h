@@ -24,10 +24,6 @@ struct RmsGain {
 // x [rows, hidden] -> out [rows, hidden]. An f32 out may be x itself.
 void RmsNorm(ThreadPool& pool, const float* x, int64_t rows, int64_t hidden, RmsGain norm, RowsOut out);
 
-// residual += x, then out = RmsNorm(residual): the step between two blocks of a pre-norm model, in one pass.
-void AddRmsNorm(ThreadPool& pool, float* residual, const float* x, int64_t rows, int64_t hidden, RmsGain norm,
-                RowsOut out);
-
 }  // namespace orrery
 
 #endif  // ORRERY_KERNELS_CPU_NORM_H_

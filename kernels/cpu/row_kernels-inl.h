@@ -1,4 +1,4 @@
-// Norm, activation, widening and rotation of one row. Included by the files compiled per instruction set.
+// Norm, widening and rotation of one row. Included by the files compiled per instruction set.
 #ifndef ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_
 #define ORRERY_KERNELS_CPU_ROW_KERNELS_INL_H_
 
@@ -23,58 +23,27 @@ ORRERY_INLINE void StoreOutFirst(void* out, bool bf16, int64_t i, F32 v, int64_t
   }
 }
 
-void RmsNormRow(const float* x, float* residual, const float* gain, float eps, int64_t n, void* out,
-                bool out_bf16) {
+void RmsNormRow(const float* x, const float* gain, float eps, int64_t n, void* out, bool out_bf16) {
   F32 squares[4] = {};
   int64_t i = 0;
-  const float* from = x;
-  if (residual != nullptr) {
-    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-      for (int u = 0; u < 4; ++u) {
-        const F32 v = Load(x + i + u * kLanes) + Load(residual + i + u * kLanes);
-        Store(residual + i + u * kLanes, v);
-        squares[u] = Fma(v, v, squares[u]);
-      }
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int u = 0; u < 4; ++u) {
+      const F32 v = Load(x + i + u * kLanes);
+      squares[u] = Fma(v, v, squares[u]);
     }
-    for (; i < n; i += kLanes) {
-      const int64_t left = n - i < kLanes ? n - i : kLanes;
-      const F32 v = LoadFirst(x + i, left) + LoadFirst(residual + i, left);
-      StoreFirst(residual + i, v, left);
-      squares[0] = Fma(v, v, squares[0]);
-    }
-    from = residual;
-  } else {
-    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-      for (int u = 0; u < 4; ++u) {
-        const F32 v = Load(x + i + u * kLanes);
-        squares[u] = Fma(v, v, squares[u]);
-      }
-    }
-    for (; i < n; i += kLanes) {
-      const F32 v = LoadFirst(x + i, n - i < kLanes ? n - i : kLanes);
-      squares[0] = Fma(v, v, squares[0]);
-    }
+  }
+  for (; i < n; i += kLanes) {
+    const F32 v = LoadFirst(x + i, n - i < kLanes ? n - i : kLanes);
+    squares[0] = Fma(v, v, squares[0]);
   }
   const float sum = ReduceAdd((squares[0] + squares[1]) + (squares[2] + squares[3]));
   const F32 inverse = Set(1.0f / __builtin_sqrtf(sum / static_cast<float>(n) + eps));
   for (i = 0; i + kLanes <= n; i += kLanes) {
-    StoreOut(out, out_bf16, i, Load(from + i) * inverse * Load(gain + i));
+    StoreOut(out, out_bf16, i, Load(x + i) * inverse * Load(gain + i));
   }
   if (i < n) {
-    const F32 v = LoadFirst(from + i, n - i) * inverse * LoadFirst(gain + i, n - i);
+    const F32 v = LoadFirst(x + i, n - i) * inverse * LoadFirst(gain + i, n - i);
     StoreOutFirst(out, out_bf16, i, v, n - i);
-  }
-}
-
-ORRERY_INLINE F32 SiluTimes(F32 gate, F32 up) { return gate / (Exp(-gate) + 1.0f) * up; }
-
-void SiluMulRow(const float* gate, const float* up, int64_t n, void* out, bool out_bf16) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    StoreOut(out, out_bf16, i, SiluTimes(Load(gate + i), Load(up + i)));
-  }
-  if (i < n) {
-    StoreOutFirst(out, out_bf16, i, SiluTimes(LoadFirst(gate + i, n - i), LoadFirst(up + i, n - i)), n - i);
   }
 }
 
@@ -194,7 +163,7 @@ void NormAndRotate(float* head, int64_t heads, int64_t dim, const float* gain, f
     if (dim == 16 * kLanes) return NormAndRotateWhole<16>(head, heads, gain, eps, cosine, sine);
   }
   for (int64_t h = 0; h < heads; ++h, head += dim) {
-    if (gain != nullptr) RmsNormRow(head, nullptr, gain, eps, dim, head, false);
+    if (gain != nullptr) RmsNormRow(head, gain, eps, dim, head, false);
     RotateHead(head, cosine, sine, half);
   }
 }

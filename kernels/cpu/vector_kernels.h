@@ -12,10 +12,8 @@
 namespace orrery {
 
 struct VectorKernels {
-  // residual != null: residual += x and the norm is of the sum; out may be x.
-  void (*rms_norm)(const float* x, float* residual, const float* gain, float eps, int64_t n, void* out,
-                   bool out_bf16);
-  void (*silu_mul)(const float* gate, const float* up, int64_t n, void* out, bool out_bf16);
+  // An f32 out may be x.
+  void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, void* out, bool out_bf16);
   void (*widen_bf16)(const void* from, int64_t n, float* to);
   void (*widen_f16)(const void* from, int64_t n, float* to);
   // Round to nearest even.

@@ -10,7 +10,6 @@ namespace orrery::ORRERY_ISA {
 extern const VectorKernels kVectorKernels;
 const VectorKernels kVectorKernels = {
     .rms_norm = RmsNormRow,
-    .silu_mul = SiluMulRow,
     .widen_bf16 = WidenRow<DType::kBF16>,
     .widen_f16 = WidenRow<DType::kF16>,
     .narrow_bf16 = NarrowBF16,

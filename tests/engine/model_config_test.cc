@@ -58,7 +58,6 @@ TEST(ModelConfig, MissingFieldsHaveTheLibrarysDefaults) {
   EXPECT_EQ(parsed.head_dim, 8);
   EXPECT_EQ(parsed.rope.theta, 10000.0);
   EXPECT_EQ(parsed.max_positions, 2048);
-  EXPECT_EQ(parsed.dtype, DType::kF32);
   EXPECT_TRUE(parsed.eos_ids.empty());
 }
 
