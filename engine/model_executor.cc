@@ -76,7 +76,7 @@ absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const
     return Broken(plan, absl::StrCat("slice ", index, " ", what));
   };
   if (slice.slot >= slots_.size()) return problem("has no slot");
-  const SequenceState& state = slots_[slice.slot];
+  const SlotState& state = slots_[slice.slot];
   if (!state.active() || state.id() != slice.sequence)
     return problem("is of a sequence that was not admitted");
   if (slice.begin < 0 || slice.count < 1 || slice.count > state.num_tokens() - slice.begin) {
@@ -132,7 +132,7 @@ void ModelExecutor::GatherRows(const StepPlan& plan) {
   samples_.clear();
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     const Slice& slice = plan.slices[i];
-    SequenceState& state = slots_[slice.slot];
+    SlotState& state = slots_[slice.slot];
     slices_.push_back({.row_begin = static_cast<int32_t>(ids_.size()),
                        .count = slice.count,
                        .position = slice.begin,
@@ -185,7 +185,7 @@ void ModelExecutor::FillResult(StepResult* result) {
   for (const uint32_t slot : sampled_slots_) slots_[slot].Prefetch();
   for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchNext();
   for (size_t i = 0; i < samples_.size(); ++i) {
-    SequenceState& state = slots_[sampled_slots_[i]];
+    SlotState& state = slots_[sampled_slots_[i]];
     const SampleResult& sample = samples_[i];
     SampledToken& out = result->sampled.emplace_back();
     out.sequence = state.id();

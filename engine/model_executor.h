@@ -17,7 +17,7 @@
 #include "engine/executor.h"
 #include "engine/kv_pool.h"
 #include "engine/model/decoder.h"
-#include "engine/sequence_state.h"
+#include "engine/slot_state.h"
 
 namespace orrery {
 
@@ -53,7 +53,7 @@ class ModelExecutor final : public Executor {
   std::unique_ptr<Decoder> decoder_;
   KvPool pool_;
   const EngineLimits limits_;
-  std::vector<SequenceState> slots_;  // [max_num_seqs]
+  std::vector<SlotState> slots_;  // [max_num_seqs]
   std::function<void(const Tensor&)> observer_;
 
   // The step in flight.

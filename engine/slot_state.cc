@@ -1,4 +1,4 @@
-#include "engine/sequence_state.h"
+#include "engine/slot_state.h"
 
 #include <algorithm>
 #include <utility>
@@ -25,7 +25,7 @@ SampleArgs RulesOf(const Sampling& sampling) {
 
 }  // namespace
 
-void SequenceState::Admit(SequenceId id, std::shared_ptr<const Submit> submit, int32_t max_context) {
+void SlotState::Admit(SequenceId id, std::shared_ptr<const Submit> submit, int32_t max_context) {
   Release();
   id_ = id;
   submit_ = std::move(submit);
@@ -51,7 +51,7 @@ void SequenceState::Admit(SequenceId id, std::shared_ptr<const Submit> submit, i
   for (int32_t i = 0; i < num_tokens_; ++i) Count(token(i), i >= num_prompt_ ? 1 : 0);
 }
 
-void SequenceState::Release() {
+void SlotState::Release() {
   submit_.reset();
   generated_.clear();
   counts_.clear();
@@ -60,20 +60,20 @@ void SequenceState::Release() {
   top_.clear();
 }
 
-void SequenceState::Count(TokenId token, int32_t output) {
+void SlotState::Count(TokenId token, int32_t output) {
   const auto [it, added] = count_of_.try_emplace(token, static_cast<int32_t>(counts_.size()));
   if (added) counts_.push_back({.id = token, .count = 0});
   counts_[static_cast<size_t>(it->second)].count += output;
 }
 
-void SequenceState::Append(TokenId token) {
+void SlotState::Append(TokenId token) {
   generated_.push_back(token);
   last_token_ = token;
   ++num_tokens_;
   if (counting_) Count(token, 1);
 }
 
-SampleArgs SequenceState::Rules() const {
+SampleArgs SlotState::Rules() const {
   SampleArgs rules = rules_;
   if (counting_) {
     rules.counts = counts_.data();

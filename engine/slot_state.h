@@ -1,7 +1,7 @@
 // What an engine keeps of one admitted sequence: its tokens, and what its sampling rules have counted. Memory
 // for its whole life is taken when it is admitted, so that a step allocates nothing.
-#ifndef ORRERY_ENGINE_SEQUENCE_STATE_H_
-#define ORRERY_ENGINE_SEQUENCE_STATE_H_
+#ifndef ORRERY_ENGINE_SLOT_STATE_H_
+#define ORRERY_ENGINE_SLOT_STATE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +16,7 @@
 namespace orrery {
 
 // On lines of its own: what a decode step reads of it is the first three.
-class alignas(64) SequenceState {
+class alignas(64) SlotState {
  public:
   // A step's weights push the states out of the caches: asking for all of a step's states at once waits for
   // memory once and not once for each line.
@@ -75,4 +75,4 @@ class alignas(64) SequenceState {
 
 }  // namespace orrery
 
-#endif  // ORRERY_ENGINE_SEQUENCE_STATE_H_
+#endif  // ORRERY_ENGINE_SLOT_STATE_H_
