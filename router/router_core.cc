@@ -87,7 +87,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->state_at = state.at;
   load->kv_tokens = state.kv_tokens;
   load->waiting_tokens = state.waiting_prompt_tokens;
-  load->num_running = static_cast<int32_t>(state.running.size());
+  load->num_running = state.num_running;
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
   Place(now, out);

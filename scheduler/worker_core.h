@@ -90,6 +90,8 @@ struct WorkerCounters {
   uint64_t fallbacks = 0;  // a policy left work idle without asking to be woken; fcfs planned instead
 };
 
+enum class StateScope : uint8_t { kAll, kSums };
+
 class WorkerCore {
  public:
   static absl::StatusOr<std::unique_ptr<WorkerCore>> Create(const WorkerOptions& options, WorkerParts parts);
@@ -126,8 +128,17 @@ class WorkerCore {
   bool idle() const;
   int32_t in_flight() const;
 
-  // Snapshot, and forgets the samples finished since the last one. O(running).
-  void State(Time now, WorkerState* state);
+  // How many of the next steps are known: nothing but a decode of every running sequence, with the decision
+  // *why each time, as long as no sample ends by its stop ids and nothing comes in between. 0 where the policy
+  // promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept. O(running).
+  int32_t KnownSteps(DecisionRecord* why) const;
+  // Such a step from Plan to OnStepDone in O(1), without events: for a simulator, which knows when samples
+  // stop. The rest of the bookkeeping follows when somebody asks. REQUIRES: within KnownSteps.
+  void PassKnownStep(Time start, Time end);
+
+  // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) and leaves
+  // `running` and the block counts empty.
+  void State(Time now, WorkerState* state, StateScope scope = StateScope::kAll);
   // Facts of an ended sample; kept from its last event until the second Plan after it.
   std::optional<SampleReport> Report(const SampleKey& key) const;
   const WorkerCounters& counters() const;

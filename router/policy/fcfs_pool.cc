@@ -4,32 +4,32 @@ namespace orrery {
 
 void FcfsPoolPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time,
                             Assignment* assignment) {
-  const size_t num_workers = cluster.workers.size();
   rooms_.clear();
   for (const WorkerLoad& worker : cluster.workers) {
     // Those on their way and those that wait there will take slots.
     const int32_t slots = worker.free_slots - worker.num_sent - worker.num_waiting;
-    rooms_.push_back({worker.accepts ? slots : 0, worker.kv_capacity_tokens - worker.load_tokens()});
+    if (!worker.accepts || slots <= 0) continue;
+    rooms_.push_back({&worker, slots, worker.kv_capacity_tokens - worker.load_tokens()});
   }
-  int64_t work = 0;
-  size_t first = 0;  // workers before it have no slot
+  auto work = static_cast<int64_t>(rooms_.size());
+  size_t first = 0;  // workers before it have no slot left
   for (const Waiting& request : waiting) {
-    while (first < num_workers && rooms_[first].slots < request.num_samples) ++first, ++work;
+    while (first < rooms_.size() && rooms_[first].slots <= 0) ++first;
     const int64_t tokens = int64_t{request.prompt_tokens} + request.max_new_tokens;
     size_t at = first;
-    for (; at < num_workers; ++at, ++work) {
-      const WorkerLoad& worker = cluster.workers[at];
+    for (; at < rooms_.size(); ++at, ++work) {
       const Room& room = rooms_[at];
+      const WorkerLoad& worker = *room.worker;
       const bool can_run = tokens <= worker.max_context && tokens - 1 <= worker.kv_capacity_tokens;
       // An empty worker takes whatever can run at all.
       const bool fits =
           room.kv_tokens >= request.prompt_tokens || room.kv_tokens == worker.kv_capacity_tokens;
       if (can_run && fits && room.slots >= request.num_samples) break;
     }
-    if (at == num_workers) break;
+    if (at == rooms_.size()) break;
     rooms_[at].slots -= request.num_samples;
     rooms_[at].kv_tokens -= request.prompt_tokens;
-    assignment->placements.push_back({request.request, cluster.workers[at].worker});
+    assignment->placements.push_back({request.request, rooms_[at].worker->worker});
   }
   assignment->why = {.policy = "fcfs",
                      .objective = "requests left in the pool",

@@ -19,10 +19,11 @@ class FcfsPoolPolicy final : public RoutePolicy {
 
  private:
   struct Room {
+    const WorkerLoad* worker = nullptr;
     int32_t slots = 0;
     int64_t kv_tokens = 0;  // free
   };
-  std::vector<Room> rooms_;  // [workers], of this call
+  std::vector<Room> rooms_;  // workers with a free slot, of this call
 };
 
 }  // namespace orrery

@@ -1,8 +1,11 @@
 #include "router/sim/sim_worker.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "router/sim/oracle_spec.h"
+#include "scheduler/base/check.h"
 #include "scheduler/base/options.h"
 #include "scheduler/base/random.h"
 
@@ -55,7 +58,10 @@ Submit SubmitOf(const LiveRequest& live, bool prefill) {
   return submit;
 }
 
-absl::Status SimWorker::Start(const WorkerSpec& spec, uint64_t incarnation) {
+absl::Status SimWorker::Start(const WorkerSpec& spec, uint64_t incarnation, bool fast_forward) {
+  fast_forward_ = fast_forward;
+  known_left_ = 0;
+  known_in_flight_ = slots_stale_ = false;
   WorkerSpec own = spec;
   own.options.incarnation = incarnation_ = incarnation;
   auto oracle = ParseOracle(own.predictor);
@@ -73,6 +79,14 @@ absl::Status SimWorker::Start(const WorkerSpec& spec, uint64_t incarnation) {
 }
 
 bool SimWorker::Plan(Time now, LiveTable* live) {
+  if (known_left_ > 0) {
+    --known_left_;
+    known_in_flight_ = true;
+    known_start_ = now;
+    shape_.decode_context += shape_.decodes;
+    return true;
+  }
+  SettleSlots();
   const StepPlan& plan = core_->Plan(now);
   if (plan.empty()) return false;
   step_ = &plan;
@@ -90,7 +104,56 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
   return true;
 }
 
+void SimWorker::Interrupt() {
+  known_left_ = 0;
+  SettleSlots();
+  if (!std::exchange(known_in_flight_, false)) return;
+  const size_t expected = step_->slices.size();
+  step_ = &core_->Plan(known_start_);
+  ORRERY_CHECK(step_->slices.size() == expected && step_->admitted.empty());
+}
+
+void SimWorker::SettleSlots() {
+  if (!std::exchange(slots_stale_, false)) return;
+  for (const Slice& slice : step_->slices) slots_[slice.slot].last_token = last_end_;
+}
+
+void SimWorker::LookAhead(Time end) {
+  const size_t num_slices = step_->slices.size();
+  // All that run made a token in this step, in the order in which the next one takes them.
+  if (static_cast<size_t>(step_->num_samples) != num_slices ||
+      static_cast<size_t>(core_->num_running()) != num_slices) {
+    return;
+  }
+  int32_t steps = std::numeric_limits<int32_t>::max();
+  int64_t context = 0;
+  class_runs_.clear();
+  for (size_t i = 0; i < num_slices; ++i) {
+    const Slice& slice = step_->slices[i];
+    if (i > 0 && slice.sequence < step_->slices[i - 1].sequence) return;
+    const Slot& slot = slots_[slice.slot];
+    steps = std::min(steps, slot.output_tokens - slice.output_index - 2);
+    context += slice.begin + slice.count;
+    if (class_runs_.empty() || class_runs_.back().class_index != slot.class_index ||
+        class_runs_.back().measured != slot.measured) {
+      class_runs_.push_back({slot.class_index, slot.measured, 0});
+    }
+    ++class_runs_.back().count;
+  }
+  if (steps < 1) return;
+  known_left_ = std::min(steps, core_->KnownSteps(&known_why_));
+  if (known_left_ < 1) return;
+  shape_ = StepShape{.decodes = static_cast<int32_t>(num_slices), .decode_context = context};
+  last_end_ = end;
+}
+
 absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* events) {
+  if (std::exchange(known_in_flight_, false)) {
+    core_->PassKnownStep(start, end);
+    last_end_ = end;
+    slots_stale_ = true;
+    return absl::OkStatus();
+  }
   result_.step = step_->step;
   result_.start = start;
   result_.end = end;
@@ -105,7 +168,9 @@ absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* ev
                          : OutputToken(slot.seed, slice.output_index);
     ++sampled;
   }
-  return core_->OnStepDone(result_, end, events);
+  const absl::Status status = core_->OnStepDone(result_, end, events);
+  if (fast_forward_ && status.ok()) LookAhead(end);
+  return status;
 }
 
 }  // namespace orrery::sim

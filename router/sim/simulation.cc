@@ -87,6 +87,7 @@ class Simulation {
   absl::Status Refill(Time now);
   absl::Status FinishStep(uint32_t w, Time now);
   void CountTokens(Seat* seat, Time now);
+  void CountKnownTokens(const Seat& seat, Time now);
   void LoseWorker(uint32_t w, Time now);
   // Gives the router's output to the workers.
   void Deliver(Time now);
@@ -125,6 +126,7 @@ class Simulation {
   std::vector<uint32_t> dirty_, planned_;  // workers; planned_: of this instant
   std::vector<int64_t> loads_;             // [workers] resident KV tokens
   int32_t num_busy_ = 0;
+  bool pool_changed_ = true;  // a planned step was finished, or worse: somebody may have left the pool
   std::vector<TokenEvent> token_events_;
   WorkerState state_;
 
@@ -162,12 +164,14 @@ absl::Status Simulation::Start() {
 }
 
 absl::Status Simulation::BringUp(uint32_t w, Time now) {
+  pool_changed_ = true;
   Seat& seat = seats_[w];
   WorkerSpec spec = options_.worker;
   spec.options.worker = WorkerId{w};
   spec.options.rank = w;
   spec.options.block_tables = false;
-  if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1); !status.ok()) {
+  if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1,
+                                              options_.fast_forward && !options_.explain.has_value()); !status.ok()) {
     return status;
   }
   const WorkerOptions& made = seat.worker.core()->options();
@@ -238,6 +242,7 @@ absl::Status Simulation::Handle(const Event& event) {
       if (!current) return absl::OkStatus();
       if (seat.wake <= event.at) seat.wake = Time::Never();
       if (seat.worker.core()->NextWake() <= event.at) {
+        seat.worker.Interrupt();
         seat.worker.core()->OnTimer(event.at, &token_events_);
         Forward(event.worker, event.at);
       }
@@ -283,7 +288,7 @@ int64_t Simulation::WaitingForSlots() const {
   int64_t waiting = router_->num_pooled();
   for (const Seat& seat : seats_) {
     if (!seat.worker.up()) continue;
-    const WorkerCore& core = *const_cast<SimWorker&>(seat.worker).core();
+    const WorkerCore& core = *seat.worker.core();
     const WorkerOptions& made = core.options();
     const int32_t free = std::min(made.max_num_seqs, made.max_step_tokens) - core.num_running();
     waiting += std::max(0, core.num_waiting() - free);
@@ -292,6 +297,7 @@ int64_t Simulation::WaitingForSlots() const {
 }
 
 absl::Status Simulation::Refill(Time now) {
+  if (!std::exchange(pool_changed_, false)) return absl::OkStatus();
   for (int64_t missing = options_.pool - WaitingForSlots(); missing > 0;
        missing = options_.pool - WaitingForSlots()) {
     for (; missing > 0; --missing) {
@@ -316,6 +322,7 @@ absl::Status Simulation::FinishStep(uint32_t w, Time now) {
   seat.busy = false;
   --num_busy_;
   CountTokens(&seat, now);
+  pool_changed_ |= !seat.worker.known();
   if (absl::Status status = seat.worker.Finish(seat.step_start, now, &token_events_); !status.ok()) {
     return status;
   }
@@ -348,6 +355,9 @@ void Simulation::CountStep(const Seat& seat, Time now) {
 void Simulation::CountTokens(Seat* seat, Time now) {
   const StepPlan& step = seat->worker.step();
   const bool saturated = Saturated(), measuring = Measuring();
+  report_.passed_steps += seat->worker.known();
+  if (measuring) report_.measured_tokens += step.num_samples;
+  if (seat->worker.known()) return CountKnownTokens(*seat, now);
   Duration gap;
   int32_t class_index = -1;
   int64_t count = 0;
@@ -371,10 +381,28 @@ void Simulation::CountTokens(Seat* seat, Time now) {
     slot.last_token = now;
   }
   if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
-  if (measuring) report_.measured_tokens += step.num_samples;
+}
+
+// As CountTokens, where everybody's last token came with the step before.
+void Simulation::CountKnownTokens(const Seat& seat, Time now) {
+  const Duration gap = now - seat.worker.last_end();
+  const bool saturated = Saturated();
+  if (saturated && !Measuring()) return;
+  int32_t class_index = -1;
+  int64_t count = 0;
+  for (const SimWorker::ClassRun& run : seat.worker.class_runs()) {
+    if (!saturated && !run.measured) continue;
+    if (run.class_index != class_index && count > 0) {
+      observer_->OnTokenGaps(class_index, gap, std::exchange(count, 0));
+    }
+    class_index = run.class_index;
+    count += run.count;
+  }
+  if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
 }
 
 void Simulation::LoseWorker(uint32_t w, Time now) {
+  pool_changed_ = true;
   Seat& seat = seats_[w];
   if (!seat.worker.up()) return;
   AddCounters(seat.worker.core()->counters(), &report_.counters);
@@ -412,6 +440,7 @@ void Simulation::Deliver(Time now) {
         const DecisionRecord& why = router_->last_decision();
         Tell(now, Cat("placed on worker ", w, " by ", why.policy, ": ", why.objective, " = ", why.value));
       }
+      seats_[w].worker.Interrupt();
       const absl::Status status = seats_[w].worker.core()->OnArrival(std::move(dispatch.submit), now);
       if (!status.ok()) {
         router_->OnRefused(dispatch.worker, key, status, now, &router_out_);
@@ -423,6 +452,7 @@ void Simulation::Deliver(Time now) {
     for (const CancelOrder& cancel : out.cancel) {
       const uint32_t w = Value(cancel.worker);
       if (!seats_[w].worker.up()) continue;
+      seats_[w].worker.Interrupt();
       seats_[w].worker.core()->OnCancelRequest(cancel.request, now, &token_events_);
       MarkDirty(w);
       Forward(w, now);
@@ -453,7 +483,7 @@ void Simulation::Forward(uint32_t w, Time now) {
     router_->OnTokenEvent(WorkerId{w}, event, now, &router_out_);
   }
   token_events_.clear();
-  core->State(now, &state_);
+  core->State(now, &state_, StateScope::kSums);
   router_->OnWorkerState(state_, now, &router_out_);
   Deliver(now);
 }
@@ -511,11 +541,11 @@ void Simulation::PlanOne(uint32_t w, Time now) {
   if (!seat.worker.up() || seat.busy) return;
   WorkerCore* core = seat.worker.core();
   if (!core->has_work()) return;
-  const int64_t clock = options_.wall_clock == nullptr ? 0 : options_.wall_clock();
+  const bool timed = options_.wall_clock != nullptr && !seat.worker.knows_next();
+  const int64_t clock = timed ? options_.wall_clock() : 0;
   const bool planned = seat.worker.Plan(now, &live_);
-  observer_->OnDecision(core->last_decision(),
-                        options_.wall_clock == nullptr ? 0 : options_.wall_clock() - clock);
-  loads_[w] = core->kv_tokens();
+  observer_->OnDecision(seat.worker.decision(), timed ? options_.wall_clock() - clock : -1);
+  loads_[w] = seat.worker.kv_tokens();
   if (!planned) {
     const Time wake = core->NextWake();
     if (wake < seat.wake) {

@@ -56,6 +56,9 @@ struct SimOptions {
   int64_t pool = 0;
   int64_t warmup_steps = 0, steps = 0;
 
+  // Decode steps that the worker vouches for are passed without planning them; the report is the same. Off
+  // with `explain`.
+  bool fast_forward = true;
   int64_t (*wall_clock)() = nullptr;  // ns; times decisions from outside, never enters the simulation
   std::optional<uint64_t> explain;    // serial of a request whose story is told
 };
@@ -69,6 +72,7 @@ struct SimReport {
   uint64_t requests = 0;       // drawn from the source
   int64_t steps = 0;           // measured; as counted by SimOptions::steps with a barrier, else worker steps
   int64_t sequence_steps = 0;  // sum over all steps of their sequences, warm-up included
+  int64_t passed_steps = 0;    // worker steps that were known beforehand and not planned
   uint64_t events = 0;
   Time begin, end;  // of what was measured
   // Over planning instants, loads L in resident KV tokens: G max L - sum L, and that over G max L.

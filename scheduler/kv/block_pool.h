@@ -2,9 +2,11 @@
 #ifndef ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
 #define ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "scheduler/base/check.h"
 #include "scheduler/base/ids.h"
 
 namespace orrery {
@@ -14,16 +16,36 @@ namespace orrery {
 // costs what was ever held at once, not what it could hold.
 class BlockPool {
  public:
-  explicit BlockPool(int32_t num_blocks);
+  explicit BlockPool(int32_t num_blocks) : num_blocks_(num_blocks) { ORRERY_CHECK(num_blocks > 0); }
 
   int32_t num_blocks() const { return num_blocks_; }
   int32_t num_free() const { return num_blocks_ - fresh_ + static_cast<int32_t>(freed_.size()); }
   int32_t references(BlockId block) const { return Value(block) < fresh_ ? references_[Value(block)] : 0; }
 
-  BlockId Take();               // references 0 -> 1; REQUIRES: num_free() > 0
-  void Hold(BlockId block);     // one more reference; a detached block is held again
-  int32_t Drop(BlockId block);  // references left; at 0 the block is detached
-  void Free(BlockId block);     // REQUIRES: detached
+  // references 0 -> 1; REQUIRES: num_free() > 0
+  BlockId Take() {
+    if (freed_.empty()) {
+      ORRERY_CHECK(fresh_ < num_blocks_);
+      references_.push_back(1);
+      return BlockId{fresh_++};
+    }
+    const BlockId block = freed_.back();
+    freed_.pop_back();
+    references_[static_cast<size_t>(Value(block))] = 1;
+    return block;
+  }
+  // One more reference; a detached block is held again.
+  void Hold(BlockId block) { ++references_[static_cast<size_t>(Value(block))]; }
+  // Returns the references left; at 0 the block is detached.
+  int32_t Drop(BlockId block) {
+    ORRERY_CHECK(references(block) > 0);
+    return --references_[static_cast<size_t>(Value(block))];
+  }
+  // REQUIRES: detached.
+  void Free(BlockId block) {
+    ORRERY_CHECK(Value(block) < fresh_ && references(block) == 0);
+    freed_.push_back(block);
+  }
 
  private:
   int32_t num_blocks_;

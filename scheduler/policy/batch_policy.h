@@ -4,7 +4,9 @@
 #ifndef ORRERY_SCHEDULER_POLICY_BATCH_POLICY_H_
 #define ORRERY_SCHEDULER_POLICY_BATCH_POLICY_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -64,6 +66,15 @@ class BatchPolicy {
   // act (latest admitted sequence is preempted), so a promise about memory is the policy's to keep, not to
   // break.
   virtual void Plan(const WorkerView& worker, Time now, BatchDecision* decision) = 0;
+  // What Plan would say of a step in which all `num_running` sequences decode and nobody is admitted, if it
+  // promises that of every such step: that (1) it lets all decode, in ascending order of id, whenever each is
+  // one token short, blocks are there and nobody waits; that (2) whom it did not admit into a step in which
+  // all decoded it does not admit into the next one, when nothing happened but that step; and that it keeps
+  // no account of steps. The default promises nothing.
+  virtual std::optional<DecisionRecord> SteadyDecision(size_t num_running, size_t num_waiting) const {
+    (void)num_running, (void)num_waiting;
+    return std::nullopt;
+  }
   // Facts a policy may learn from; default: none needed.
   virtual void OnFinished(const SequenceView&, Time) {}
 };

@@ -23,10 +23,14 @@ void FcfsPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
       if (step_.TryAdmit(worker, sequence, watermark, decision) != AdmitResult::kAdmitted) break;
     }
   }
-  decision->why = {.policy = "fcfs",
-                   .objective = "sequences left waiting",
-                   .value = static_cast<double>(worker.waiting.size() - decision->admit.size()),
-                   .work = static_cast<int64_t>(worker.running.size() + decision->admit.size())};
+  decision->why = Why(worker.running.size(), worker.waiting.size(), decision->admit.size());
+}
+
+DecisionRecord FcfsPolicy::Why(size_t num_running, size_t num_waiting, size_t num_admitted) {
+  return {.policy = "fcfs",
+          .objective = "sequences left waiting",
+          .value = static_cast<double>(num_waiting - num_admitted),
+          .work = static_cast<int64_t>(num_running + num_admitted)};
 }
 
 void FcfsPolicy::OrderByArrival(absl::Span<const SequenceView> running) {

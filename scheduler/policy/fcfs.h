@@ -13,7 +13,9 @@
 #ifndef ORRERY_SCHEDULER_POLICY_FCFS_H_
 #define ORRERY_SCHEDULER_POLICY_FCFS_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/types/span.h"
 #include "scheduler/base/options.h"
@@ -33,8 +35,12 @@ class FcfsPolicy final : public BatchPolicy {
 
   explicit FcfsPolicy(const FcfsOptions& options) : options_(options) {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
+  std::optional<DecisionRecord> SteadyDecision(size_t num_running, size_t num_waiting) const override {
+    return Why(num_running, num_waiting, 0);
+  }
 
  private:
+  static DecisionRecord Why(size_t num_running, size_t num_waiting, size_t num_admitted);
   void OrderByArrival(absl::Span<const SequenceView> running);
 
   FcfsOptions options_;

@@ -35,7 +35,7 @@ struct WorkerState {
   int64_t kv_tokens = 0;         // exact, resident
   int32_t blocks_total = 0, blocks_free = 0, blocks_cached = 0, blocks_reserved = 0, blocks_held = 0;
   int32_t free_slots = 0;
-  int32_t num_waiting = 0;
+  int32_t num_running = 0, num_waiting = 0;
   int64_t waiting_prompt_tokens = 0;
   std::vector<RunningSample> running;  // ascending (request, sample)
   std::vector<SampleKey> finished;     // since the last snapshot

@@ -213,6 +213,7 @@ void WorkerCore::Impl::JoinGroup(Sequence* sequence) {
 
 void WorkerCore::Impl::Queue(Sequence* sequence) {
   sequence->state = SequenceState::kWaiting;
+  undisturbed_ = false;
   waiting_tokens_ += sequence->num_tokens() - sequence->queued_tokens;
   sequence->queued_tokens = sequence->num_tokens();
   sequence->match.clear();
@@ -270,7 +271,7 @@ Time WorkerCore::Impl::NextWake() const {
   return deadlines_.empty() ? wake_ : std::min(wake_, deadlines_.begin()->first);
 }
 
-void WorkerCore::Impl::State(Time now, WorkerState* state) {
+void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->worker = options_.worker;
   state->incarnation = options_.incarnation;
   state->role = options_.role;
@@ -280,18 +281,23 @@ void WorkerCore::Impl::State(Time now, WorkerState* state) {
   state->at = now;
   state->step = last_step_;
   state->last_submission = last_submission_;
-  state->blocks_total = options_.num_blocks;
-  state->blocks_free = kv_.pool().num_free();
-  state->blocks_cached = kv_.num_cached();
-  state->blocks_reserved = state->blocks_held = 0;
   state->free_slots = static_cast<int32_t>(free_slots_.size() + released_slots_.size());
+  state->num_running = static_cast<int32_t>(running_.size());
   state->num_waiting = waiting_.size() + num_hidden_;
   state->waiting_prompt_tokens = waiting_tokens_;
   state->kv_tokens = kv_tokens_;
+  state->blocks_total = state->blocks_free = state->blocks_cached = 0;
+  state->blocks_reserved = state->blocks_held = 0;
   state->running.clear();
-  for (const Sequence* sequence : running_by_key_) {
-    state->running.push_back({sequence->key, sequence->num_computed, sequence->num_generated(),
-                              std::max(0, sequence->num_given - sequence->num_computed)});
+  if (scope == StateScope::kAll) {
+    Settle();
+    state->blocks_total = options_.num_blocks;
+    state->blocks_free = kv_.pool().num_free();
+    state->blocks_cached = kv_.num_cached();
+    for (const Sequence* sequence : running_by_key_) {
+      state->running.push_back({sequence->key, sequence->num_computed, sequence->num_generated(),
+                                std::max(0, sequence->num_given - sequence->num_computed)});
+    }
   }
   state->finished.swap(finished_);
   finished_.clear();
@@ -315,20 +321,29 @@ absl::StatusOr<std::unique_ptr<WorkerCore>> WorkerCore::Create(const WorkerOptio
 }
 
 absl::Status WorkerCore::OnArrival(Submit submit, Time now) {
+  impl_->Settle();
   return impl_->OnArrival(std::move(submit), now);
 }
 void WorkerCore::OnCancel(const SampleKey& key, Time now, TokenEvents* events) {
+  impl_->Settle();
   impl_->OnCancel(key, now, events);
 }
 void WorkerCore::OnCancelRequest(RequestId request, Time now, TokenEvents* events) {
+  impl_->Settle();
   impl_->OnCancelRequest(request, now, events);
 }
-void WorkerCore::OnTimer(Time now, TokenEvents* events) { impl_->OnTimer(now, events); }
+void WorkerCore::OnTimer(Time now, TokenEvents* events) {
+  impl_->Settle();
+  impl_->OnTimer(now, events);
+}
 void WorkerCore::Drain(Time now) {
   if (impl_->journal_ != nullptr) impl_->journal_->Drain(now);
   impl_->draining_ = true;
 }
-const StepPlan& WorkerCore::Plan(Time now) { return impl_->Plan(now); }
+const StepPlan& WorkerCore::Plan(Time now) {
+  impl_->Settle();
+  return impl_->Plan(now);
+}
 bool WorkerCore::can_plan() const { return impl_->num_flights_ < impl_->options_.max_in_flight; }
 absl::Status WorkerCore::OnStepDone(const StepResult& result, Time now, TokenEvents* events) {
   return impl_->OnStepDone(result, now, events);
@@ -342,7 +357,9 @@ bool WorkerCore::has_work() const {
 }
 bool WorkerCore::idle() const { return !has_work() && impl_->num_flights_ == 0; }
 int32_t WorkerCore::in_flight() const { return impl_->num_flights_; }
-void WorkerCore::State(Time now, WorkerState* state) { impl_->State(now, state); }
+int32_t WorkerCore::KnownSteps(DecisionRecord* why) const { return impl_->KnownSteps(why); }
+void WorkerCore::PassKnownStep(Time start, Time end) { impl_->PassKnownStep(start, end); }
+void WorkerCore::State(Time now, WorkerState* state, StateScope scope) { impl_->State(now, state, scope); }
 std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
   for (const auto* reports : {&impl_->reports_, &impl_->old_reports_}) {
     if (const auto found = reports->find(key); found != reports->end()) return found->second;
@@ -357,6 +374,9 @@ int32_t WorkerCore::num_running() const { return static_cast<int32_t>(impl_->run
 int64_t WorkerCore::waiting_tokens() const { return impl_->waiting_tokens_; }
 int64_t WorkerCore::kv_tokens() const { return impl_->kv_tokens_; }
 void WorkerCore::set_journal(JournalWriter* journal) { impl_->journal_ = journal; }
-absl::Status WorkerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
+absl::Status WorkerCore::CheckInvariants() const {
+  impl_->Settle();
+  return impl_->CheckInvariants();
+}
 
 }  // namespace orrery

@@ -33,7 +33,7 @@ class WorkerCore::Impl {
   void OnCancelRequest(RequestId request, Time now, TokenEvents* events);
   void OnTimer(Time now, TokenEvents* events);
   Time NextWake() const;
-  void State(Time now, WorkerState* state);
+  void State(Time now, WorkerState* state, StateScope scope);
 
   // plan.cc
   const StepPlan& Plan(Time now);
@@ -41,6 +41,13 @@ class WorkerCore::Impl {
   // step.cc
   absl::Status OnStepDone(const StepResult& result, Time now, TokenEvents* events);
   absl::Status OnStepFailed(StepId step, std::string_view error, Time now, TokenEvents* events);
+
+  // steady.cc
+  int32_t KnownSteps(DecisionRecord* why) const;
+  void PassKnownStep(Time start, Time end);
+  void Settle() {
+    if (known_passed_ > 0) WritePassedSteps();
+  }
 
   // check.cc
   absl::Status CheckInvariants() const;
@@ -106,6 +113,9 @@ class WorkerCore::Impl {
   bool PromptResident(const Sequence& sequence) const;
   void CloseFlight();
 
+  // steady.cc
+  void WritePassedSteps();
+
   WorkerOptions options_;
   WorkerParts parts_;
   FcfsPolicy fallback_;
@@ -141,6 +151,16 @@ class WorkerCore::Impl {
   Time wake_ = Time::Never();
   uint64_t plan_serial_ = 0;
   uint64_t next_step_ = 1;
+
+  // The last plan let everybody decode and admitted nobody, and nobody came or left since it was made.
+  bool undisturbed_ = false;
+  int32_t known_passed_ = 0;  // steps passed that the sequences do not show yet
+  Time known_end_;            // of the last of them
+  struct Crossing {           // of a sequence into its next block, at the step'th passed step
+    int32_t step = 0;
+    Sequence* sequence = nullptr;
+  };
+  std::vector<Crossing> crossings_;  // scratch of Settle
 
   std::array<Flight, 2> flights_;
   int32_t first_flight_ = 0, num_flights_ = 0;

@@ -34,6 +34,9 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
     }
   }
   counters_.evicted_blocks = kv_.evicted();
+  undisturbed_ = flight->plan.num_samples == static_cast<int32_t>(running_.size()) &&
+                 flight->plan.num_tokens == flight->plan.num_samples && flight->plan.admitted.empty() &&
+                 decision_.admit.empty() && preempted_.empty();
   FinishPlan(flight);
   if (journal_ != nullptr) journal_->Plan(flight->plan, now);
   return flight->plan;
@@ -257,7 +260,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
 
 void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* flight, Time) {
   StepPlan& plan = flight->plan;
-  Slice slice;
+  Slice& slice = plan.slices.emplace_back();
   slice.sequence = sequence->id;
   slice.slot = static_cast<uint32_t>(sequence->slot);
   slice.begin = sequence->num_computed;
@@ -265,7 +268,6 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   slice.sample = slice.begin + count == sequence->num_tokens();
   slice.input = sequence->pending > 0 ? InputSource::kPreviousStep : InputSource::kHost;
   slice.output_index = slice.sample ? sequence->num_emitted + sequence->num_generated() : 0;
-  plan.slices.push_back(slice);
   if (options_.block_tables) {
     plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
     plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());

@@ -80,9 +80,11 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
 }
 
 void WorkerCore::Impl::Landed(Sequence* sequence, int32_t num_resident) {
+  const bool was_resident = PromptResident(*sequence);
   sequence->num_resident = num_resident;
   Publish(sequence);
-  if (sequence->group->num_followers > 0 && PromptResident(*sequence)) ReleaseFollowers(sequence->group);
+  // Decodes, which are most, need not look at the group.
+  if (!was_resident && PromptResident(*sequence)) ReleaseFollowers(sequence->group);
 }
 
 bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, Time now,
@@ -210,6 +212,7 @@ void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, To
       ORRERY_CHECK(false);
   }
   sequence->state = SequenceState::kEnded;
+  undisturbed_ = false;
   if (reason == FinishReason::kStop || reason == FinishReason::kLength) {
     const SequenceView view = ViewOf(*sequence);
     parts_.policy->OnFinished(view, now);

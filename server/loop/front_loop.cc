@@ -234,7 +234,7 @@ void FrontLoop::On(WorkerReport& report) {
   touched_.clear();
   const WorkerState& state = report.state;
   load_.waiting.store(state.num_waiting, std::memory_order_relaxed);
-  load_.running.store(static_cast<int64_t>(state.running.size()), std::memory_order_relaxed);
+  load_.running.store(int64_t{state.num_running}, std::memory_order_relaxed);
   load_.kv_tokens.store(state.kv_tokens, std::memory_order_relaxed);
   load_.blocks_total.store(state.blocks_total, std::memory_order_relaxed);
   load_.blocks_free.store(state.blocks_free + state.blocks_cached, std::memory_order_relaxed);

@@ -97,7 +97,7 @@ void Recorder::OnStep(const sim::StepFacts& step) {
 }
 
 void Recorder::OnDecision(const DecisionRecord& why, int64_t wall_ns) {
-  decision_us_.Add(static_cast<double>(wall_ns) * 1e-3);
+  if (wall_ns >= 0) decision_us_.Add(static_cast<double>(wall_ns) * 1e-3);
   if (why.policy.empty()) return;
   if (decisions_.decisions == 0) {
     decisions_.policy = std::string(why.policy);

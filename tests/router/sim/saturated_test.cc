@@ -58,8 +58,9 @@ Reference SimulateFcfs(int workers, int slots, int warmup, int steps) {
 }
 
 TEST(Saturated, FcfsEqualsTheReferenceToTheLastStep) {
-  for (const bool barrier : {true, false}) {
+  for (const auto& [barrier, fast_forward] : {std::pair{true, true}, {false, true}, {true, false}}) {
     SimOptions options = SmallOptions(8, 16);
+    options.fast_forward = fast_forward;
     options.worker.options.num_blocks = 1 << 20;
     options.router = "fcfs";
     options.barrier = barrier;
@@ -76,6 +77,7 @@ TEST(Saturated, FcfsEqualsTheReferenceToTheLastStep) {
     EXPECT_EQ(report.measured_tokens, expected.tokens);
     EXPECT_EQ(report.steps, barrier ? 400 : 3200);
     EXPECT_DOUBLE_EQ((report.end - report.begin).seconds(), 4.0);
+    EXPECT_EQ(report.passed_steps > 0, fast_forward);
     // Nothing was computed but one token per step and sequence.
     EXPECT_EQ(report.counters.computed_tokens, report.counters.generated_tokens);
   }
@@ -98,6 +100,13 @@ TEST(Saturated, EveryRouterKeepsThePool) {
       EXPECT_EQ(report.measured_tokens, 4 * 8 * 200);
     }
     EXPECT_GT(report.measured_tokens, 0.9 * 4 * 8 * 200) << router;
+    options.fast_forward = false;
+    EndlessSource same(Draw);
+    Told slow;
+    const SimReport stepwise = MustSimulate(options, "constant:10", &same, &slow);
+    EXPECT_EQ(Difference(slow.log, told.log), "") << router;
+    EXPECT_EQ(Summary(stepwise), Summary(report));
+    EXPECT_GT(report.passed_steps, 0);
   }
 }
 

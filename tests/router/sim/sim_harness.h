@@ -54,14 +54,47 @@ struct Told final : public Observer {
     log += "end " + std::to_string(end.serial) + " " + std::to_string(static_cast<int>(end.outcome)) + " " +
            std::to_string(end.end.ns) + " " + std::to_string(end.made_tokens) + "\n";
   }
-  void OnTokenGaps(int32_t, Duration gap, int64_t count) override { gaps[gap.ns] += count; }
+  void OnTokenGaps(int32_t class_index, Duration gap, int64_t count) override {
+    gaps[gap.ns] += count;
+    log += "gap " + std::to_string(class_index) + " " + std::to_string(gap.ns) + " " + std::to_string(count) + "\n";
+  }
   void OnStep(const StepFacts& step) override {
     steps.push_back(step);
     log += "step " + std::to_string(Value(step.worker)) + " " + std::to_string(step.end.ns) + " " +
-           std::to_string(step.kv_tokens) + "\n";
+           std::to_string(step.kv_tokens) + " " + std::to_string(step.num_waiting) + " " +
+           std::to_string(step.pooled) + " " + std::to_string(step.shape.decode_context) + "\n";
   }
-  void OnDecision(const DecisionRecord&, int64_t) override {}
+  void OnDecision(const DecisionRecord& why, int64_t) override {
+    log += std::string(why.policy) + " " + std::to_string(why.value) + " " + std::to_string(why.work) + "\n";
+  }
 };
+
+// Where two logs part, with the lines around it.
+inline std::string Difference(const std::string& a, const std::string& b) {
+  size_t at = 0;
+  while (at < std::min(a.size(), b.size()) && a[at] == b[at]) ++at;
+  if (at == a.size() && at == b.size()) return "";
+  const size_t from = at < 300 ? 0 : at - 300;
+  return "...\n" + a.substr(from, 500) + "\n=== is not\n" + b.substr(from, 500);
+}
+
+// Everything in a report that does not say how it was computed.
+inline std::string Summary(const SimReport& report) {
+  const WorkerCounters& c = report.counters;
+  std::string out;
+  for (const double value : {report.imbalance_mean, report.idle_fraction_mean, report.energy_j}) {
+    out += std::to_string(value) + " ";
+  }
+  for (const uint64_t value :
+       {report.requests, static_cast<uint64_t>(report.steps), static_cast<uint64_t>(report.sequence_steps),
+        report.events, static_cast<uint64_t>(report.begin.ns), static_cast<uint64_t>(report.end.ns),
+        static_cast<uint64_t>(report.measured_tokens), c.accepted, c.generated_tokens, c.computed_tokens,
+        c.prefix_hit_tokens, c.preemptions, c.recomputed_tokens, c.wasted_rows, c.evicted_blocks, c.steps,
+        c.repairs, c.fallbacks}) {
+    out += std::to_string(value) + " ";
+  }
+  return out;
+}
 
 inline SimRequest Row(double arrival_s, int32_t prompt, int32_t output, int32_t bound = 0) {
   SimRequest request;
