@@ -129,8 +129,9 @@ class WorkerCore {
   int32_t in_flight() const;
 
   // How many of the next steps are known: nothing but a decode of every running sequence, with the decision
-  // *why each time, as long as no sample ends by its stop ids and nothing comes in between. 0 where the policy
-  // promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept. O(running).
+  // *why each time, as long as no sample ends by its stop ids and nothing comes in between. 0 where the
+  // policy promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept.
+  // O(running).
   int32_t KnownSteps(DecisionRecord* why) const;
   // Such a step from Plan to OnStepDone in O(1), without events: for a simulator, which knows when samples
   // stop. The rest of the bookkeeping follows when somebody asks. REQUIRES: within KnownSteps.

@@ -52,8 +52,8 @@ class Observer {
   // `count` tokens of requests of one class came `gap` after the one before; measured ones only.
   virtual void OnTokenGaps(int32_t class_index, Duration gap, int64_t count) = 0;
   virtual void OnStep(const StepFacts& step) = 0;
-  // A step was decided; `wall_ns` by SimOptions::wall_clock, negative without one and for a step that was known
-  // beforehand.
+  // A step was decided; `wall_ns` by SimOptions::wall_clock, negative without one and for a step that was
+  // known beforehand.
   virtual void OnDecision(const DecisionRecord& why, int64_t wall_ns) = 0;
 };
 

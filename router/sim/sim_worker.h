@@ -55,7 +55,8 @@ class SimWorker {
   Slot& slot(const Slice& slice) { return slots_[slice.slot]; }
   // Plan would pass the next step.
   bool knows_next() const { return known_left_ > 0; }
-  // step() is a known one: its tokens all come after the same gap, counted by class as they follow each other.
+  // step() is a known one: its tokens all come after the same gap, counted by class as they follow each
+  // other.
   bool known() const { return known_in_flight_; }
   struct ClassRun {
     int32_t class_index = 0;

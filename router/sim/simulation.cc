@@ -100,6 +100,7 @@ class Simulation {
   void Launch(uint32_t w, Time now, Duration takes);
   void CountStep(const Seat& seat, Time now);
   void WatchLoads();
+  void SetLoad(uint32_t w, int64_t kv_tokens);
   void MarkDirty(uint32_t w);
   int64_t WaitingForSlots() const;
   bool Saturated() const { return options_.pool > 0; }
@@ -125,6 +126,8 @@ class Simulation {
 
   std::vector<uint32_t> dirty_, planned_;  // workers; planned_: of this instant
   std::vector<int64_t> loads_;             // [workers] resident KV tokens
+  int64_t load_sum_ = 0, load_max_ = 0;
+  bool load_max_fell_ = false;  // the largest may be smaller than load_max_
   int32_t num_busy_ = 0;
   bool pool_changed_ = true;  // a planned step was finished, or worse: somebody may have left the pool
   std::vector<TokenEvent> token_events_;
@@ -171,7 +174,8 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
   spec.options.rank = w;
   spec.options.block_tables = false;
   if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1,
-                                              options_.fast_forward && !options_.explain.has_value()); !status.ok()) {
+                                              options_.fast_forward && !options_.explain.has_value());
+      !status.ok()) {
     return status;
   }
   const WorkerOptions& made = seat.worker.core()->options();
@@ -327,7 +331,7 @@ absl::Status Simulation::FinishStep(uint32_t w, Time now) {
     return status;
   }
   CountStep(seat, now);
-  loads_[w] = seat.worker.core()->kv_tokens();
+  SetLoad(w, seat.worker.core()->kv_tokens());
   Forward(w, now);
   MarkDirty(w);
   return absl::OkStatus();
@@ -409,7 +413,7 @@ void Simulation::LoseWorker(uint32_t w, Time now) {
   if (seat.busy) --num_busy_;
   seat.busy = false;
   seat.wake = Time::Never();
-  loads_[w] = 0;
+  SetLoad(w, 0);
   seat.worker.Stop();
   router_->OnWorkerDown(WorkerId{w}, now, &router_out_);
   Deliver(now);
@@ -545,7 +549,7 @@ void Simulation::PlanOne(uint32_t w, Time now) {
   const int64_t clock = timed ? options_.wall_clock() : 0;
   const bool planned = seat.worker.Plan(now, &live_);
   observer_->OnDecision(seat.worker.decision(), timed ? options_.wall_clock() - clock : -1);
-  loads_[w] = seat.worker.kv_tokens();
+  SetLoad(w, seat.worker.kv_tokens());
   if (!planned) {
     const Time wake = core->NextWake();
     if (wake < seat.wake) {
@@ -585,12 +589,20 @@ void Simulation::Launch(uint32_t w, Time now, Duration takes) {
                      .measured = Measuring()});
 }
 
-void Simulation::WatchLoads() {
-  int64_t most = 0, sum = 0;
-  for (const int64_t load : loads_) {
-    most = std::max(most, load);
-    sum += load;
+void Simulation::SetLoad(uint32_t w, int64_t kv_tokens) {
+  const int64_t before = std::exchange(loads_[w], kv_tokens);
+  load_sum_ += kv_tokens - before;
+  if (kv_tokens >= load_max_) {
+    load_max_ = kv_tokens;
+    load_max_fell_ = false;
+  } else if (before == load_max_) {
+    load_max_fell_ = true;
   }
+}
+
+void Simulation::WatchLoads() {
+  if (std::exchange(load_max_fell_, false)) load_max_ = *std::max_element(loads_.begin(), loads_.end());
+  const int64_t most = load_max_, sum = load_sum_;
   ++instants_;
   if (most == 0) return;
   const auto full = static_cast<double>(most) * static_cast<double>(loads_.size());

@@ -222,8 +222,8 @@ void WorkerCore::Impl::Queue(Sequence* sequence) {
   waiting_.Insert(ViewOf(*sequence), sequence);
 }
 
-SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
-  SequenceView view;
+void WorkerCore::Impl::FillView(const Sequence& sequence, SequenceView* out) {
+  SequenceView& view = *out;
   view.id = sequence.id;
   view.arrival = sequence.report.arrived;
   view.first_token_deadline = view.arrival + sequence.slo.ttft;
@@ -242,7 +242,6 @@ SequenceView WorkerCore::Impl::ViewOf(const Sequence& sequence) const {
   view.priority = sequence.priority;
   view.tenant = sequence.tenant;
   view.num_preemptions = sequence.report.num_preemptions;
-  return view;
 }
 
 void WorkerCore::Impl::OnCancel(const SampleKey& key, Time now, TokenEvents* events) {

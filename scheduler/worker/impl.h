@@ -82,7 +82,13 @@ class WorkerCore::Impl {
   absl::Status ValidateSizes(const Submit& submit) const;
   void JoinGroup(Sequence* sequence);
   void Queue(Sequence* sequence);  // to the waiting list
-  SequenceView ViewOf(const Sequence& sequence) const;
+  // REQUIRES: *view is fresh. In place: this is done for every running sequence in every step.
+  static void FillView(const Sequence& sequence, SequenceView* view);
+  static SequenceView ViewOf(const Sequence& sequence) {
+    SequenceView view;
+    FillView(sequence, &view);
+    return view;
+  }
 
   // plan.cc
   void RefreshMatches();

@@ -117,8 +117,9 @@ void WorkerCore::Impl::BuildViews() {
       sequence->num_shared = static_cast<int32_t>(shared_end - sequence->blocks.begin());
       sequence->shared_version = kv_.sharing_version();
     }
-    running_views_.push_back(ViewOf(*sequence));
-    running_views_.back().shared_blocks = sequence->num_shared;
+    SequenceView& view = running_views_.emplace_back();
+    FillView(*sequence, &view);
+    view.shared_blocks = sequence->num_shared;
   }
   if (!free_slots_.empty() || waiting_with_slot_ == 0) return;
   // No slot is free: only those preempted with one can be admitted, whoever waits before them.

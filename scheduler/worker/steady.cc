@@ -51,7 +51,8 @@ void WorkerCore::Impl::WritePassedSteps() {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (i + kPrefetchAhead < running_.size()) Prefetch(running_[i + kPrefetchAhead]);
     Sequence* sequence = running_[i];
-    const int32_t room = static_cast<int32_t>(sequence->blocks.size()) * block_tokens - sequence->num_computed;
+    const int32_t room =
+        static_cast<int32_t>(sequence->blocks.size()) * block_tokens - sequence->num_computed;
     for (int32_t step = room; step < steps; step += block_tokens) crossings_.push_back({step, sequence});
     sequence->num_computed += steps;
     sequence->num_resident += steps;

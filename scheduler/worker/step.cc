@@ -101,19 +101,23 @@ bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, 
   if (sequence->report.first_token.is_never()) sequence->report.first_token = now;
   sequence->last_token = now;
   ++counters_.generated_tokens;
-  TokenEvent event;
-  event.index = sequence->num_emitted + sequence->num_made - 1;
-  event.token = sampled.token;
-  event.logprobs = sampled.logprobs;
-  const int32_t emitted = event.index + 1;
+  const int32_t emitted = sequence->num_emitted + sequence->num_made;
   const bool stops = emitted > sequence->min_tokens && sequence->StopsAt(sampled.token);
+  const auto fill = [&](TokenEvent* event) {
+    event->index = emitted - 1;
+    event->token = sampled.token;
+    event->logprobs = sampled.logprobs;
+  };
   if (stops || emitted >= sequence->max_tokens) {
+    TokenEvent event;
+    fill(&event);
     End(sequence, stops ? FinishReason::kStop : FinishReason::kLength, now, std::move(event), events);
     return false;
   }
+  TokenEvent& event = events->emplace_back();
+  fill(&event);
   event.key = sequence->key;
   event.at = now;
-  events->push_back(std::move(event));
   return true;
 }
 

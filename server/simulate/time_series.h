@@ -15,7 +15,7 @@ namespace orrery::simulate {
 class TimeSeries {
  public:
   void Add(Time at, double value) {
-    auto bucket = static_cast<size_t>(at.ns / width_ns_);
+    size_t bucket = BucketOf(at);
     while (bucket >= kBuckets) {
       for (size_t i = 0; i < kBuckets / 2; ++i) {
         sums_[i] = sums_[2 * i] + sums_[2 * i + 1];
@@ -23,8 +23,8 @@ class TimeSeries {
       }
       std::fill(sums_.begin() + kBuckets / 2, sums_.end(), 0.0);
       std::fill(counts_.begin() + kBuckets / 2, counts_.end(), 0);
-      width_ns_ *= 2;
-      bucket = static_cast<size_t>(at.ns / width_ns_);
+      ++doublings_;
+      bucket = BucketOf(at);
     }
     sums_[bucket] += value;
     ++counts_[bucket];
@@ -34,7 +34,7 @@ class TimeSeries {
     std::vector<std::pair<double, double>> points;
     for (size_t i = 0; i < kBuckets; ++i) {
       if (counts_[i] == 0) continue;
-      points.emplace_back(static_cast<double>(i) * static_cast<double>(width_ns_) * 1e-9,
+      points.emplace_back(static_cast<double>(i) * static_cast<double>(kFirstWidthNs << doublings_) * 1e-9,
                           sums_[i] / static_cast<double>(counts_[i]));
     }
     return points;
@@ -42,7 +42,10 @@ class TimeSeries {
 
  private:
   static constexpr size_t kBuckets = 512;
-  int64_t width_ns_ = 1'000'000;
+  static constexpr int64_t kFirstWidthNs = 1'000'000;
+  // A division by a constant and a shift: this is done for every step.
+  size_t BucketOf(Time at) const { return static_cast<size_t>(at.ns / kFirstWidthNs) >> doublings_; }
+  int doublings_ = 0;
   std::vector<double> sums_ = std::vector<double>(kBuckets, 0.0);
   std::vector<int64_t> counts_ = std::vector<int64_t>(kBuckets, 0);
 };

@@ -56,7 +56,8 @@ struct Told final : public Observer {
   }
   void OnTokenGaps(int32_t class_index, Duration gap, int64_t count) override {
     gaps[gap.ns] += count;
-    log += "gap " + std::to_string(class_index) + " " + std::to_string(gap.ns) + " " + std::to_string(count) + "\n";
+    log += "gap " + std::to_string(class_index) + " " + std::to_string(gap.ns) + " " + std::to_string(count) +
+           "\n";
   }
   void OnStep(const StepFacts& step) override {
     steps.push_back(step);

@@ -1,0 +1,133 @@
+// Steps passed because they are known leave a worker as the same steps planned and done would: two workers
+// see the same events, one of them passes what it can.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "scheduler/base/random.h"
+#include "scheduler/base/text.h"
+#include "scheduler/worker_factory.h"
+
+namespace orrery {
+namespace {
+
+WorkerSpec Spec(const std::string& scheduler, int32_t blocks) {
+  WorkerSpec spec;
+  spec.scheduler = scheduler;
+  spec.options.num_blocks = blocks;
+  spec.options.block_tokens = 4;
+  spec.options.max_num_seqs = 6;
+  spec.options.max_step_tokens = 24;
+  spec.options.max_context = 4 * blocks;
+  return spec;
+}
+
+Submit Request(uint64_t id, int32_t prompt, int32_t output) {
+  Submit submit;
+  submit.key.request = RequestId{id};
+  submit.num_prompt = prompt;
+  submit.stop.max_tokens = output;
+  return submit;
+}
+
+void DoStep(WorkerCore* core, Time start, Time end) {
+  const StepPlan& plan = core->Plan(start);
+  if (plan.empty()) return;
+  StepResult result;
+  result.step = plan.step;
+  result.start = start;
+  result.end = end;
+  for (const Slice& slice : plan.slices) {
+    if (!slice.sample) continue;
+    SampledToken& sampled = result.sampled.emplace_back();
+    sampled.sequence = slice.sequence;
+    sampled.token = 1;
+  }
+  std::vector<TokenEvent> events;
+  ASSERT_TRUE(core->OnStepDone(result, end, &events).ok());
+}
+
+std::string Shown(WorkerCore* core, Time now) {
+  WorkerState state;
+  core->State(now, &state);
+  const WorkerCounters& c = core->counters();
+  std::string text =
+      Cat(Value(state.step), " ", state.kv_tokens, " ", state.blocks_free, " ", state.free_slots, " ",
+          state.num_waiting, " ", state.waiting_prompt_tokens, " ", state.step_time.ns, " ", c.steps, " ",
+          c.generated_tokens, " ", c.computed_tokens, " ", c.preemptions);
+  for (const RunningSample& sample : state.running) {
+    text += Cat(" | ", Value(sample.key.request), " ", sample.kv_tokens, " ", sample.generated, " ",
+                sample.prefill_left);
+  }
+  return text;
+}
+
+TEST(KnownSteps, LeaveTheWorkerAsPlannedStepsDo) {
+  int passed = 0;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    RandomStream random(seed);
+    const WorkerSpec spec = Spec("fcfs", 16 + static_cast<int32_t>(random.Below(60)));
+    auto planned = *NewWorkerCore(spec), passing = *NewWorkerCore(spec);
+    uint64_t next = 1;
+    Time now;
+    for (int turn = 0; turn < 400; ++turn) {
+      if (random.Below(12) == 0) {
+        const auto prompt = 1 + static_cast<int32_t>(random.Below(30));
+        const Submit submit = Request(next++, prompt, 1 + static_cast<int32_t>(random.Below(30)));
+        ASSERT_EQ(planned->OnArrival(submit, now).ok(), passing->OnArrival(submit, now).ok());
+      }
+      if (random.Below(40) == 0) {
+        std::vector<TokenEvent> events;
+        const RequestId one{1 + random.Below(next)};
+        planned->OnCancelRequest(one, now, &events);
+        passing->OnCancelRequest(one, now, &events);
+      }
+      const Time end = now + Duration::Microseconds(100 + static_cast<int64_t>(random.Below(50)));
+      DoStep(planned.get(), now, end);
+      DecisionRecord why;
+      int32_t known = passing->KnownSteps(&why);
+      if (known > 0) {
+        ASSERT_EQ(why.work, planned->last_decision().work);
+        ASSERT_EQ(why.value, planned->last_decision().value);
+        passing->PassKnownStep(now, end);
+        ++passed;
+        for (now = end; --known > 0 && random.Below(8) > 0; ++passed) {  // some more, unasked
+          const Time then = now + Duration::Microseconds(100);
+          DoStep(planned.get(), now, then);
+          passing->PassKnownStep(now, then);
+          now = then;
+        }
+      } else {
+        DoStep(passing.get(), now, end);
+        now = end;
+      }
+      ASSERT_EQ(Shown(planned.get(), now), Shown(passing.get(), now)) << "seed " << seed << " turn " << turn;
+      ASSERT_TRUE(passing->CheckInvariants().ok()) << passing->CheckInvariants();
+    }
+  }
+  EXPECT_GT(passed, 5000);
+}
+
+TEST(KnownSteps, AreNotKnownWhereSomethingElseDecides) {
+  DecisionRecord why;
+  const Time start, end{1000};
+  // A policy without a promise; a sequence whose ids are published; an arrival.
+  auto silent = *NewWorkerCore(Spec("mc-sf", 64));
+  auto core = *NewWorkerCore(Spec("fcfs", 64));
+  for (WorkerCore* one : {silent.get(), core.get()}) {
+    ASSERT_TRUE(one->OnArrival(Request(1, 3, 20), start).ok());
+    EXPECT_EQ(one->KnownSteps(&why), 0);
+    DoStep(one, start, end);
+  }
+  EXPECT_EQ(silent->KnownSteps(&why), 0);
+  EXPECT_EQ(core->KnownSteps(&why), 18);  // one made, and the last is an end
+  Submit shared = Request(2, 3, 20);
+  shared.tokens = std::make_shared<const std::vector<TokenId>>(3, 7);
+  ASSERT_TRUE(core->OnArrival(shared, end).ok());
+  EXPECT_EQ(core->KnownSteps(&why), 0);
+  DoStep(core.get(), end, Time{2000});
+  EXPECT_EQ(core->KnownSteps(&why), 0);
+}
+
+}  // namespace
+}  // namespace orrery
