@@ -130,6 +130,76 @@ TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
   EXPECT_LE(summary[0]["ci95_low"], summary[0]["mean"]);
 }
 
+fs::path Shared() {
+  const char* shared = std::getenv("ORRERY_SHARED");
+  return shared == nullptr ? Source() / ".." / "shared" : fs::path(shared);
+}
+
+TEST(SimulateProgram, ServesEveryKindOfTraceWithTheProfileOfARealGpu) {
+  const fs::path data = Shared() / "data";
+  if (!fs::exists(data / "traces")) GTEST_SKIP() << "no shared data at " << data;
+  const struct {
+    const char *format, *file;
+    std::vector<std::string> more;
+  } kCases[] = {
+      {"azure", "traces/azure-2023/AzureLLMInferenceTrace_conv.csv.xz", {}},
+      {"mooncake", "traces/mooncake/conversation_trace.jsonl.xz", {"--arrival", "gamma", "--rate", "2"}},
+      {"lengths", "lengths/sharegpt_llama2.csv.xz", {"--rate", "10"}},
+      {"servegen", "traces/servegen/m-large_rates.csv.xz", {"--rate", "20"}},
+  };
+  for (const auto& test : kCases) {
+    std::vector<std::string> arguments = {
+        "simulate",
+        "--trace",
+        (data / test.file).string(),
+        "--trace-format",
+        test.format,
+        "--workers",
+        "2",
+        "--num-requests",
+        "300",
+        "--json",
+        "--cost-profile",
+        (data / "profiles/linear_cost_fits.json").string() + "#h200_sxm/llama3-8b/tp1/bfloat16"};
+    arguments.insert(arguments.end(), test.more.begin(), test.more.end());
+    const auto run = RunProgram("orrery", arguments);
+    ASSERT_EQ(run.exit_code, 0) << test.format << run.output;
+    const json result = json::parse(run.output);
+    EXPECT_EQ(result["completed"], 300) << test.format;
+    EXPECT_EQ(result["total_cached_tokens"].get<int64_t>() > 0, test.format == std::string("mooncake"));
+  }
+}
+
+TEST(SimulateProgram, FailuresSlownessAndClassesShowInTheReport) {
+  const Scratch trace("lengths.csv", Lengths(300)),
+      classes("classes.yaml", R"(- {name: chat, share: 3, slo: "ttft=200,tpot=20"}
+- {name: batch, share: 1, tenant: b, slo: "e2e=60000"}
+)");
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {
+        "simulate",     "--trace",        trace.path(),  "--trace-format", "lengths",     "--rate",
+        "20",           "--workers",      "2",           "--router",       "round-robin", "--class",
+        classes.path(), "--cost-profile", "constant:10", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const auto result = RunProgram("orrery", arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    return json::parse(result.output);
+  };
+  const json calm = run({}), slow = run({"--slow", "worker=1,factor=3"});
+  const json lost = run({"--fail", "worker=0,at=4,for=3"});
+  EXPECT_EQ(calm["completed"], 300);
+  EXPECT_EQ(calm["slo_attainment"], 1.0);
+  const json& chat = calm["per_class"]["chat"];
+  EXPECT_EQ(chat["completed"].get<int>() + calm["per_class"]["batch"]["completed"].get<int>(), 300);
+  EXPECT_GT(chat["completed"].get<int>(), 180);
+  // Every second request decodes at 30 ms: only the class with a target for that minds.
+  EXPECT_LT(slow["per_class"]["chat"]["slo_attainment"], 0.7);
+  EXPECT_EQ(slow["per_class"]["batch"]["slo_attainment"], 1.0);
+  EXPECT_GT(lost["failed"].get<int>(), 0);
+  EXPECT_EQ(lost["failed"].get<int>() + lost["completed"].get<int>(), 300);
+  EXPECT_EQ(lost["errors"]["worker_lost"], lost["failed"]);
+}
+
 TEST(SimulateProgram, DrawsAPage) {
   const Scratch trace("lengths.csv", Lengths(60)), page("page.html");
   const auto run = RunProgram("orrery", {"simulate", "--trace", trace.path(), "--trace-format", "lengths",
