@@ -129,7 +129,8 @@ class Simulation {
   int64_t load_sum_ = 0, load_max_ = 0;
   bool load_max_fell_ = false;  // the largest may be smaller than load_max_
   int32_t num_busy_ = 0;
-  bool pool_changed_ = true;  // a planned step was finished, or worse: somebody may have left the pool
+  // A request ended, a planned step did, or a worker came or went: only then the pool may want refilling.
+  bool pool_changed_ = true;
   std::vector<TokenEvent> token_events_;
   WorkerState state_;
 
@@ -511,6 +512,7 @@ void Simulation::End(LiveRequest* live, Outcome outcome, std::string_view reason
     Tell(now, Cat(kNames[static_cast<size_t>(outcome)], reason.empty() ? "" : ": ", reason, ", ", live->made,
                   " tokens, ", end.num_preemptions, " preemptions"));
   }
+  pool_changed_ = true;
   if (end.measured) report_.end = std::max(report_.end, now);
   observer_->OnRequestEnd(live->request, end);
   live_.Remove(live);
