@@ -129,13 +129,16 @@ class WorkerCore {
   int32_t in_flight() const;
 
   // How many of the next steps are known: nothing but a decode of every running sequence, with the decision
-  // *why each time, as long as no sample ends by its stop ids and nothing comes in between. 0 where the
-  // policy promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept.
+  // *why each time, as long as no sample ends before the last of them and nothing comes in between. 0 where
+  // the policy promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept.
   // O(running).
   int32_t KnownSteps(DecisionRecord* why) const;
   // Such a step from Plan to OnStepDone in O(1), without events: for a simulator, which knows when samples
   // stop. The rest of the bookkeeping follows when somebody asks. REQUIRES: within KnownSteps.
   void PassKnownStep(Time start, Time end);
+  // The step passed last ended these sequences, named with the token it made, in ascending order: their last
+  // events. All that reached their bound must be among them. REQUIRES: nothing came since PassKnownStep.
+  void EndAfterKnownStep(absl::Span<const SampledToken> ended, std::vector<TokenEvent>* events);
 
   // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) and leaves
   // `running` and the block counts empty.

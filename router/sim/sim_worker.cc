@@ -125,14 +125,22 @@ void SimWorker::LookAhead(Time end) {
       static_cast<size_t>(core_->num_running()) != num_slices) {
     return;
   }
-  int32_t steps = std::numeric_limits<int32_t>::max();
+  int32_t steps = std::numeric_limits<int32_t>::max();  // until the first of them ends
   int64_t context = 0;
   class_runs_.clear();
+  enders_.clear();
   for (size_t i = 0; i < num_slices; ++i) {
     const Slice& slice = step_->slices[i];
     if (i > 0 && slice.sequence < step_->slices[i - 1].sequence) return;
     const Slot& slot = slots_[slice.slot];
-    steps = std::min(steps, slot.output_tokens - slice.output_index - 2);
+    const int32_t left = slot.output_tokens - slice.output_index - 1;
+    if (left < steps) enders_.clear();
+    steps = std::min(steps, left);
+    if (left == steps) {
+      SampledToken& last = enders_.emplace_back();
+      last.sequence = slice.sequence;
+      last.token = kStopToken;
+    }
     context += slice.begin + slice.count;
     if (class_runs_.empty() || class_runs_.back().class_index != slot.class_index ||
         class_runs_.back().measured != slot.measured) {
@@ -140,9 +148,9 @@ void SimWorker::LookAhead(Time end) {
     }
     ++class_runs_.back().count;
   }
-  if (steps < 1) return;
   known_left_ = std::min(steps, core_->KnownSteps(&known_why_));
-  if (known_left_ < 1) return;
+  if (known_left_ == 0) return;
+  known_to_end_ = known_left_ == steps;
   shape_ = StepShape{.decodes = static_cast<int32_t>(num_slices), .decode_context = context};
   last_end_ = end;
 }
@@ -152,6 +160,7 @@ absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* ev
     core_->PassKnownStep(start, end);
     last_end_ = end;
     slots_stale_ = true;
+    if (known_left_ == 0 && known_to_end_) core_->EndAfterKnownStep(enders_, events);
     return absl::OkStatus();
   }
   result_.step = step_->step;

@@ -1,6 +1,6 @@
 // One worker of a simulation: a WorkerCore, and an engine that knows only how long a step takes and how many
-// tokens a request makes. Since it knows who ends when, it passes the decode steps in between that WorkerCore
-// vouches for in O(1) each; every other step is planned and finished as it would be live.
+// tokens a request makes. Since it knows who ends when, it passes the decode steps up to the next end that
+// WorkerCore vouches for in O(1) each; every other step is planned and finished as it would be live.
 #ifndef ORRERY_ROUTER_SIM_SIM_WORKER_H_
 #define ORRERY_ROUTER_SIM_SIM_WORKER_H_
 
@@ -87,9 +87,11 @@ class SimWorker {
   bool fast_forward_ = false;
   int32_t known_left_ = 0;  // known steps to come
   bool known_in_flight_ = false;
-  bool slots_stale_ = false;  // they do not show last_end_ yet
-  Time known_start_;          // of the one in flight
-  Time last_end_;             // of the last step
+  bool known_to_end_ = false;         // the last of them ends...
+  std::vector<SampledToken> enders_;  // ...these
+  bool slots_stale_ = false;          // they do not show last_end_ yet
+  Time known_start_;                  // of the one in flight
+  Time last_end_;                     // of the last step
   DecisionRecord known_why_;
   std::vector<ClassRun> class_runs_;
 };

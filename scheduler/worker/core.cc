@@ -358,6 +358,9 @@ bool WorkerCore::idle() const { return !has_work() && impl_->num_flights_ == 0; 
 int32_t WorkerCore::in_flight() const { return impl_->num_flights_; }
 int32_t WorkerCore::KnownSteps(DecisionRecord* why) const { return impl_->KnownSteps(why); }
 void WorkerCore::PassKnownStep(Time start, Time end) { impl_->PassKnownStep(start, end); }
+void WorkerCore::EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events) {
+  impl_->EndAfterKnownStep(ended, events);
+}
 void WorkerCore::State(Time now, WorkerState* state, StateScope scope) { impl_->State(now, state, scope); }
 std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
   for (const auto* reports : {&impl_->reports_, &impl_->old_reports_}) {

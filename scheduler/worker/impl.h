@@ -45,6 +45,7 @@ class WorkerCore::Impl {
   // steady.cc
   int32_t KnownSteps(DecisionRecord* why) const;
   void PassKnownStep(Time start, Time end);
+  void EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events);
   void Settle() {
     if (known_passed_ > 0) WritePassedSteps();
   }
@@ -109,6 +110,11 @@ class WorkerCore::Impl {
   void Landed(Sequence* sequence, int32_t num_resident);
   // False when the sequence ended (and may be gone).
   bool Sampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
+  // It was its last token.
+  void EndSampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
+  static bool Stops(const Sequence& sequence, TokenId last) {
+    return sequence.num_emitted + sequence.num_made > sequence.min_tokens && sequence.StopsAt(last);
+  }
   void Publish(Sequence* sequence);
   void ExtendChain(Sequence* sequence, int32_t num_blocks) const;
   // Sends the last event (or marks the given one) and lets go of everything that no step in flight names.

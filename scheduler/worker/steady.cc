@@ -25,7 +25,7 @@ int32_t WorkerCore::Impl::KnownSteps(DecisionRecord* why) const {
   int64_t steps = int64_t{kv_.pool().num_free() / num_running} * options_.block_tokens;
   for (const Sequence* sequence : running_) {
     if (sequence->has_ids || sequence->num_tokens() - sequence->num_computed != 1) return 0;
-    steps = std::min<int64_t>(steps, sequence->max_new() - sequence->num_generated() - 1);
+    steps = std::min<int64_t>(steps, sequence->max_new() - sequence->num_generated());
   }
   *why = *decision;
   return static_cast<int32_t>(std::max<int64_t>(0, steps));
@@ -42,6 +42,15 @@ void WorkerCore::Impl::PassKnownStep(Time start, Time end) {
   counters_.generated_tokens += num_running;
   last_step_ = StepId{next_step_++};
   last_step_time_ = end - start;
+}
+
+void WorkerCore::Impl::EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events) {
+  Settle();
+  for (const SampledToken& sampled : ended) {
+    Sequence* sequence = Find(sampled.sequence);
+    ORRERY_CHECK(sequence != nullptr && sequence->state == SequenceState::kRunning);
+    EndSampled(sequence, sampled, known_end_, events);
+  }
 }
 
 void WorkerCore::Impl::WritePassedSteps() {

@@ -102,23 +102,27 @@ bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, 
   sequence->last_token = now;
   ++counters_.generated_tokens;
   const int32_t emitted = sequence->num_emitted + sequence->num_made;
-  const bool stops = emitted > sequence->min_tokens && sequence->StopsAt(sampled.token);
-  const auto fill = [&](TokenEvent* event) {
-    event->index = emitted - 1;
-    event->token = sampled.token;
-    event->logprobs = sampled.logprobs;
-  };
-  if (stops || emitted >= sequence->max_tokens) {
-    TokenEvent event;
-    fill(&event);
-    End(sequence, stops ? FinishReason::kStop : FinishReason::kLength, now, std::move(event), events);
+  if (Stops(*sequence, sampled.token) || emitted >= sequence->max_tokens) {
+    EndSampled(sequence, sampled, now, events);
     return false;
   }
   TokenEvent& event = events->emplace_back();
-  fill(&event);
+  event.index = emitted - 1;
+  event.token = sampled.token;
+  event.logprobs = sampled.logprobs;
   event.key = sequence->key;
   event.at = now;
   return true;
+}
+
+void WorkerCore::Impl::EndSampled(Sequence* sequence, const SampledToken& sampled, Time now,
+                                  TokenEvents* events) {
+  TokenEvent event;
+  event.index = sequence->num_emitted + sequence->num_made - 1;
+  event.token = sampled.token;
+  event.logprobs = sampled.logprobs;
+  const FinishReason why = Stops(*sequence, sampled.token) ? FinishReason::kStop : FinishReason::kLength;
+  End(sequence, why, now, std::move(event), events);
 }
 
 void WorkerCore::Impl::ExtendChain(Sequence* sequence, int32_t num_blocks) const {
