@@ -1,8 +1,7 @@
 // WAIT (arXiv:2504.11320): waits on purpose until enough requests of a class have arrived to make a batch
 // worth its fixed cost, and advances a class only together with new arrivals of it. Throughput-optimal in the
 // fluid limit; not work-conserving. The trigger is the variant of the authors' code that any one class can
-// pull
-// (`all` = the paper's: every class); classes are octaves of predicted output, rates are learnt.
+// pull (`all` = the paper's: every class); classes are octaves of predicted output, rates are learnt.
 //
 //   share_j = L rate_j (l'_j + 1) / sum, per_stage_j = max(1, floor(share_j / (l'_j + 1)))  (wait_limits.h)
 //   class j advances when waiting_j >= min(per_stage_j, share_j - resident_j); then all its residents make a

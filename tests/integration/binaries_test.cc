@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/integration/process.h"
+#include "tests/places.h"
 
 namespace orrery::testing {
 namespace {
@@ -17,14 +18,7 @@ using nlohmann::json;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-fs::path Source() {
-  const char* source = std::getenv("ORRERY_SOURCE_DIR");
-  return source == nullptr ? fs::current_path() : fs::path(source);
-}
-fs::path Stories() {
-  const char* shared = std::getenv("ORRERY_SHARED");
-  return (shared == nullptr ? Source() / "../shared" : fs::path(shared)) / "data/models/stories260K";
-}
+fs::path Stories() { return SharedFolder() / "data/models/stories260K"; }
 
 // A daemon on free ports.
 class Daemon {
@@ -76,7 +70,7 @@ TEST(Binaries, GreedyTokensAndTextOfStoriesEqualTheReference) {
 }
 
 TEST(Binaries, DemonstrationModelAnswersAChat) {
-  const fs::path model = Source() / "deploy/models/demo";
+  const fs::path model = DemoModel();
   ASSERT_TRUE(fs::exists(model));
   Daemon daemon({"--model", model.string(), "--kv-cache-tokens", "8192"});
   ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
@@ -123,9 +117,9 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
 // A step that takes an hour: the daemon leaves without it.
 TEST(Binaries, AHungStepDoesNotKeepTheDaemon) {
   Process daemon(BinaryPath("orreryd"),
-                 {"--model", (Source() / "deploy/models/demo").string(), "--backend", "modeled",
-                  "--cost-profile", "constant:3600000", "--step-timeout", "0.05s", "--drain-timeout", "0.1s",
-                  "--listen", "127.0.0.1:0", "--metrics-listen", "", "--log-level", "info"},
+                 {"--model", DemoModel().string(), "--backend", "modeled", "--cost-profile",
+                  "constant:3600000", "--step-timeout", "0.05s", "--drain-timeout", "0.1s", "--listen",
+                  "127.0.0.1:0", "--metrics-listen", "", "--log-level", "info"},
                  true);
   ASSERT_TRUE(daemon.ReadUntil("warming up")) << daemon.seen();
   daemon.Signal(SIGTERM);
@@ -136,7 +130,7 @@ TEST(Binaries, AHungStepDoesNotKeepTheDaemon) {
 // Weights that are not numbers make logits that are none: the daemon says so once and is gone.
 TEST(Binaries, FailedWarmUpEndsTheDaemon) {
   const fs::path broken = fs::temp_directory_path() / ("orrery_broken_" + std::to_string(getpid()));
-  fs::copy(Source() / "deploy/models/demo", broken, fs::copy_options::recursive);
+  fs::copy(DemoModel(), broken, fs::copy_options::recursive);
   const fs::path weights = broken / "model.safetensors";
   std::fstream file(weights, std::ios::binary | std::ios::in | std::ios::out);
   uint64_t header = 0;
@@ -156,7 +150,7 @@ TEST(Binaries, FailedWarmUpEndsTheDaemon) {
 }
 
 TEST(Binaries, DemoDryRunTokenizeAndRefusals) {
-  const std::string model = (Source() / "deploy/models/demo").string();
+  const std::string model = DemoModel().string();
   const RunResult plan = RunProgram("orreryd", {"--model", model, "--dry-run", "--kv-cache-tokens", "4096"});
   EXPECT_EQ(plan.exit_code, 0);
   EXPECT_THAT(plan.output, HasSubstr("kv pool"));

@@ -1,7 +1,6 @@
 // The CPU engine behind gRPC in one process: exact tokens alone and in a crowd, with chunked prefill,
 // preemption and clients that leave.
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -13,6 +12,7 @@
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
 #include "spdlog/spdlog.h"
+#include "tests/places.h"
 #include "tests/server/eventually.h"
 
 namespace orrery {
@@ -21,12 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-fs::path Stories() {
-  const char* shared = std::getenv("ORRERY_SHARED");
-  const char* source = std::getenv("ORRERY_SOURCE_DIR");
-  const fs::path base = source == nullptr ? fs::current_path() : fs::path(source);
-  return (shared == nullptr ? base / "../shared" : fs::path(shared)) / "data/models/stories260K";
-}
+fs::path Stories() { return testing::SharedFolder() / "data/models/stories260K"; }
 
 class EngineServe : public ::testing::Test {
  protected:

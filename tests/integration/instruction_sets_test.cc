@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_features.h"
 #include "tests/integration/process.h"
+#include "tests/places.h"
 
 namespace orrery::testing {
 namespace {
@@ -18,16 +19,11 @@ using ::testing::HasSubstr;
 
 constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx};
 
-std::string DemoModel() {
-  const char* source = std::getenv("ORRERY_SOURCE_DIR");
-  return std::string(source == nullptr ? "." : source) + "/deploy/models/demo";
-}
-
 TEST(InstructionSets, OptionAndVariableAreHonoured) {
   for (const Isa isa : kAll) {
     const std::string name(NameOf(isa));
     for (const bool variable : {false, true}) {
-      std::vector<std::string> arguments = {"--model", DemoModel(), "--dry-run"};
+      std::vector<std::string> arguments = {"--model", DemoModel().string(), "--dry-run"};
       if (variable) {
         setenv("ORRERY_ISA", name.c_str(), 1);
       } else {
@@ -40,13 +36,15 @@ TEST(InstructionSets, OptionAndVariableAreHonoured) {
       EXPECT_THAT(run.output, HasSubstr(possible ? "instructions: " + name : "--isa: " + name));
     }
   }
-  EXPECT_EQ(RunProgram("orreryd", {"--model", DemoModel(), "--dry-run", "--isa", "sse"}, true).exit_code, 2);
+  EXPECT_EQ(
+      RunProgram("orreryd", {"--model", DemoModel().string(), "--dry-run", "--isa", "sse"}, true).exit_code,
+      2);
 }
 
 json GreedyTokens(const std::string& isa) {
   Process daemon(BinaryPath("orreryd"),
-                 {"--model", DemoModel(), "--dtype", "f32", "--isa", isa, "--kv-cache-tokens", "4096",
-                  "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"},
+                 {"--model", DemoModel().string(), "--dtype", "f32", "--isa", isa, "--kv-cache-tokens",
+                  "4096", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"},
                  true);
   if (!daemon.ReadUntil("metrics port ") || !daemon.ReadUntil("\n")) return {{"log", daemon.seen()}};
   const std::string& log = daemon.seen();

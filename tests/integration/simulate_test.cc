@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/integration/process.h"
+#include "tests/places.h"
 
 namespace orrery::testing {
 namespace {
@@ -17,11 +18,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
-
-fs::path Source() {
-  const char* source = std::getenv("ORRERY_SOURCE_DIR");
-  return source == nullptr ? fs::current_path() : fs::path(source);
-}
 
 // A file that goes away with the test.
 class Scratch {
@@ -53,9 +49,9 @@ TEST(SimulateProgram, ALiveRunIsReplayedWithoutADifferingDecision) {
   const Scratch journal("journal");
   {
     Process daemon(BinaryPath("orreryd"),
-                   {"--model", (Source() / "deploy/models/demo").string(), "--kv-cache-tokens", "512",
-                    "--max-num-seqs", "6", "--max-step-tokens", "48", "--record", journal.path(), "--listen",
-                    "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"},
+                   {"--model", DemoModel().string(), "--kv-cache-tokens", "512", "--max-num-seqs", "6",
+                    "--max-step-tokens", "48", "--record", journal.path(), "--listen", "127.0.0.1:0",
+                    "--metrics-listen", "127.0.0.1:0"},
                    true);
     ASSERT_TRUE(daemon.ReadUntil("metrics port ") && daemon.ReadUntil("\n")) << daemon.seen();
     const std::string& log = daemon.seen();
@@ -130,13 +126,8 @@ TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
   EXPECT_LE(summary[0]["ci95_low"], summary[0]["mean"]);
 }
 
-fs::path Shared() {
-  const char* shared = std::getenv("ORRERY_SHARED");
-  return shared == nullptr ? Source() / ".." / "shared" : fs::path(shared);
-}
-
 TEST(SimulateProgram, ServesEveryKindOfTraceWithTheProfileOfARealGpu) {
-  const fs::path data = Shared() / "data";
+  const fs::path data = SharedFolder() / "data";
   if (!fs::exists(data / "traces")) GTEST_SKIP() << "no shared data at " << data;
   const struct {
     const char *format, *file;
