@@ -3,13 +3,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/plan_error.h"
 
 namespace orrery {
 namespace {
-
-absl::Status Broken(const StepPlan& plan, absl::string_view problem) {
-  return absl::InternalError(absl::StrCat("step ", Value(plan.step), ": ", problem));
-}
 
 uint64_t Chain(uint64_t parent, uint64_t token) {
   uint64_t x = (parent ^ (token + 0x9E3779B97F4A7C15u)) * 0xBF58476D1CE4E5B9u;
@@ -32,7 +29,7 @@ void FakeExecutor::Extend(Slot& slot, TokenId token) {
 absl::Status FakeExecutor::ApplyMembership(const StepPlan& plan) {
   for (const uint32_t index : plan.released_slots) {
     if (index >= slots_.size() || slots_[index].submit == nullptr) {
-      return Broken(plan, absl::StrCat("releases slot ", index, ", which is free"));
+      return PlanError(plan, absl::StrCat("releases slot ", index, ", which is free"));
     }
     slots_[index] = {};
     --active_;
@@ -40,7 +37,7 @@ absl::Status FakeExecutor::ApplyMembership(const StepPlan& plan) {
   for (const AdmittedSequence& admitted : plan.admitted) {
     if (admitted.slot >= slots_.size() || slots_[admitted.slot].submit != nullptr ||
         admitted.submit == nullptr) {
-      return Broken(plan, absl::StrCat("admits into slot ", admitted.slot, ", which is not free"));
+      return PlanError(plan, absl::StrCat("admits into slot ", admitted.slot, ", which is not free"));
     }
     Slot& slot = slots_[admitted.slot];
     slot.id = admitted.sequence;
@@ -51,7 +48,7 @@ absl::Status FakeExecutor::ApplyMembership(const StepPlan& plan) {
     const int32_t given = submit.num_prompt + submit.num_emitted;
     const bool known = submit.tokens != nullptr && !submit.tokens->empty();
     if (given < 1 || (known && submit.tokens->size() != static_cast<size_t>(given))) {
-      return Broken(plan, "admits a sequence whose tokens are not num_prompt + num_emitted");
+      return PlanError(plan, "admits a sequence whose tokens are not num_prompt + num_emitted");
     }
     for (int32_t i = 0; i < given; ++i) {
       // Without ids (simulation) every sequence has a prompt of its own.
@@ -72,7 +69,7 @@ uint64_t& FakeExecutor::Place(const StepPlan& plan, size_t slice, int32_t positi
 absl::Status FakeExecutor::RunSlice(const StepPlan& plan, size_t index, StepResult* result) {
   const Slice& slice = plan.slices[index];
   const auto problem = [&](absl::string_view what) {
-    return Broken(plan, absl::StrCat("slice ", index, " of sequence ", Value(slice.sequence), " ", what));
+    return PlanError(plan, absl::StrCat("slice ", index, " of sequence ", Value(slice.sequence), " ", what));
   };
   if (slice.slot >= slots_.size() || slots_[slice.slot].submit == nullptr ||
       slots_[slice.slot].id != slice.sequence) {
@@ -119,13 +116,13 @@ absl::Status FakeExecutor::RunSlice(const StepPlan& plan, size_t index, StepResu
 
 absl::Status FakeExecutor::Launch(const StepPlan& plan) {
   if (static_cast<int>(in_flight_.size()) >= options_.max_in_flight)
-    return Broken(plan, "too many steps in flight");
+    return PlanError(plan, "too many steps in flight");
   if (options_.fail_launch) {
     if (absl::Status fault = options_.fail_launch(plan); !fault.ok()) return fault;
   }
   if (absl::Status status = ApplyMembership(plan); !status.ok()) return status;
   if (!plan.slices.empty() && plan.block_begin.size() != plan.slices.size() + 1) {
-    return Broken(plan, "block_begin does not fit the slices");
+    return PlanError(plan, "block_begin does not fit the slices");
   }
   for (const BlockCopy& copy : plan.copies) {
     for (int32_t i = 0; i < options_.limits.block_tokens; ++i) {
@@ -150,7 +147,7 @@ absl::Status FakeExecutor::Launch(const StepPlan& plan) {
   if (tokens != plan.num_tokens || tokens > options_.limits.max_step_tokens ||
       static_cast<int32_t>(step.result.sampled.size()) != plan.num_samples) {
     in_flight_.pop_back();
-    return Broken(plan, "num_tokens or num_samples does not count the slices, or is over the limit");
+    return PlanError(plan, "num_tokens or num_samples does not count the slices, or is over the limit");
   }
   ++steps_;
   rows_ += tokens;

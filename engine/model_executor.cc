@@ -4,17 +4,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/plan_error.h"
 #include "scheduler/base/check.h"
 
 namespace orrery {
-namespace {
-
-absl::Status Broken(const StepPlan& plan, absl::string_view problem) {
-  return absl::InternalError(absl::StrCat("step ", Value(plan.step), ": ", problem));
-}
-
-}  // namespace
-
 ModelExecutor::ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<Decoder> decoder, KvPool pool,
                              const EngineLimits& limits)
     : backend_(std::move(backend)),
@@ -33,38 +26,39 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<D
 }
 
 absl::Status ModelExecutor::CheckPlan(const StepPlan& plan) const {
-  if (plan_ != nullptr) return Broken(plan, "another step is in flight");
+  if (plan_ != nullptr) return PlanError(plan, "another step is in flight");
   if (!plan.kv_loads.empty() || !plan.kv_sends.empty() || !plan.expert_moves.empty()) {
-    return Broken(plan, "KV transfers and expert moves need a communicator");
+    return PlanError(plan, "KV transfers and expert moves need a communicator");
   }
   const auto slots = static_cast<uint32_t>(limits_.max_num_seqs);
   for (const uint32_t slot : plan.released_slots) {
-    if (slot >= slots) return Broken(plan, absl::StrCat("released slot ", slot, " of ", slots));
+    if (slot >= slots) return PlanError(plan, absl::StrCat("released slot ", slot, " of ", slots));
   }
   for (const AdmittedSequence& admitted : plan.admitted) {
     if (admitted.slot >= slots)
-      return Broken(plan, absl::StrCat("admitted slot ", admitted.slot, " of ", slots));
+      return PlanError(plan, absl::StrCat("admitted slot ", admitted.slot, " of ", slots));
     const Submit* submit = admitted.submit.get();
     if (submit == nullptr || submit->tokens == nullptr || submit->tokens->empty() ||
         submit->tokens->size() > static_cast<size_t>(limits_.max_context)) {
-      return Broken(plan, absl::StrCat("admitted sequence must have 1 to ", limits_.max_context, " tokens"));
+      return PlanError(plan,
+                       absl::StrCat("admitted sequence must have 1 to ", limits_.max_context, " tokens"));
     }
     for (const TokenId token : *submit->tokens) {
       if (token < 0 || token >= limits_.vocab_size) {
-        return Broken(plan, absl::StrCat("token id ", token, " is not in [0, ", limits_.vocab_size, ")"));
+        return PlanError(plan, absl::StrCat("token id ", token, " is not in [0, ", limits_.vocab_size, ")"));
       }
     }
   }
   for (const BlockCopy& copy : plan.copies) {
     if (Value(copy.from) < 0 || Value(copy.from) >= limits_.num_blocks || Value(copy.to) < 0 ||
         Value(copy.to) >= limits_.num_blocks) {
-      return Broken(plan, "block copy outside the pool");
+      return PlanError(plan, "block copy outside the pool");
     }
   }
   if (plan.slices.size() > slots || plan.num_tokens > limits_.max_step_tokens ||
       (!plan.slices.empty() && plan.block_begin.size() != plan.slices.size() + 1)) {
-    return Broken(plan, absl::StrCat(plan.slices.size(), " slices and ", plan.num_tokens, " tokens, at most ",
-                                     slots, " and ", limits_.max_step_tokens));
+    return PlanError(plan, absl::StrCat(plan.slices.size(), " slices and ", plan.num_tokens,
+                                        " tokens, at most ", slots, " and ", limits_.max_step_tokens));
   }
   return absl::OkStatus();
 }
@@ -73,7 +67,7 @@ absl::Status ModelExecutor::CheckPlan(const StepPlan& plan) const {
 absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const {
   const Slice& slice = plan.slices[index];
   const auto problem = [&](absl::string_view what) {
-    return Broken(plan, absl::StrCat("slice ", index, " ", what));
+    return PlanError(plan, absl::StrCat("slice ", index, " ", what));
   };
   if (slice.slot >= slots_.size()) return problem("has no slot");
   const SlotState& state = slots_[slice.slot];
@@ -114,7 +108,7 @@ absl::Status ModelExecutor::Launch(const StepPlan& plan) {
     if (absl::Status status = CheckSlice(plan, i); !status.ok()) return status;
     rows += plan.slices[i].count;
   }
-  if (rows > limits_.max_step_tokens) return Broken(plan, "more rows than num_tokens says");
+  if (rows > limits_.max_step_tokens) return PlanError(plan, "more rows than num_tokens says");
   GatherRows(plan);
   plan_ = &plan;
   return absl::OkStatus();

@@ -23,25 +23,25 @@ constexpr size_t kMaxInputBytes = 256 << 20;
 constexpr absl::string_view kKinds[] = {"capacity", "mixed-pools", "hindsight"};
 
 // An answer, and what is wrong with it all the same: bounds without the optimum that was asked for.
-struct Answer {
+struct Solution {
   ordered_json document;
   absl::Status shortfall;
 };
 
-absl::StatusOr<Answer> Solve(const PlanOptions& options, const json& document) {
+absl::StatusOr<Solution> Solve(const PlanOptions& options, const json& document) {
   if (options.kind == "capacity") {
     const auto input = ReadCapacity(document);
     if (!input.ok()) return input.status();
     const auto plan = PlanCapacity(*input);
     if (!plan.ok()) return plan.status();
-    return Answer{ToJson(*plan), absl::OkStatus()};
+    return Solution{cli::ToJson(*plan), absl::OkStatus()};
   }
   if (options.kind == "mixed-pools") {
     const auto input = ReadMixedPools(document);
     if (!input.ok()) return input.status();
     const auto plan = PlanMixedPools(*input);
     if (!plan.ok()) return plan.status();
-    return Answer{ToJson(*input, *plan), absl::OkStatus()};
+    return Solution{cli::ToJson(*input, *plan), absl::OkStatus()};
   }
   const auto instance = ReadHindsight(document);
   if (!instance.ok()) return instance.status();
@@ -55,7 +55,7 @@ absl::StatusOr<Answer> Solve(const PlanOptions& options, const json& document) {
   hindsight.exact = !options.bounds_only;
   const auto plan = PlanHindsight(*instance, hindsight);
   if (!plan.ok()) return plan.status();
-  Answer answer{ToJson(*plan), absl::OkStatus()};
+  Solution answer{cli::ToJson(*plan), absl::OkStatus()};
   if (!plan->unproven.empty())
     answer.shortfall = absl::ResourceExhaustedError(absl::StrCat("hindsight: ", plan->unproven));
   return answer;

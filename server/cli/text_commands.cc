@@ -18,7 +18,7 @@ namespace {
 using nlohmann::json;
 constexpr size_t kMaxTextBytes = 8 << 20;  // the tokenizer's own default
 
-void Print(const json& document) {
+void PrintLine(const json& document) {
   std::puts(document.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
 }
 
@@ -69,7 +69,7 @@ int RunTokenize(const TokenizeOptions& options) {
   const auto ids = (*tokenizer)->Encode(text, encode);
   if (!ids.ok()) return Fail(ids.status(), options.json);
   if (options.json) {
-    Print({{"token_ids", *ids}});
+    PrintLine({{"token_ids", *ids}});
   } else {
     for (size_t i = 0; i < ids->size(); ++i) std::printf("%s%d", i == 0 ? "" : ",", (*ids)[i]);
     std::puts("");
@@ -101,7 +101,7 @@ int RunDetokenize(const DetokenizeOptions& options) {
   }
   const std::string text = (*tokenizer)->Decode(ids, !options.keep_special);
   if (options.json) {
-    Print({{"text", text}});
+    PrintLine({{"text", text}});
   } else {
     std::puts(text.c_str());
   }
@@ -120,7 +120,7 @@ int RunPolicies(const PoliciesOptions& options) {
   if (options.json) {
     json document = json::array();
     for (const PolicyInfo& policy : policies) document.push_back(ToJson(policy));
-    Print(document);
+    PrintLine(document);
     return kDone;
   }
   for (const PolicyInfo& policy : policies) {

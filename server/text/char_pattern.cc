@@ -12,7 +12,7 @@ namespace {
 
 // --- Scanners of the long patterns. Each gives the end of the match at `pos`, or `pos` if there is none. ---
 
-struct Text {
+struct ClassedText {
   const CharClasses& classes;
   std::string_view text;
 
@@ -26,7 +26,7 @@ struct Text {
 };
 
 // 's 't 're 've 'm 'll 'd; an apostrophe is at `pos`.
-size_t MatchContraction(const Text& t, size_t pos, bool ignore_case) {
+size_t MatchContraction(const ClassedText& t, size_t pos, bool ignore_case) {
   const auto letter = [&](size_t at) {
     ClassedChar c = t.At(at);
     if (ignore_case && c.value >= 'A' && c.value <= 'Z') c.value += 'a' - 'A';
@@ -52,7 +52,7 @@ size_t MatchContraction(const Text& t, size_t pos, bool ignore_case) {
 }
 
 // \s+(?!\S)|\s+ ; with newlines_first preceded by \s*[\r\n]+| .
-size_t MatchSpaces(const Text& t, size_t pos, bool newlines_first) {
+size_t MatchSpaces(const ClassedText& t, size_t pos, bool newlines_first) {
   size_t last = pos, end = pos, after_newline = pos;
   for (ClassedChar c; (c = t.At(end)).Is(kSpace);) {
     last = end;
@@ -66,7 +66,7 @@ size_t MatchSpaces(const Text& t, size_t pos, bool newlines_first) {
 }
 
 // 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-size_t MatchGpt2(const Text& t, size_t pos) {
+size_t MatchGpt2(const ClassedText& t, size_t pos) {
   ClassedChar c = t.At(pos);
   if (c.value == '\'') {
     if (const size_t end = MatchContraction(t, pos, false); end != pos) return end;
@@ -85,7 +85,7 @@ size_t MatchGpt2(const Text& t, size_t pos) {
 // (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,max}|
 // ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ `letters` is kLetter, or kLetter | kMark in the variant
 // whose words take marks in.
-size_t MatchCl100k(const Text& t, size_t pos, ClassMask letters, uint32_t max_digits) {
+size_t MatchCl100k(const ClassedText& t, size_t pos, ClassMask letters, uint32_t max_digits) {
   const ClassedChar c = t.At(pos);
   if (c.value == '\'') {
     if (const size_t end = MatchContraction(t, pos, true); end != pos) return end;
@@ -109,7 +109,7 @@ bool IsAsciiLetter(uint32_t c) { return (c | 0x20) >= 'a' && (c | 0x20) <= 'z'; 
 
 // [!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*
 // |\s*[\r\n]+|\s+(?!\S)|\s+ ; digits and control characters may match nothing.
-size_t MatchDeepseek3(const Text& t, size_t pos) {
+size_t MatchDeepseek3(const ClassedText& t, size_t pos) {
   const ClassedChar c = t.At(pos);
   const size_t after = pos + c.length;
   if (c.value < 0x80 && c.Is(kPunctuation | kSymbol) && IsAsciiLetter(t.At(after).value)) {
@@ -304,7 +304,7 @@ size_t CharPattern::MatchRun(const CharClasses& classes, std::string_view text, 
 }
 
 size_t CharPattern::MatchAt(const CharClasses& classes, std::string_view text, size_t pos) const {
-  const Text t{classes, text};
+  const ClassedText t{classes, text};
   switch (kind_) {
     case Kind::kGpt2:
       return MatchGpt2(t, pos);

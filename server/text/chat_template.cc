@@ -10,20 +10,16 @@
 namespace orrery {
 namespace {
 
-using jinja::Map;
-using jinja::Text;
-using jinja::Value;
-
 // Templates build tokens such as <|user|> from the role, so these words count as the template's; others do
 // not.
 constexpr std::array<std::string_view, 6> kKnownRoles = {"system", "user",      "assistant",
                                                          "tool",   "developer", "function"};
 
-void SetConstant(Map& map, std::string_view name, Value value) {
-  map.items.emplace_back(Text(std::string(name), true), std::move(value));
+void SetConstant(jinja::Map& map, std::string_view name, jinja::Value value) {
+  map.items.emplace_back(jinja::Text(std::string(name), true), std::move(value));
 }
 
-absl::StatusOr<Value> MessageList(const std::vector<ChatMessage>& messages) {
+absl::StatusOr<jinja::Value> MessageList(const std::vector<ChatMessage>& messages) {
   jinja::List list;
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
@@ -34,12 +30,12 @@ absl::StatusOr<Value> MessageList(const std::vector<ChatMessage>& messages) {
       return absl::InvalidArgumentError(absl::StrCat("messages[", i, "].content is not valid UTF-8"));
     }
     const bool known = std::find(kKnownRoles.begin(), kKnownRoles.end(), message.role) != kKnownRoles.end();
-    Map map;
-    SetConstant(map, "role", Value(Text(message.role, known)));
-    SetConstant(map, "content", Value::FromRequest(message.content));
-    list.items.push_back(Value(std::move(map)));
+    jinja::Map map;
+    SetConstant(map, "role", jinja::Value(jinja::Text(message.role, known)));
+    SetConstant(map, "content", jinja::Value::FromRequest(message.content));
+    list.items.push_back(jinja::Value(std::move(map)));
   }
-  return Value(std::move(list));
+  return jinja::Value(std::move(list));
 }
 
 }  // namespace
@@ -59,21 +55,23 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string_view source,
 
 absl::StatusOr<std::vector<Segment>> ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                                           const ChatRenderOptions& options) const {
-  absl::StatusOr<Value> list = MessageList(messages);
+  absl::StatusOr<jinja::Value> list = MessageList(messages);
   if (!list.ok()) return list.status();
-  Map variables;
+  jinja::Map variables;
   SetConstant(variables, "messages", *std::move(list));
-  SetConstant(variables, "add_generation_prompt", Value(options.add_generation_prompt));
-  for (const auto& [name, text] : special_tokens_) SetConstant(variables, name, Value::FromTemplate(text));
-  SetConstant(variables, "tools", Value(jinja::None{}));
-  SetConstant(variables, "documents", Value(jinja::None{}));
-  for (const auto& [name, value] : options.switches) variables.Set(Text(name, true), Value(value));
-  absl::StatusOr<Text> text =
+  SetConstant(variables, "add_generation_prompt", jinja::Value(options.add_generation_prompt));
+  for (const auto& [name, text] : special_tokens_)
+    SetConstant(variables, name, jinja::Value::FromTemplate(text));
+  SetConstant(variables, "tools", jinja::Value(jinja::None{}));
+  SetConstant(variables, "documents", jinja::Value(jinja::None{}));
+  for (const auto& [name, value] : options.switches)
+    variables.Set(jinja::Text(name, true), jinja::Value(value));
+  absl::StatusOr<jinja::Text> text =
       template_.Render(std::move(variables), {.now_unix_seconds = options.now_unix_seconds});
   if (!text.ok()) return text.status();
   std::vector<Segment> segments;
   size_t begin = 0;
-  for (const Text::Run& run : text->runs()) {
+  for (const jinja::Text::Run& run : text->runs()) {
     segments.push_back({text->bytes().substr(begin, run.end - begin), run.from_template});
     begin = run.end;
   }

@@ -9,17 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "server/text/char_class.h"
 #include "server/text/json_object.h"
+#include "server/text/tokenizer_limits.h"
 #include "server/text/utf8.h"
 
 namespace orrery {
 namespace {
 
-constexpr int kMaxDepth = 8;
-constexpr size_t kMaxSteps = 32;
-// So that no file makes texts grow without bound: what one step inserts, and by what factor all Replace steps
-// together can lengthen a text (each may find what the one before it wrote).
-constexpr size_t kMaxContentBytes = 64;
-constexpr size_t kMaxGrowth = 64;
+constexpr size_t kMaxContentBytes = 64;  // that one step inserts
 
 // The text being written and, where marks are kept, the mark of each of its bytes.
 class MarkedOutput {
@@ -180,7 +176,8 @@ absl::Status Normalizer::AddSteps(const nlohmann::json& json, int depth) {
   if (type == "Sequence") {
     const nlohmann::json& parts = object.Child("normalizers");
     if (!parts.is_array()) return absl::InvalidArgumentError("normalizer.normalizers: a list is expected");
-    if (depth == kMaxDepth) return absl::InvalidArgumentError("normalizer: Sequences are nested too deep");
+    if (depth == kMaxSequenceDepth)
+      return absl::InvalidArgumentError("normalizer: Sequences are nested too deep");
     for (const nlohmann::json& part : parts) {
       if (absl::Status status = AddSteps(part, depth + 1); !status.ok()) return status;
     }
@@ -212,15 +209,16 @@ absl::Status Normalizer::AddSteps(const nlohmann::json& json, int depth) {
     return absl::UnimplementedError(absl::StrCat("normalizer type '", type, "' is not supported"));
   }
   if (!object.status().ok()) return object.status();
-  if (step.content.size() > kMaxContentBytes || steps_.size() == kMaxSteps) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "normalizer: at most ", kMaxSteps, " steps that insert at most ", kMaxContentBytes, " bytes"));
+  if (step.content.size() > kMaxContentBytes || steps_.size() == kMaxTokenizerSteps) {
+    return absl::InvalidArgumentError(absl::StrCat("normalizer: at most ", kMaxTokenizerSteps,
+                                                   " steps that insert at most ", kMaxContentBytes,
+                                                   " bytes"));
   }
   if (step.kind == Kind::kReplace) {
     growth_ *= std::max<size_t>(1, (step.content.size() + step.pattern.size() - 1) / step.pattern.size());
-    if (growth_ > kMaxGrowth) {
+    if (growth_ > kMaxTextGrowth) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "normalizer: its Replace steps may make a text more than ", kMaxGrowth, " times as long"));
+          "normalizer: its Replace steps may make a text more than ", kMaxTextGrowth, " times as long"));
     }
   }
   steps_.push_back(std::move(step));

@@ -9,13 +9,10 @@
 #include "absl/strings/str_replace.h"
 #include "server/text/byte_alphabet.h"
 #include "server/text/json_object.h"
+#include "server/text/tokenizer_limits.h"
 
 namespace orrery {
 namespace {
-
-constexpr int kMaxDepth = 8;
-constexpr size_t kMaxSteps = 32;
-constexpr size_t kMaxGrowth = 64;
 
 // The byte of a piece such as <0x0A>, or -1.
 int ByteOfPiece(std::string_view piece) {
@@ -42,7 +39,8 @@ absl::Status PieceDecoder::AddSteps(const nlohmann::json& json, int depth) {
   if (type == "Sequence") {
     const nlohmann::json& parts = object.Child("decoders");
     if (!parts.is_array()) return absl::InvalidArgumentError("decoder.decoders: a list is expected");
-    if (depth == kMaxDepth) return absl::InvalidArgumentError("decoder: Sequences are nested too deep");
+    if (depth == kMaxSequenceDepth)
+      return absl::InvalidArgumentError("decoder: Sequences are nested too deep");
     for (const nlohmann::json& part : parts) {
       if (absl::Status status = AddSteps(part, depth + 1); !status.ok()) return status;
     }
@@ -69,10 +67,10 @@ absl::Status PieceDecoder::AddSteps(const nlohmann::json& json, int depth) {
       return absl::UnimplementedError("decoder: Replace after ByteFallback is not supported");
     growth_ *= std::max<size_t>(
         1, (replacement.content.size() + replacement.pattern.size() - 1) / replacement.pattern.size());
-    if (growth_ > kMaxGrowth || replacements_.size() == kMaxSteps) {
-      return absl::InvalidArgumentError(absl::StrCat("decoder: at most ", kMaxSteps,
-                                                     " Replace steps that make a piece at most ", kMaxGrowth,
-                                                     " times as long"));
+    if (growth_ > kMaxTextGrowth || replacements_.size() == kMaxTokenizerSteps) {
+      return absl::InvalidArgumentError(absl::StrCat("decoder: at most ", kMaxTokenizerSteps,
+                                                     " Replace steps that make a piece at most ",
+                                                     kMaxTextGrowth, " times as long"));
     }
     replacements_.push_back(std::move(replacement));
   } else if (type == "Metaspace") {
@@ -80,7 +78,7 @@ absl::Status PieceDecoder::AddSteps(const nlohmann::json& json, int depth) {
     first_piece_drops_spaces_ =
         object.String("prepend_scheme", add_prefix_space ? "always" : "never") != "never";
     replacements_.push_back({object.String("replacement", "\u2581"), " "});
-    if (replacements_.back().pattern.empty() || replacements_.size() > kMaxSteps)
+    if (replacements_.back().pattern.empty() || replacements_.size() > kMaxTokenizerSteps)
       return absl::InvalidArgumentError("decoder Metaspace: empty replacement, or too many steps");
   } else if (type == "Strip") {
     const int64_t start = object.Int("start", 0), stop = object.Int("stop", 0);

@@ -11,7 +11,7 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxTemplateTokens = 16;
 constexpr size_t kMaxProcessors = 8;
-constexpr int kMaxDepth = 4;
+constexpr int kMaxProcessorDepth = 4;
 
 absl::Status AppendIds(const Json& special, const std::string& name, int32_t vocab_size,
                        std::vector<TokenId>* ids) {
@@ -72,9 +72,9 @@ absl::Status AddProcessor(const Json& json, int32_t vocab_size, int depth, PostP
   if (type != "Sequence")
     return absl::UnimplementedError(absl::StrCat("post_processor type '", type, "' is not supported"));
   const Json& parts = object.Child("processors");
-  if (!parts.is_array() || parts.size() > kMaxProcessors || depth == kMaxDepth) {
+  if (!parts.is_array() || parts.size() > kMaxProcessors || depth == kMaxProcessorDepth) {
     return absl::InvalidArgumentError(absl::StrCat("post_processor.processors: a list of at most ",
-                                                   kMaxProcessors, ", nested at most ", kMaxDepth,
+                                                   kMaxProcessors, ", nested at most ", kMaxProcessorDepth,
                                                    " deep, is expected"));
   }
   for (const Json& part : parts) {

@@ -5,14 +5,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "server/text/json_object.h"
+#include "server/text/tokenizer_limits.h"
 
 namespace orrery {
-namespace {
-
-constexpr int kMaxDepth = 8;
-constexpr size_t kMaxSteps = 32;
-
-}  // namespace
+namespace {}  // namespace
 
 absl::StatusOr<PreTokenizer> PreTokenizer::FromJson(const nlohmann::json& json) {
   PreTokenizer pre_tokenizer;
@@ -27,12 +23,13 @@ absl::Status PreTokenizer::AddSteps(const nlohmann::json& json, int depth) {
   if (!object.status().ok()) return object.status();
   if (byte_level_)
     return absl::UnimplementedError("pre_tokenizer: ByteLevel is supported as the last step only");
-  if (steps_.size() >= kMaxSteps) return absl::InvalidArgumentError("pre_tokenizer: too many steps");
+  if (steps_.size() >= kMaxTokenizerSteps) return absl::InvalidArgumentError("pre_tokenizer: too many steps");
   if (type == "Sequence") {
     const nlohmann::json& parts = object.Child("pretokenizers");
     if (!parts.is_array())
       return absl::InvalidArgumentError("pre_tokenizer.pretokenizers: a list is expected");
-    if (depth == kMaxDepth) return absl::InvalidArgumentError("pre_tokenizer: Sequences are nested too deep");
+    if (depth == kMaxSequenceDepth)
+      return absl::InvalidArgumentError("pre_tokenizer: Sequences are nested too deep");
     for (const nlohmann::json& part : parts) {
       if (absl::Status status = AddSteps(part, depth + 1); !status.ok()) return status;
     }

@@ -20,7 +20,7 @@ WorkerLoad Load(uint32_t id, int64_t kv, int64_t waiting, int64_t sent, bool acc
           .max_context = 1000};
 }
 
-Waiting Request(uint64_t id, int32_t prompt) {
+Waiting Queued(uint64_t id, int32_t prompt) {
   return {.request = RequestId{id}, .prompt_tokens = prompt, .max_new_tokens = 10};
 }
 
@@ -34,23 +34,23 @@ std::vector<uint32_t> Workers(std::vector<WorkerLoad> loads, std::vector<Waiting
 }
 
 TEST(JsqTokens, CountsResidentQueuedAndSentTokens) {
-  EXPECT_THAT(Workers({Load(0, 10, 5, 5), Load(1, 0, 19, 0), Load(2, 0, 0, 21)}, {Request(1, 8)}),
+  EXPECT_THAT(Workers({Load(0, 10, 5, 5), Load(1, 0, 19, 0), Load(2, 0, 0, 21)}, {Queued(1, 8)}),
               ElementsAre(1));
 }
 
 TEST(JsqTokens, CountsItsOwnPlacements) {
-  EXPECT_THAT(Workers({Load(0, 10, 0, 0), Load(1, 0, 0, 0)}, {Request(1, 8), Request(2, 8), Request(3, 8)}),
+  EXPECT_THAT(Workers({Load(0, 10, 0, 0), Load(1, 0, 0, 0)}, {Queued(1, 8), Queued(2, 8), Queued(3, 8)}),
               ElementsAre(1, 1, 0));
 }
 
 TEST(JsqTokens, LowerIdWinsATie) {
-  EXPECT_THAT(Workers({Load(3, 5, 0, 0), Load(7, 5, 0, 0)}, {Request(1, 1)}), ElementsAre(3));
+  EXPECT_THAT(Workers({Load(3, 5, 0, 0), Load(7, 5, 0, 0)}, {Queued(1, 1)}), ElementsAre(3));
 }
 
 TEST(JsqTokens, PassesByWhoDoesNotAcceptOrIsTooSmall) {
   std::vector<WorkerLoad> loads = {Load(0, 0, 0, 0, false), Load(1, 1, 0, 0), Load(2, 500, 0, 0)};
   loads[1].kv_capacity_tokens = 50;
-  EXPECT_THAT(Workers(loads, {Request(1, 40), Request(2, 42), Request(3, 2000)}), ElementsAre(1, 2))
+  EXPECT_THAT(Workers(loads, {Queued(1, 40), Queued(2, 42), Queued(3, 2000)}), ElementsAre(1, 2))
       << "42 + 10 - 1 tokens do not fit worker 1; nobody has 2000";
 }
 

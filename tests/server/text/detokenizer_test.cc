@@ -10,11 +10,11 @@
 namespace orrery {
 namespace {
 
-const std::vector<std::string> kLetters = {"\u2581", "a", "b", "c", "\u00e9", "\u4e2d"};
+const std::vector<std::string> kPieceLetters = {"\u2581", "a", "b", "c", "\u00e9", "\u4e2d"};
 
 std::unique_ptr<const Tokenizer> SentencePiece() {
   RandomStream random(21);
-  return MustParse(SentencePieceJson(kLetters, RandomMerges(kLetters, 30, &random)));
+  return MustParse(SentencePieceJson(kPieceLetters, RandomMerges(kPieceLetters, 30, &random)));
 }
 
 std::unique_ptr<const Tokenizer> ByteLevel() {
@@ -120,7 +120,7 @@ TEST(DetokenizerTest, SpecialTokensShownOrSkipped) {
 
 TEST(DetokenizerTest, MetaspaceDropsTheFirstSpace) {
   RandomStream random(25);
-  nlohmann::json json = SentencePieceJson(kLetters, {{"\u2581", "a"}});
+  nlohmann::json json = SentencePieceJson(kPieceLetters, {{"\u2581", "a"}});
   json["normalizer"] = nullptr;
   json["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "always"}};
   json["decoder"] = json["pre_tokenizer"];

@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::json;
 using Ids = std::vector<TokenId>;
 
-const std::vector<std::string> kLetters = {"\u2581", "a", "b", "<", "s", ">", "/", "|", "e", "n", "d"};
+const std::vector<std::string> kTagLetters = {"\u2581", "a", "b", "<", "s", ">", "/", "|", "e", "n", "d"};
 
 Json ByteLevelWithFlags() {
   RandomStream random(31);
@@ -35,7 +35,7 @@ Json ByteLevelWithFlags() {
 Json SentencePieceWithMarkers() {
   // Merges that spell "<s>" and "</s>", as converters write them for every piece of the vocabulary.
   Json json = SentencePieceJson(
-      kLetters, {{"<", "s"}, {"<s", ">"}, {"s", ">"}, {"<", "/"}, {"</", "s>"}, {"\u2581", "a"}});
+      kTagLetters, {{"<", "s"}, {"<s", ">"}, {"s", ">"}, {"<", "/"}, {"</", "s>"}, {"\u2581", "a"}});
   json["added_tokens"][1]["normalized"] = true;  // as old Llama files have it
   return json;
 }
