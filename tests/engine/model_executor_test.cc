@@ -20,6 +20,7 @@
 #include "scheduler/base/random.h"
 #include "tests/engine/plan_driver.h"
 #include "tests/engine/reference_model.h"
+#include "tests/engine/stories.h"
 #include "tests/engine/test_model.h"
 
 namespace orrery {
@@ -29,6 +30,8 @@ using nlohmann::json;
 using testing::Greedy;
 using testing::PlanDriver;
 using testing::ReferenceModel;
+using testing::StoryCase;
+using testing::TwentyStoryCases;
 
 EngineOptions SmallOptions(const std::string& dir) {
   EngineOptions options;
@@ -94,46 +97,73 @@ TEST(Stories260K, GreedyTokensAreTheSameOnLesserMachines) {
   LimitIsa(before);
 }
 
-// Twenty prompts cut out of the model's own stories, among other requests, in chunks, with preemptions on the
-// way.
-TEST(Stories260K, TwentyPromptsEqualTheReferenceInACrowd) {
+TEST(Stories260K, TwentyPromptsAloneEqualTheReference) {
   STORIES_OR_SKIP(dir);
-  const ReferenceModel reference(dir + "/hf");
   const auto engine = Load(SmallOptions(dir + "/hf"));
   ASSERT_NE(engine, nullptr);
-  const std::vector<int32_t> story = reference.Greedy({1}, 200);
-  RandomStream random(7);
-  std::vector<std::vector<TokenId>> prompts;
-  for (int i = 0; i < 20; ++i) {
-    std::vector<TokenId> prompt = {1};
-    const auto first = static_cast<ptrdiff_t>(random.Below(150));
-    prompt.insert(prompt.end(), story.begin() + first, story.begin() + first + 2 + i);
-    prompts.push_back(std::move(prompt));
+  for (const StoryCase& c : TwentyStoryCases(dir + "/hf")) {
+    PlanDriver driver(*engine);
+    driver.Add(c.prompt, 200, Greedy());
+    ASSERT_TRUE(driver.RunAll(256).ok());
+    EXPECT_EQ(driver.sequence(0).output, c.output) << c.prompt.size() << " tokens of prompt";
+    driver.Release(0);
+    ASSERT_TRUE(driver.Step({}).ok());
   }
+}
+
+// The same twenty and 13 that sample, all in one batch: each of the twenty has 32 others beside it, its
+// prompt comes in chunks and it loses its KV at least once inside the prompt or the answer.
+TEST(Stories260K, TwentyPromptsAmong32OthersEqualTheReference) {
+  STORIES_OR_SKIP(dir);
+  constexpr int kLive = 33;
+  struct Seen {
+    std::vector<int32_t> preempt_at;  // computed tokens; the next one last
+    int prompt_chunks = 0, full_steps = 0;
+  };
+  const std::vector<StoryCase>& cases = TwentyStoryCases(dir + "/hf");
+  const auto engine = Load(SmallOptions(dir + "/hf"));
+  ASSERT_NE(engine, nullptr);
   PlanDriver driver(*engine);
-  std::vector<int> handles;
-  for (const auto& prompt : prompts) handles.push_back(driver.Add(prompt, 200, Greedy()));
-  for (int i = 0; i < 12; ++i) {
+  RandomStream random(7);
+  for (const StoryCase& c : cases) driver.Add(c.prompt, 200, Greedy());
+  for (int i = static_cast<int>(cases.size()); i < kLive; ++i) {
     Sampling sampling;
     sampling.seed = static_cast<uint64_t>(i);
-    driver.Add(RandomPrompt(random, 5 + 9 * i, 512), 60 + i, sampling);
+    driver.Add(RandomPrompt(random, 5 + 3 * i, 512), 160 + i, sampling);
   }
-  while (true) {
+  std::vector<Seen> seen(kLive);
+  for (int handle = 0; handle < kLive; ++handle) {
+    const uint64_t prompt = driver.sequence(handle).submit->tokens->size();
+    seen[static_cast<size_t>(handle)].preempt_at = {static_cast<int32_t>(prompt + random.Below(150)),
+                                                    static_cast<int32_t>(1 + random.Below(prompt / 2))};
+  }
+  for (int step = 0;; ++step) {
     std::vector<std::pair<int, int32_t>> work;
-    for (int handle = 0; handle < 32; ++handle) {
+    bool unfinished = false;
+    for (int handle = 0; handle < kLive; ++handle) {
       const auto& sequence = driver.sequence(handle);
-      if (sequence.done() || random.Below(5) == 0) continue;
-      if (sequence.computed > 0 && random.Below(60) == 0) driver.Preempt(handle);
+      if (sequence.done()) continue;
+      unfinished = true;
+      if (step % 2 == 1 && random.Below(5) == 0) continue;  // every other step leaves some out
+      Seen& mine = seen[static_cast<size_t>(handle)];
+      if (!mine.preempt_at.empty() && sequence.computed >= mine.preempt_at.back()) {
+        driver.Preempt(handle);
+        mine.preempt_at.pop_back();
+      }
+      mine.prompt_chunks += sequence.output.empty();
       work.emplace_back(handle, static_cast<int32_t>(1 + random.Below(7)));
     }
-    if (work.empty() &&
-        std::all_of(handles.begin(), handles.end(), [&](int h) { return driver.sequence(h).done(); })) {
-      break;
-    }
+    if (!unfinished) break;
     ASSERT_TRUE(driver.Step(work).ok());
+    for (const auto& [handle, count] : work) {
+      seen[static_cast<size_t>(handle)].full_steps += work.size() == kLive;
+    }
   }
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    EXPECT_EQ(driver.sequence(handles[i]).output, reference.Greedy(prompts[i], 200)) << "prompt " << i;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    EXPECT_EQ(driver.sequence(static_cast<int>(i)).output, cases[i].output) << "prompt " << i;
+    EXPECT_TRUE(seen[i].preempt_at.empty()) << "prompt " << i;
+    EXPECT_GE(seen[i].prompt_chunks, 3) << "prompt " << i;
+    EXPECT_GE(seen[i].full_steps, 50) << "prompt " << i;
   }
 }
 
@@ -478,6 +508,39 @@ TEST_F(TinyLlamaTest, EmittedTokensOfAnEarlierAttemptContinueTheSameSequence) {
   rest.Add(given, 30, sampling, {}, 11);
   ASSERT_TRUE(rest.RunAll(256).ok());
   EXPECT_EQ(rest.sequence(0).output, std::vector<TokenId>(output.begin() + 11, output.end()));
+}
+
+// As many as an engine takes, all in every step, half of them sampling: each as if it were alone.
+TEST_F(TinyLlamaTest, FiveHundredAndTwelveSequencesAtOnceEqualThemselvesAlone) {
+  constexpr int kLive = 512, kTokens = 12;
+  EngineOptions options = SmallOptions(dir_.path());
+  options.max_num_seqs = kLive;
+  options.max_step_tokens = 2 * kLive;
+  const auto engine = Load(options);
+  ASSERT_NE(engine, nullptr);
+  PlanDriver crowd(*engine), alone(*engine_);
+  RandomStream random(31);
+  std::vector<std::pair<int, int32_t>> work;
+  std::vector<std::vector<TokenId>> expected;
+  for (int i = 0; i < kLive; ++i) {
+    const auto prompt = RandomPrompt(random, 1 + i % 12, 150);
+    Sampling sampling = Greedy();
+    if (i % 2 == 1) sampling.temperature = 1;
+    sampling.seed = static_cast<uint64_t>(i);
+    work.emplace_back(crowd.Add(prompt, kTokens, sampling), 2);
+    const int handle = alone.Add(prompt, kTokens, sampling);
+    ASSERT_TRUE(alone.RunAll(256).ok());
+    expected.push_back(alone.sequence(handle).output);
+    alone.Release(handle);
+  }
+  for (int full_steps = 0; !work.empty(); ++full_steps) {
+    ASSERT_TRUE(work.size() == kLive || full_steps >= kTokens) << full_steps;
+    ASSERT_TRUE(crowd.Step(work).ok());
+    std::erase_if(work, [&](const auto& entry) { return crowd.sequence(entry.first).done(); });
+  }
+  for (int i = 0; i < kLive; ++i) {
+    EXPECT_EQ(crowd.sequence(i).output, expected[static_cast<size_t>(i)]) << "sequence " << i;
+  }
 }
 
 TEST_F(TinyLlamaTest, BrokenPlansAreErrorsAndTheNextStepWorks) {

@@ -54,6 +54,12 @@ void ReadTensors(const std::string& path, std::map<std::string, std::vector<doub
   }
 }
 
+double Dot(const double* a, const double* b, size_t count) {
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 }  // namespace
 
 ReferenceModel::ReferenceModel(const std::string& dir) {
@@ -95,7 +101,7 @@ ReferenceModel::Vector ReferenceModel::Linear(const std::string& name, const Vec
   const Vector& weight = Get(name + ".weight");
   Vector y(weight.size() / x.size());
   for (size_t row = 0; row < y.size(); ++row) {
-    for (size_t i = 0; i < x.size(); ++i) y[row] += weight[row * x.size() + i] * x[i];
+    y[row] = Dot(&weight[row * x.size()], x.data(), x.size());
   }
   if (const Vector* bias = Find(name + ".bias"); bias != nullptr) {
     for (size_t row = 0; row < y.size(); ++row) y[row] += (*bias)[row];
@@ -166,22 +172,19 @@ std::vector<double> ReferenceModel::Run::Feed(int32_t token) {
       const int64_t kv_head = head / (m.heads_ / m.kv_heads_);
       Vector weight(static_cast<size_t>(position_ + 1));
       double largest = -1e300, sum = 0;
-      const auto at = [&](int64_t p, int64_t d) {
-        return static_cast<size_t>((p * m.kv_heads_ + kv_head) * m.dim_ + d);
-      };
+      const auto size = static_cast<size_t>(m.dim_);
+      const auto at = [&](int64_t p) { return static_cast<size_t>((p * m.kv_heads_ + kv_head) * m.dim_); };
       for (int64_t p = 0; p <= position_; ++p) {
-        double dot = 0;
-        for (int64_t d = 0; d < m.dim_; ++d)
-          dot += q[static_cast<size_t>(head * m.dim_ + d)] * keys[at(p, d)];
+        const double dot = Dot(&q[static_cast<size_t>(head * m.dim_)], &keys[at(p)], size);
         weight[static_cast<size_t>(p)] = dot / std::sqrt(static_cast<double>(m.dim_));
         largest = std::max(largest, weight[static_cast<size_t>(p)]);
       }
       for (double& w : weight) sum += w = std::exp(w - largest);
       for (int64_t p = 0; p <= position_; ++p) {
-        for (int64_t d = 0; d < m.dim_; ++d) {
-          attended[static_cast<size_t>(head * m.dim_ + d)] +=
-              weight[static_cast<size_t>(p)] / sum * values[at(p, d)];
-        }
+        const double share = weight[static_cast<size_t>(p)] / sum;
+        const double* value = &values[at(p)];
+        double* out = &attended[static_cast<size_t>(head * m.dim_)];
+        for (size_t d = 0; d < size; ++d) out[d] += share * value[d];
       }
     }
     const Vector o = m.Linear(prefix + "self_attn.o_proj", attended);

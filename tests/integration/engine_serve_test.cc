@@ -3,8 +3,10 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <vector>
 
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -12,6 +14,7 @@
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
 #include "spdlog/spdlog.h"
+#include "tests/engine/stories.h"
 #include "tests/places.h"
 #include "tests/server/eventually.h"
 
@@ -23,6 +26,18 @@ using nlohmann::json;
 
 fs::path Stories() { return testing::SharedFolder() / "data/models/stories260K"; }
 
+// What one client asks for and what it got.
+struct Client {
+  json prompt;
+  json expected = nullptr;              // greedy tokens; null: it samples, nobody looks
+  std::atomic<size_t> leaves_after{0};  // ids; 0: stays to the end
+  uint32_t choices = 1;
+
+  json ids = json::array();
+  uint32_t preemptions = 0;
+  std::atomic<bool> started{false};
+};
+
 class EngineServe : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -32,9 +47,10 @@ class EngineServe : public ::testing::Test {
     config.model = (Stories() / "hf").string();
     config.listen = "127.0.0.1:0";
     config.metrics_listen = "";
-    config.kv_cache_tokens = 1600;  // far less than the crowd needs
+    config.threads = 1;
+    config.kv_cache_tokens = 3600;  // all prompts of the crowd, half of what it grows to
     config.max_step_tokens = 48;    // prompts come in chunks
-    config.max_num_seqs = 33;
+    config.max_num_seqs = kCrowd;
     auto parts = LoadParts(config);
     ASSERT_TRUE(parts.ok()) << parts.status();
     auto server = Server::Start(config, *std::move(parts));
@@ -44,62 +60,116 @@ class EngineServe : public ::testing::Test {
         "127.0.0.1:" + std::to_string(server_->grpc_port()), grpc::InsecureChannelCredentials()));
     ASSERT_TRUE(testing::Eventually([this] { return server_->ready(); }));
     std::ifstream file(Stories() / "greedy_cases.json");
-    cases_ = json::parse(file)["cases"];
+    const json recorded = json::parse(file);
+    for (const json& c : recorded["cases"]) AddChecked(c["prompt_tokens"], c["generated_tokens"]);
+    for (const testing::StoryCase& c : testing::TwentyStoryCases((Stories() / "hf").string()))
+      AddChecked(c.prompt, c.output);
+    ASSERT_EQ(checked_.size(), 22u);
   }
 
-  // The ids of a greedy answer; leaves after `patience` messages.
-  std::vector<uint32_t> Greedy(const json& prompt_ids, uint32_t max_tokens, int patience = 1 << 30) {
+  void AddChecked(const json& prompt, const json& expected) {
+    checked_.push_back(std::make_unique<Client>());
+    checked_.back()->prompt = prompt;
+    checked_.back()->expected = expected;
+  }
+
+  void Run(Client* client) {
     orrery::v1::GenerateRequest request;
-    for (const json& id : prompt_ids) request.mutable_token_ids()->add_ids(id.get<uint32_t>());
-    request.mutable_sampling()->set_max_tokens(max_tokens);
-    request.mutable_sampling()->set_temperature(0);
+    for (const json& id : client->prompt) request.mutable_token_ids()->add_ids(id.get<uint32_t>());
+    request.mutable_sampling()->set_n(client->choices);
+    request.mutable_sampling()->set_max_tokens(client->choices == 1 ? 200 : 511);
+    if (!client->expected.is_null()) request.mutable_sampling()->set_temperature(0);
     request.mutable_sampling()->set_ignore_eos(true);
     grpc::ClientContext context;
     auto reader = stub_->Generate(&context, request);
     orrery::v1::GenerateResponse message;
-    std::vector<uint32_t> ids;
     while (reader->Read(&message)) {
-      ids.insert(ids.end(), message.delta().token_ids().begin(), message.delta().token_ids().end());
-      if (--patience == 0) context.TryCancel();
+      client->started = true;
+      for (const uint32_t id : message.delta().token_ids()) client->ids.push_back(id);
+      for (const auto& attempt : message.finished().attempts()) client->preemptions += attempt.preemptions();
+      if (client->leaves_after > 0 && client->ids.size() >= client->leaves_after) context.TryCancel();
     }
     reader->Finish();
-    return ids;
+    client->started = true;
   }
 
-  double Metric(const std::string& name) const {
-    for (const auto& family : server_->metrics().registry()->Collect()) {
-      if (family.name == name) return family.metric[0].counter.value;
+  // Everybody at once, in this order: one request holds all slots until the last has come.
+  void RunCrowd(const std::vector<Client*>& clients) {
+    Client holder;
+    holder.prompt = {1};
+    holder.choices = kCrowd;
+    std::vector<std::thread> threads;
+    const auto start = [&](Client* client) {
+      client->ids = json::array();
+      client->started = false;
+      threads.emplace_back([this, client] { Run(client); });
+      EXPECT_TRUE(testing::Eventually([client] { return client->started.load(); }));
+    };
+    start(&holder);
+    for (Client* client : clients) start(client);
+    holder.leaves_after = 1;
+    threads[0].join();
+    const uint64_t full_steps = FullSteps();
+    for (size_t i = 1; i < threads.size(); ++i) threads[i].join();
+    for (const auto& client : checked_) EXPECT_EQ(client->ids, client->expected) << client->prompt.size();
+    // In each of these every checked one had 32 others beside it.
+    EXPECT_GT(FullSteps() - full_steps, 10u);
+  }
+
+  const prometheus::ClientMetric& Metric(const std::string& name) {
+    collected_ = server_->metrics().registry()->Collect();
+    for (const auto& family : collected_) {
+      if (family.name == name) return family.metric[0];
     }
-    return -1;
+    ADD_FAILURE() << "no metric " << name;
+    static const prometheus::ClientMetric none;
+    return none;
   }
 
+  // Steps that computed all the sequences there can be.
+  uint64_t FullSteps() {
+    static_assert(kCrowd > 32 && kCrowd <= 64);
+    const auto steps = Metric("orrery_step_sequences").histogram;
+    for (const auto& bucket : steps.bucket) {
+      if (bucket.upper_bound == 32) return steps.sample_count - bucket.cumulative_count;
+    }
+    return 0;
+  }
+
+  static constexpr int kCrowd = 33;
   std::unique_ptr<Server> server_;
   std::unique_ptr<orrery::v1::Inference::Stub> stub_;
-  json cases_;
+  std::vector<std::unique_ptr<Client>> checked_;
+  std::vector<prometheus::MetricFamily> collected_;
 };
 
-TEST_F(EngineServe, SameTokensInACrowdOf32WithChunksPreemptionsAndLeavers) {
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> crowd;
-  for (int c = 0; c < 32; ++c) {
-    crowd.emplace_back([&, c] {
-      for (int round = 0; !stop; ++round) {
-        json prompt = json::array({1});
-        for (int i = 0; i < 40 + (c * 7 + round) % 60; ++i)
-          prompt.push_back(259 + (c * 37 + i * 11 + round) % 250);
-        Greedy(prompt, 120, c % 4 == 0 ? 10 + c : 1 << 30);
-      }
-    });
+TEST_F(EngineServe, SameTokensAloneAndAmong32OthersWithChunksPreemptionsAndLeavers) {
+  for (const auto& client : checked_) {
+    Run(client.get());
+    EXPECT_EQ(client->ids, client->expected) << "alone, " << client->prompt.size();
+    EXPECT_EQ(client->preemptions, 0u);
   }
-  for (int round = 0; round < 2; ++round) {
-    for (const json& expected : cases_) {
-      EXPECT_EQ(json(Greedy(expected["prompt_tokens"], 200)), expected["generated_tokens"]);
-    }
+  EXPECT_EQ(FullSteps(), 0u);
+
+  std::vector<std::unique_ptr<Client>> others;
+  std::vector<Client*> crowd;
+  while (checked_.size() + others.size() < kCrowd) {
+    const auto c = static_cast<int>(others.size());
+    others.push_back(std::make_unique<Client>());
+    others.back()->prompt = {1};
+    for (int i = 0; i < 30 + c; ++i) others.back()->prompt.push_back(259 + (c * 37 + i * 11) % 250);
+    if (c % 3 == 0) others.back()->leaves_after = static_cast<size_t>(150 + c);
+    crowd.push_back(others.back().get());
   }
-  stop = true;
-  for (std::thread& client : crowd) client.join();
-  EXPECT_GT(Metric("orrery_preemptions_total"), 0);
-  EXPECT_GT(Metric("orrery_prefix_cache_hit_tokens_total"), 0);
+  // Who came last gives way first: with the order turned round everybody's turn comes.
+  std::vector<Client*> forward = crowd, backward = crowd;
+  for (const auto& client : checked_) forward.push_back(client.get());
+  for (auto client = checked_.rbegin(); client != checked_.rend(); ++client)
+    backward.push_back(client->get());
+  RunCrowd(forward);
+  RunCrowd(backward);
+  for (const auto& client : checked_) EXPECT_GT(client->preemptions, 0u) << client->prompt.size();
+  EXPECT_GT(Metric("orrery_prefix_cache_hit_tokens_total").counter.value, 0);
 }
 
 }  // namespace
