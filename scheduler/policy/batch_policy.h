@@ -26,6 +26,14 @@ struct BatchLimits {
   int32_t block_tokens = 16;
 };
 
+// Steps that have ended so far, by the engine's time.
+struct StepTotals {
+  int64_t steps = 0;
+  Duration time{};
+  int64_t prefill_tokens = 0;  // of chunks
+  Duration prefill_time{};       // of the steps with chunks
+};
+
 struct WorkerView {
   absl::Span<const SequenceView> waiting;  // arrival order (preempted ones keep their arrival)
   absl::Span<const SequenceView> running;  // admission order
@@ -33,6 +41,7 @@ struct WorkerView {
   int32_t blocks_total = 0;
   int32_t free_slots = 0;  // for sequences that never ran; preempted ones have kept theirs
   BatchLimits limits;
+  StepTotals totals;
   const StepCostModel* cost = nullptr;  // null: none fitted
   const LengthPredictor* predictor = nullptr;
 };
@@ -75,7 +84,9 @@ class BatchPolicy {
     (void)num_running, (void)num_waiting;
     return std::nullopt;
   }
-  // Facts a policy may learn from; default: none needed.
+  // Facts a policy may learn from; default: none needed. Every sequence arrives once, before the first Plan
+  // that shows it.
+  virtual void OnArrival(const SequenceView&, Time) {}
   virtual void OnFinished(const SequenceView&, Time) {}
 };
 

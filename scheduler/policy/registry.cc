@@ -2,12 +2,15 @@
 
 #include "scheduler/kv/lru.h"
 #include "scheduler/policy/a_min.h"
+#include "scheduler/policy/edf.h"
 #include "scheduler/policy/fcfs.h"
 #include "scheduler/policy/mc_sf.h"
 #include "scheduler/policy/nested_wait.h"
 #include "scheduler/policy/past_future.h"
 #include "scheduler/policy/policy_table.h"
+#include "scheduler/policy/slai.h"
 #include "scheduler/policy/sorted_f.h"
+#include "scheduler/policy/vtc.h"
 #include "scheduler/policy/wait.h"
 #include "scheduler/predict/empirical.h"
 #include "scheduler/predict/interval.h"
@@ -32,6 +35,12 @@ constexpr PolicyEntry<BatchPolicy> kBatch[] = {
         "wait", "arXiv:2504.11320", "waits until a class of lengths has enough arrivals, with a time-out"),
     PolicyLine<BatchPolicy, NestedWaitPolicy, NestedWaitOptions>(
         "nested-wait", "arXiv:2504.11320", "as wait, by segments of generation, without knowing lengths"),
+    PolicyLine<BatchPolicy, SlaiPolicy, SlaiOptions>(
+        "slai", "arXiv:2508.01002", "decodes as late as their pace allows, short prompts meanwhile"),
+    PolicyLine<BatchPolicy, EdfPolicy, EdfOptions>(
+        "edf", "arXiv:2503.22562", "earliest deadline first, steps as large as the tightest decode allows"),
+    PolicyLine<BatchPolicy, VtcPolicy, VtcOptions>("vtc", "arXiv:2401.00588",
+                                                   "fair shares of work between tenants"),
 };
 
 constexpr PolicyEntry<EvictionPolicy> kEviction[] = {

@@ -4,6 +4,15 @@
 #include <numeric>
 
 namespace orrery {
+namespace {
+
+// Blocks that `count` more tokens of a running sequence take.
+int32_t NewBlocks(const WorkerView& worker, const SequenceView& sequence, int32_t count) {
+  return std::max(0,
+                  BlocksFor(sequence.num_computed + count, worker.limits.block_tokens) - sequence.num_blocks);
+}
+
+}  // namespace
 
 void RunningStep::Begin(const WorkerView& worker, int32_t token_budget) {
   const int32_t limit = worker.limits.max_step_tokens;
@@ -17,26 +26,28 @@ void RunningStep::Begin(const WorkerView& worker, int32_t token_budget) {
 }
 
 void RunningStep::GrantRunning(const WorkerView& worker, BatchDecision* decision, size_t active) {
-  GrantDecodes(worker, active, decision);
-  GrantPrefills(worker, active, decision);
-  num_running_ = order_.size();
+  GrantDecodes(worker, 0, active, decision);
+  for (size_t i = 0; i < order_.size(); ++i) {
+    if (view(worker, i).tokens_to_compute() > 1) {
+      GrantPrefill(worker, i, decision, i < active ? INT32_MAX : 0);
+    }
+  }
 }
 
 void RunningStep::PreemptLast(const WorkerView& worker, BatchDecision* decision) {
-  const SequenceView& victim = worker.running[static_cast<size_t>(order_.back())];
+  const SequenceView& victim = view(worker, order_.size() - 1);
   order_.pop_back();
+  --num_running_;
   decision->preempt.push_back(victim.id);
   ledger_.Return(victim.num_blocks - victim.shared_blocks);
 }
 
-void RunningStep::GrantDecodes(const WorkerView& worker, size_t active, BatchDecision* decision) {
-  for (size_t i = 0; i < std::min(active, order_.size()); ++i) {
-    const SequenceView& sequence = worker.running[static_cast<size_t>(order_[i])];
+void RunningStep::GrantDecodes(const WorkerView& worker, size_t begin, size_t end, BatchDecision* decision) {
+  for (size_t i = begin; i < std::min(end, order_.size()); ++i) {
+    const SequenceView& sequence = view(worker, i);
     if (sequence.tokens_to_compute() != 1) continue;
     if (used_ == worker.limits.max_step_tokens) return;
-    const int32_t need =
-        BlocksFor(sequence.num_computed + 1, worker.limits.block_tokens) - sequence.num_blocks;
-    while (!ledger_.Reserve(need)) {
+    while (!ledger_.Reserve(NewBlocks(worker, sequence, 1))) {
       if (order_.size() == 1) return;  // alone: blocks of ended sequences are about to come back
       PreemptLast(worker, decision);
       if (i == order_.size()) return;  // it was the last itself
@@ -46,34 +57,41 @@ void RunningStep::GrantDecodes(const WorkerView& worker, size_t active, BatchDec
   }
 }
 
-void RunningStep::GrantPrefills(const WorkerView& worker, size_t active, BatchDecision* decision) {
-  const int32_t block_tokens = worker.limits.block_tokens;
-  for (size_t i = 0; i < order_.size(); ++i) {
-    const SequenceView& sequence = worker.running[static_cast<size_t>(order_[i])];
-    if (sequence.tokens_to_compute() <= 1) continue;
-    int32_t count = i < active ? std::max(0, std::min(sequence.tokens_to_compute(), budget_ - used_)) : 0;
-    const auto need = [&] {
-      return std::max(0, BlocksFor(sequence.num_computed + count, block_tokens) - sequence.num_blocks);
-    };
-    // Decodes have grown into what its admission had reserved: later prefills make room, decodes do not.
-    while (need() > ledger_.available() && order_.size() > i + 1 &&
-           worker.running[static_cast<size_t>(order_.back())].tokens_to_compute() > 1) {
-      PreemptLast(worker, decision);
-    }
-    if (need() > ledger_.available()) {
-      const int64_t room = (int64_t{sequence.num_blocks} + std::max(0, ledger_.available())) * block_tokens -
-                           sequence.num_computed;
-      count = static_cast<int32_t>(std::min<int64_t>(count, std::max<int64_t>(room, 0)));
-    }
-    const int32_t reserved = need();
-    ledger_.Owe(reserved);
-    if (count > 0) {
-      decision->run.push_back({sequence.id, count});
-      used_ += count;
-    }
-    // The rest of its prompt keeps its claim against admissions.
-    ledger_.Owe(std::max(0, BlocksFor(sequence.num_tokens, block_tokens) - sequence.num_blocks - reserved));
+bool RunningStep::TryGrantDecode(const WorkerView& worker, size_t i, BatchDecision* decision) {
+  const SequenceView& sequence = view(worker, i);
+  const int32_t need = NewBlocks(worker, sequence, 1);
+  // Owed blocks do not concern who needs none.
+  if (used_ >= budget_ || (need > 0 && !ledger_.Reserve(need))) return false;
+  decision->run.push_back({sequence.id, 1});
+  ++used_;
+  return true;
+}
+
+void RunningStep::GrantPrefill(const WorkerView& worker, size_t i, BatchDecision* decision, int32_t limit) {
+  const SequenceView& sequence = view(worker, i);
+  int32_t count = std::max(0, std::min({sequence.tokens_to_compute(), budget_ - used_, limit}));
+  // Decodes have grown into what its admission had reserved: later prefills make room, decodes do not.
+  while (NewBlocks(worker, sequence, count) > ledger_.available() && order_.size() > i + 1 &&
+         view(worker, order_.size() - 1).tokens_to_compute() > 1) {
+    PreemptLast(worker, decision);
   }
+  if (NewBlocks(worker, sequence, count) > ledger_.available()) {
+    const int64_t room =
+        (int64_t{sequence.num_blocks} + std::max(0, ledger_.available())) * worker.limits.block_tokens -
+        sequence.num_computed;
+    count = static_cast<int32_t>(std::min<int64_t>(count, std::max<int64_t>(room, 0)));
+  }
+  if (count > 0) {
+    decision->run.push_back({sequence.id, count});
+    used_ += count;
+  }
+  // The rest of its prompt keeps its claim against admissions.
+  ledger_.Owe(Claim(worker, i));
+}
+
+int32_t RunningStep::Claim(const WorkerView& worker, size_t i) const {
+  const SequenceView& sequence = view(worker, i);
+  return NewBlocks(worker, sequence, sequence.tokens_to_compute());
 }
 
 bool RunningStep::full(const WorkerView& worker) const {

@@ -39,6 +39,14 @@ class RunningStep {
   // claim on the blocks of their rest.
   void GrantRunning(const WorkerView& worker, BatchDecision* decision, size_t active = SIZE_MAX);
 
+  // Parts of GrantRunning, for policies that put waiting prompts or later decodes in between. They may cut
+  // the order from its back, by preemption.
+  void GrantDecodes(const WorkerView& worker, size_t begin, size_t end, BatchDecision* decision);
+  // A chunk for the prefill at order()[i], or nothing when the budget is spent. REQUIRES: i < order().size().
+  void GrantPrefill(const WorkerView& worker, size_t i, BatchDecision* decision, int32_t limit = INT32_MAX);
+  // A token for the decode at order()[i] when that takes nothing from anybody.
+  bool TryGrantDecode(const WorkerView& worker, size_t i, BatchDecision* decision);
+
   // Admits with as much of its known tokens as the budget leaves, when blocks for all of them are there and
   // `watermark` more (which does not bind while nobody runs).
   AdmitResult TryAdmit(const WorkerView& worker, const SequenceView& sequence, int32_t watermark,
@@ -46,14 +54,19 @@ class RunningStep {
   // Nobody else can be admitted in this step, whoever it is.
   bool full(const WorkerView& worker) const;
 
+  // Blocks that the rest of the sequence at order()[i] takes.
+  int32_t Claim(const WorkerView& worker, size_t i) const;
+  // The sequence at order()[i].
+  const SequenceView& view(const WorkerView& worker, size_t i) const {
+    return worker.running[static_cast<size_t>(order_[i])];
+  }
+
   int32_t budget() const { return budget_; }
   int32_t blocks_available() const { return ledger_.available(); }
   // Still running and admitted ones.
   size_t num_running() const { return num_running_; }
 
  private:
-  void GrantDecodes(const WorkerView& worker, size_t active, BatchDecision* decision);
-  void GrantPrefills(const WorkerView& worker, size_t active, BatchDecision* decision);
   void PreemptLast(const WorkerView& worker, BatchDecision* decision);
 
   std::vector<int32_t> order_;

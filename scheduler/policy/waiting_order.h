@@ -23,6 +23,10 @@ class WaitingOrder {
     for (size_t i = 0; i < waiting.size(); ++i) heap_.emplace_back(key(waiting[i]), i);
     std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
   }
+  void Clear() { heap_.clear(); }
+  // The next one's index and key. REQUIRES: not empty().
+  size_t best() const { return heap_.front().second; }
+  double best_key() const { return heap_.front().first; }
   bool empty() const { return heap_.empty(); }
   // Index into `waiting`. REQUIRES: not empty().
   size_t Pop() {

@@ -14,7 +14,8 @@ struct SequenceView {
   SequenceId id{};  // ascending in arrival order
   Time arrival, first_token_deadline, next_token_deadline, deadline;
   Time first_scheduled = Time::Never();  // Never() while it has never run
-  Time last_token = Time::Never();       // Never() before the first output token
+  Time first_token = Time::Never();      // Never() before the first output token is known
+  Time last_token = Time::Never();       // the same
   int32_t num_prompt = 0;                // tokens, emitted ones of earlier attempts included
   int32_t num_tokens = 0;                // known tokens: prompt + output, the one in flight counted
   // Tokens whose KV is resident or in flight. Running: a cached prefix is included. Waiting: 0.

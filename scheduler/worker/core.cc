@@ -181,6 +181,7 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
     deadlines_.emplace(sequence->submit->deadline, sequence->id);
   }
   ExtendChain(sequence, (sequence->num_given - 1) / options_.block_tokens);
+  parts_.policy->OnArrival(ViewOf(*sequence), now);
   JoinGroup(sequence);
   return absl::OkStatus();
 }
@@ -231,6 +232,7 @@ void WorkerCore::Impl::FillView(const Sequence& sequence, SequenceView* out) {
       sequence.last_token.is_never() ? view.first_token_deadline : sequence.last_token + sequence.slo.tpot;
   view.deadline = sequence.deadline;
   view.first_scheduled = sequence.report.first_scheduled;
+  view.first_token = sequence.report.first_token;
   view.last_token = sequence.last_token;
   view.num_prompt = sequence.num_given;
   view.num_tokens = sequence.num_tokens();

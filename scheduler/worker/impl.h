@@ -70,6 +70,7 @@ class WorkerCore::Impl {
   struct Flight {
     StepPlan plan;
     std::vector<FlightRow> rows;  // [plan.slices]
+    int32_t num_decodes = 0;      // slices of one token that sample
   };
   // A grant that was checked but not yet committed.
   struct Row {
@@ -107,6 +108,7 @@ class WorkerCore::Impl {
 
   // step.cc
   absl::Status ValidateResult(const Flight& flight, const StepResult& result) const;
+  void CountStep(const Flight& flight, const StepResult& result);
   void Landed(Sequence* sequence, int32_t num_resident);
   // False when the sequence ended (and may be gone).
   bool Sampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
@@ -184,6 +186,8 @@ class WorkerCore::Impl {
   uint64_t state_number_ = 0, last_submission_ = 0;
   StepId last_step_{};
   Duration last_step_time_{};
+  StepTotals totals_;
+  Time last_step_end_;
 };
 
 }  // namespace orrery

@@ -18,6 +18,7 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
   Flight* flight = &flights_[(first_flight_ + num_flights_) % 2];
   flight->plan.Clear();
   flight->rows.clear();
+  flight->num_decodes = 0;
 
   // Slots of sequences that ended: the plan announces them before anybody gets them.
   flight->plan.released_slots.swap(released_slots_);
@@ -65,6 +66,7 @@ void WorkerCore::Impl::Decide(BatchPolicy* policy, Time now, Flight* flight) {
   view.blocks_total = options_.num_blocks;
   view.free_slots = static_cast<int32_t>(free_slots_.size());
   view.limits = limits_;
+  view.totals = totals_;
   view.cost = parts_.cost.get();
   view.predictor = parts_.predictor.get();
   decision_.Clear();
@@ -275,6 +277,7 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   }
   plan.num_tokens += count;
   plan.num_samples += slice.sample;
+  flight->num_decodes += slice.sample && slice.count == 1;
   flight->rows.push_back({sequence, sequence->epoch});
   sequence->num_computed += count;
   kv_tokens_ += count;

@@ -51,8 +51,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
   if (journal_ != nullptr) journal_->StepDone(result, now);
   ++counters_.steps;
   counters_.computed_tokens += static_cast<uint64_t>(flight.plan.num_tokens);
-  last_step_ = result.step;
-  last_step_time_ = result.end - result.start;
+  CountStep(flight, result);
 
   size_t next = 0;
   for (size_t i = 0; i < flight.rows.size(); ++i) {
@@ -77,6 +76,21 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
   }
   CloseFlight();
   return absl::OkStatus();
+}
+
+void WorkerCore::Impl::CountStep(const Flight& flight, const StepResult& result) {
+  last_step_ = result.step;
+  last_step_time_ = result.end - result.start;
+  if (flight.plan.slices.empty()) return;
+  // Of two steps in flight the second waits for the first: that is not time it takes.
+  const Duration took{std::max<int64_t>(
+      0, (result.end - std::max(result.start, std::exchange(last_step_end_, result.end))).ns)};
+  ++totals_.steps;
+  totals_.time = totals_.time + took;
+  const int64_t prefill = flight.plan.num_tokens - flight.num_decodes;
+  if (prefill == 0) return;
+  totals_.prefill_tokens += prefill;
+  totals_.prefill_time = totals_.prefill_time + took;
 }
 
 void WorkerCore::Impl::Landed(Sequence* sequence, int32_t num_resident) {

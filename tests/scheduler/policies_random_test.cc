@@ -79,7 +79,10 @@ class Instance {
         continue;
       }
       now_ = now_ + step;
-      if (!core_->OnStepDone(engine_->Finish(), now_, &events_).ok()) return "a step was refused";
+      StepResult result = engine_->Finish();
+      result.start = Time{} + ((now_ - Time{}) - step);
+      result.end = now_;
+      if (!core_->OnStepDone(result, now_, &events_).ok()) return "a step was refused";
       if (Status status = Check(); !status.empty()) return status;
     }
     return "somebody starves";

@@ -1,0 +1,198 @@
+// vtc: the worked example (UT-8.3 of the design), the lift, and the fairness bound on a random overload.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "scheduler/base/random.h"
+#include "scheduler/policy/vtc.h"
+#include "tests/scheduler/policy/decide.h"
+
+namespace orrery {
+namespace {
+
+using ::testing::ElementsAre;
+
+// Arrivals and steps of a policy until nothing is left; every step takes a second.
+class Playground {
+ public:
+  Playground(VtcPolicy* policy, int32_t rows, int32_t blocks) : policy_(policy) {
+    scene_.limits = {.max_step_tokens = 4096, .max_num_seqs = rows, .block_tokens = 1};
+    scene_.blocks_free = scene_.blocks_total = blocks;
+    scene_.free_slots = rows;
+  }
+
+  void Arrive(uint32_t tenant, int32_t input, int32_t output) {
+    SequenceView view = WaitingView(++last_id_, input, scene_.now, output);
+    view.tenant = tenant;
+    policy_->OnArrival(view, scene_.now);
+    scene_.waiting.push_back(view);
+  }
+
+  void Step() {
+    BatchDecision decision;
+    policy_->Plan(scene_.view(), scene_.now, &decision);
+    EXPECT_TRUE(decision.preempt.empty());
+    scene_.now = scene_.now + Duration::Seconds(1);
+    for (const Grant& grant : decision.admit) {
+      const auto at = std::find_if(scene_.waiting.begin(), scene_.waiting.end(),
+                                   [&](const SequenceView& view) { return view.id == grant.sequence; });
+      at->first_scheduled = scene_.now;
+      started_.push_back(at->tenant);
+      work_[at->tenant] += at->num_prompt;
+      scene_.running.push_back(*at);
+      scene_.waiting.erase(at);
+      --scene_.free_slots;
+    }
+    std::vector<Grant> grants = decision.run;
+    grants.insert(grants.end(), decision.admit.begin(), decision.admit.end());
+    for (const Grant& grant : grants) Grow(grant);
+    scene_.blocks_free = scene_.blocks_total;
+    for (const SequenceView& view : scene_.running) scene_.blocks_free -= view.num_blocks;
+    EXPECT_GE(scene_.blocks_free, 0);
+  }
+
+  bool idle() const { return scene_.running.empty() && scene_.waiting.empty(); }
+  const std::vector<uint32_t>& started() const { return started_; }
+  double work(uint32_t tenant) { return work_[tenant]; }
+  size_t num_waiting(uint32_t tenant) const {
+    return static_cast<size_t>(std::count_if(scene_.waiting.begin(), scene_.waiting.end(),
+                                             [&](const SequenceView& v) { return v.tenant == tenant; }));
+  }
+
+ private:
+  void Grow(const Grant& grant) {
+    const auto at = std::find_if(scene_.running.begin(), scene_.running.end(),
+                                 [&](const SequenceView& view) { return view.id == grant.sequence; });
+    at->num_computed += grant.count;
+    at->num_blocks = at->num_computed;
+    if (at->num_computed < at->num_tokens) return;
+    ++at->num_tokens;
+    ++at->num_generated;
+    work_[at->tenant] += 2;
+    if (at->num_generated < at->max_new_tokens) return;
+    scene_.running.erase(at);
+    ++scene_.free_slots;
+  }
+
+  VtcPolicy* policy_;
+  Scene scene_;
+  uint64_t last_id_ = 0;
+  std::vector<uint32_t> started_;
+  std::map<uint32_t, double> work_;
+};
+
+constexpr uint32_t kA = 1, kB = 2;
+
+TEST(Vtc, Ut83LiftAndTurns) {
+  VtcPolicy policy({});
+  Playground play(&policy, 1, 1000);
+  for (int i = 0; i < 3; ++i) play.Arrive(kA, 4, 2);
+  for (int step = 0; step < 4; ++step) play.Step();  // two of A
+  EXPECT_EQ(policy.counter(kA), 16);
+  play.Arrive(kB, 10, 1);
+  play.Arrive(kB, 10, 1);
+  EXPECT_EQ(policy.counter(kB), 16) << "lifted to the least of those who wait";
+  play.Step();
+  play.Step();
+  EXPECT_EQ(policy.counter(kA), 24) << "the tie goes to the earlier request";
+  play.Step();
+  EXPECT_EQ(policy.counter(kB), 28);
+  play.Step();
+  EXPECT_EQ(policy.counter(kB), 40);
+  EXPECT_TRUE(play.idle());
+  EXPECT_THAT(play.started(), ElementsAre(kA, kA, kA, kB, kB));
+}
+
+TEST(Vtc, NoLiftWhileNobodyElseWaits) {
+  VtcPolicy policy({});
+  Playground play(&policy, 2, 1000);
+  play.Arrive(kA, 100, 5);
+  play.Step();  // A runs, and waits no more
+  play.Arrive(kB, 4, 2);
+  EXPECT_EQ(policy.counter(kB), 0) << "running requests do not lift";
+}
+
+TEST(Vtc, Ut83ProfiledCost) {
+  EXPECT_NEAR(ProfiledCost(256, 256), 554.797, 5e-4);
+  EXPECT_NEAR(ProfiledCost(512, 128), 436.055, 5e-4);
+  EXPECT_EQ(ProfiledCost(0, 0), 1.146);
+  VtcPolicy policy({.profiled = true});
+  Playground play(&policy, 1, 1000);
+  play.Arrive(kA, 20, 9);
+  while (!play.idle()) play.Step();
+  EXPECT_NEAR(policy.counter(kA), ProfiledCost(20, 9), 1e-9) << "increments add up to the whole";
+}
+
+TEST(Vtc, PriorityIsAWeight) {
+  VtcPolicy policy({.priority_weight = 2});
+  SequenceView view = WaitingView(1, 8);
+  view.tenant = kA;
+  view.priority = 2;
+  policy.OnArrival(view, {});
+  Scene scene;
+  scene.waiting = {view};
+  Decide(&policy, scene);
+  EXPECT_EQ(policy.counter(kA), (8 + 2) / 4.0);
+}
+
+TEST(Vtc, StopsAtTheHeadOfTheLeastCounter) {
+  VtcPolicy policy({});
+  Scene scene;
+  scene.blocks_free = scene.blocks_total = 10;  // 160 tokens
+  scene.waiting = {WaitingView(1, 40, {}, 40), WaitingView(2, 100, {}, 40), WaitingView(3, 10, {}, 10)};
+  for (SequenceView& view : scene.waiting) policy.OnArrival(view, {});
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:40")) << "80 + 140 tokens do not fit; no skipping";
+}
+
+// Two tenants who always have requests waiting: |W_f - W_g| <= 2 max(w_p L_input, w_q M).
+TEST(Vtc, BackloggedTenantsStayWithinTheBound) {
+  constexpr int32_t kMemory = 200, kInput = 60;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    RandomStream random(seed);
+    VtcPolicy policy({});
+    Playground play(&policy, 16, kMemory);
+    const auto arrive = [&](uint32_t tenant) {
+      // B's requests are much larger than A's.
+      const auto size = tenant == kA ? 10 : kInput;
+      play.Arrive(tenant, static_cast<int32_t>(1 + random.Below(static_cast<uint64_t>(size))),
+                  static_cast<int32_t>(1 + random.Below(static_cast<uint64_t>(size))));
+    };
+    for (int step = 0; step < 500; ++step) {
+      for (const uint32_t tenant : {kA, kB}) {
+        while (play.num_waiting(tenant) < 20) arrive(tenant);
+      }
+      play.Step();
+      EXPECT_LE(std::abs(play.work(kA) - play.work(kB)), 2 * std::max(kInput, 2 * kMemory)) << seed;
+    }
+    EXPECT_GT(play.work(kA), 1000);
+  }
+}
+
+TEST(Vtc, ForgetsIdleTenantsWhenThereAreTooMany) {
+  VtcPolicy policy({});
+  Scene scene;
+  scene.limits = {.max_step_tokens = 1 << 20, .max_num_seqs = 1 << 20, .block_tokens = 16};
+  scene.blocks_free = scene.blocks_total = 1 << 20;
+  const auto arrive = [&](uint32_t tenant) {
+    SequenceView view = WaitingView(tenant, 10, {}, 5);
+    view.tenant = tenant;
+    policy.OnArrival(view, {});
+    scene.waiting.push_back(view);
+  };
+  for (uint32_t tenant = 1; tenant <= VtcPolicy::kMaxTenants; ++tenant) arrive(tenant);
+  scene.free_slots = VtcPolicy::kMaxTenants;
+  Decide(&policy, scene);
+  EXPECT_EQ(policy.counter(1), 12) << "served, idle and known";
+  scene.waiting.clear();
+  arrive(VtcPolicy::kMaxTenants + 1);
+  scene.blocks_free = 0;
+  Decide(&policy, scene);
+  EXPECT_EQ(policy.counter(1), 0) << "forgotten";
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,256 @@
+// slai and edf: worked examples of the papers (UT-5b, UT-8.8 of the design) and what they do under pressure.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "scheduler/cost/step_cost.h"
+#include "scheduler/policy/edf.h"
+#include "scheduler/policy/slai.h"
+#include "tests/scheduler/policy/decide.h"
+
+namespace orrery {
+namespace {
+
+using ::testing::ElementsAre;
+
+// UT-5b: the last step ended at 10 s, a mean step takes 20 ms; TPOT 0.1, 0.2 and 0.5 s.
+Scene Ut5b() {
+  Scene scene;
+  scene.now = AtMs(10000);
+  scene.totals = {.steps = 50, .time = Duration::Milliseconds(1000)};
+  for (const auto& [id, tpot_ms] : {std::pair{1, 500}, {2, 100}, {3, 200}}) {
+    scene.running.push_back(
+        DecodingView(static_cast<uint64_t>(id), 100, 5, AtMs(10000), Duration::Milliseconds(tpot_ms)));
+  }
+  // A prompt that takes all the budget there is.
+  scene.running.push_back(PrefillingView(4, 1000, 0));
+  return scene;
+}
+
+TEST(Slai, Ut5bDecodesWaitForTheirLastSchedulableTime) {
+  Scene scene = Ut5b();
+  SlaiPolicy policy({});
+  // 10.0, 10.1 and 10.4 s with offset 5.
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 4:511"));
+  scene.now = AtMs(10099);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 4:511"));
+  scene.now = AtMs(10100);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 3:1", "run 4:510"));
+  scene.now = AtMs(10399);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 3:1", "run 4:510"));
+  scene.now = AtMs(10400);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 3:1", "run 1:1", "run 4:509"));
+}
+
+TEST(Slai, Ut5bDecodesAreUrgentSoonerNearFullMemory) {
+  Scene scene = Ut5b();
+  SlaiPolicy policy({});
+  // 9.9, 10.0 and 10.3 s with offset 10: from 96 % of the pool on.
+  scene.blocks_free = 401;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 4:511"));
+  scene.blocks_free = 400;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 3:1", "run 4:510"));
+}
+
+TEST(Slai, LeftoverBudgetGoesToDecodesThatCouldWait) {
+  Scene scene = Ut5b();
+  scene.running[3] = PrefillingView(4, 300, 0);
+  scene.waiting = {WaitingView(5, 150, AtMs(9000)), WaitingView(6, 50, AtMs(9000))};
+  SlaiPolicy policy({});
+  // Short prompts first; 10 tokens of the budget are left for the two that are in no hurry.
+  EXPECT_THAT(Decide(&policy, scene),
+              ElementsAre("run 2:1", "run 4:300", "run 3:1", "run 1:1", "admit 6:50", "admit 5:150"));
+}
+
+TEST(Slai, AgingLetsTheLongPromptIn) {
+  Scene scene;
+  scene.now = AtMs(10000);
+  scene.waiting = {WaitingView(1, 900, AtMs(0)), WaitingView(2, 50, AtMs(9500))};
+  SlaiPolicy aging({.aging = 100}), plain({.aging = 0});
+  EXPECT_THAT(Decide(&aging, scene), ElementsAre("admit 1:512"));
+  EXPECT_THAT(Decide(&plain, scene), ElementsAre("admit 2:50", "admit 1:462"));
+}
+
+TEST(Slai, StopsAtTheFirstPromptWithoutBlocks) {
+  Scene scene = Ut5b();
+  scene.running.pop_back();
+  scene.waiting = {WaitingView(5, 160, AtMs(9990)), WaitingView(6, 170, AtMs(9990))};
+  scene.blocks_free = 9;  // 160 tokens take ten blocks; two of the decodes need none
+  scene.blocks_total = 1000;
+  SlaiPolicy policy({.watermark = 0});
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 3:1", "run 1:1"));
+}
+
+TEST(Slai, AnUrgentDecodeTakesTheBlocksOfTheLastPrefill) {
+  Scene scene = Ut5b();
+  scene.now = AtMs(10050);
+  scene.blocks_free = 0;
+  scene.running[1] =
+      DecodingView(2, 92, 5, AtMs(10000), Duration::Milliseconds(100));  // 96 tokens: full blocks
+  scene.running[3] = PrefillingView(4, 1000, 160);
+  scene.running.push_back(PrefillingView(5, 1000, 160));
+  SlaiPolicy policy({});
+  // Offset 10: 2 is urgent and 3 as well; the ten blocks of 5 pay for it and for some of 4.
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 5", "run 2:1", "run 3:1", "run 4:144", "run 1:1"));
+}
+
+TEST(Slai, SomebodyGoesOnWhenNobodyIsInAHurry) {
+  Scene scene;
+  scene.now = AtMs(10000);
+  scene.blocks_free = 0;
+  scene.totals = {.steps = 1, .time = Duration::Milliseconds(1)};
+  for (const uint64_t id : {1, 2}) {
+    scene.running.push_back(DecodingView(id, 92, 5, AtMs(10000), Duration::Milliseconds(500)));
+  }
+  SlaiPolicy policy({});
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
+}
+
+// The published two-regime step time of an 8B model; milliseconds and tokens.
+class TwoRegimes final : public StepCostModel {
+ public:
+  Duration Predict(const StepShape& shape) const override {
+    const double np = shape.prefill_tokens, nd = shape.decodes, tokens = np + nd;
+    const double context = static_cast<double>(shape.decode_context);
+    const double us = tokens <= 512 ? 14936 + 58.82 * tokens + 22.48 * np + 36.35 * nd + 0.1111 * context
+                                    : 5004 + 27.19 * tokens + 68.63 * np - 41.44 * nd + 0.1663 * context;
+    return Duration::Nanoseconds(std::llround(us * 1e3));
+  }
+};
+
+TEST(Edf, Ut88TheStepTimesOfTheExample) {
+  const TwoRegimes cost;
+  const std::pair<int, double> expected[] = {
+      {128, 35.21}, {256, 47.70}, {512, 72.68}, {768, 96.47}, {1024, 125.91}};
+  for (const auto& [tokens, ms] : expected) {
+    StepShape shape;
+    for (int i = 0; i < 32; ++i) shape.AddDecode(1000);
+    shape.AddChunk(0, tokens - 32);
+    EXPECT_NEAR(1.2 * cost.Predict(shape).milliseconds(), ms, 0.01) << tokens;
+  }
+}
+
+// 32 decodes with a context of 32,000 and a prompt without end.
+Scene Ut88(int64_t slack_ms) {
+  Scene scene;
+  scene.now = AtMs(1000);
+  scene.limits = {.max_step_tokens = 4096, .max_num_seqs = 64, .block_tokens = 16};
+  for (uint64_t id = 1; id <= 32; ++id) {
+    // One token so far, at 1 s: the next is due a TPOT later.
+    scene.running.push_back(DecodingView(id, 999, 1, AtMs(1000), Duration::Milliseconds(slack_ms)));
+  }
+  scene.waiting = {WaitingView(40, 9000)};
+  return scene;
+}
+
+int32_t PromptTokens(BatchPolicy* policy, const Scene& scene) {
+  BatchDecision decision;
+  policy->Plan(scene.view(), scene.now, &decision);
+  return decision.admit.empty() ? 0 : decision.admit.front().count;
+}
+
+TEST(Edf, Ut88StepsAsLargeAsTheLeastSlackAllows) {
+  const TwoRegimes cost;
+  EdfPolicy policy({});
+  for (const auto& [slack_ms, tokens] : {std::pair{50, 224}, {100, 736}, {30, 96}, {5000, 2520}}) {
+    Scene scene = Ut88(slack_ms);
+    scene.cost = &cost;
+    EXPECT_EQ(PromptTokens(&policy, scene), tokens) << slack_ms;
+  }
+  Scene scene = Ut88(5000);
+  scene.cost = &cost;
+  scene.blocks_free = 999;
+  EXPECT_EQ(PromptTokens(&policy, scene), 512 - 32) << "memory is short";
+  scene.cost = nullptr;
+  EXPECT_EQ(PromptTokens(&policy, scene), 4096 - 32) << "without a model";
+}
+
+TEST(Edf, ATokenAheadOfItsPaceIsTimeInHand) {
+  const TwoRegimes cost;
+  EdfPolicy policy({}), bank({.bank = true});
+  Scene scene = Ut88(30);
+  scene.cost = &cost;
+  for (SequenceView& view : scene.running) {
+    view.num_generated = 3;  // since 970 ms: two tokens at most are due before 1,030, the third at 1,060
+    view.first_token = AtMs(970);
+    view.first_token_deadline = AtMs(2000);
+    view.num_tokens += 2, view.num_computed += 2;
+  }
+  EXPECT_EQ(PromptTokens(&policy, scene), 256 - 32) << "60 ms";
+  EXPECT_EQ(PromptTokens(&bank, scene), 2552 - 32) << "the first token was due at 2 s";
+}
+
+TEST(Edf, Ut88KappaPutsTheShortPromptFirst) {
+  EdfPolicy policy({});
+  Scene scene;
+  scene.limits.max_step_tokens = 100;
+  SequenceView long_prompt = WaitingView(1, 4000), short_prompt = WaitingView(2, 200);
+  long_prompt.first_token_deadline = AtMs(2000);   // + 4,000 * 0.008 s = 34.0
+  short_prompt.first_token_deadline = AtMs(6000);  // + 200 * 0.008 s = 7.6
+  scene.waiting = {long_prompt, short_prompt};
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  EdfPolicy plain({.kappa = 0});
+  EXPECT_THAT(Decide(&plain, scene), ElementsAre("admit 1:100"));
+}
+
+TEST(Edf, ALongPrefillPausesForAnUrgentPrompt) {
+  EdfPolicy policy({.kappa = 0});
+  Scene scene;
+  scene.limits.max_step_tokens = 100;
+  scene.running = {PrefillingView(1, 4000, 320)};
+  scene.running[0].first_token_deadline = AtMs(900);
+  scene.waiting = {WaitingView(2, 80)};
+  scene.waiting[0].first_token_deadline = AtMs(200);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:20", "admit 2:80"));
+  // Its claim on the rest of its blocks is respected: 230 blocks.
+  scene.blocks_total = scene.blocks_free = 234;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
+}
+
+TEST(Edf, RelegatesWhoCannotMakeItButNotForEver) {
+  const auto cost = NewLinearCost({.alpha_prefill = 10, .per_token = 1});
+  EdfPolicy policy({.kappa = 0, .relegate_s = 60});
+  Scene scene;
+  scene.cost = cost.get();
+  scene.limits.max_step_tokens = 100;
+  scene.now = AtMs(1000);
+  scene.waiting = {WaitingView(1, 500), WaitingView(2, 500)};
+  scene.waiting[0].first_token_deadline = AtMs(1500);  // takes 510 ms
+  scene.waiting[1].first_token_deadline = AtMs(2000);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  scene.waiting[1].first_token_deadline = AtMs(62000);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:100"));
+  EdfPolicy stubborn({.kappa = 0, .relegate_s = 0});
+  scene.waiting[1].first_token_deadline = AtMs(2000);
+  EXPECT_THAT(Decide(&stubborn, scene), ElementsAre("admit 1:100"));
+}
+
+TEST(Edf, WithoutAModelThePaceSoFarTellsWhoIsLate) {
+  EdfPolicy policy({.kappa = 0});
+  Scene scene;
+  scene.limits.max_step_tokens = 100;
+  scene.waiting = {WaitingView(1, 500), WaitingView(2, 500)};
+  scene.waiting[0].first_token_deadline = AtMs(400);
+  scene.waiting[1].first_token_deadline = AtMs(600);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:100")) << "nothing measured yet";
+  scene.totals = {
+      .steps = 1, .time = AtMs(100) - Time{}, .prefill_tokens = 100, .prefill_time = AtMs(100) - Time{}};
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100")) << "1,000 tokens per second";
+}
+
+// A deadline for the whole answer: its first token is due so much earlier as the rest takes.
+TEST(Edf, ADeadlineAloneCountsBackFromTheEnd) {
+  EdfPolicy policy({.ttft_ms = 1000, .batch_tpot_ms = 400, .kappa = 0});
+  Scene scene;
+  scene.limits.max_step_tokens = 100;
+  scene.waiting = {WaitingView(1, 500), WaitingView(2, 500, {}, 100), WaitingView(3, 500, {}, 10)};
+  scene.waiting[1].deadline = AtMs(40900);  // 100 tokens of 400 ms: 0.9 s
+  scene.waiting[2].deadline = AtMs(4800);   // 10 tokens: 0.8 s
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 3:100"));
+  scene.waiting.pop_back();
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+}
+
+}  // namespace
+}  // namespace orrery
