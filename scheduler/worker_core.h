@@ -70,7 +70,7 @@ struct WorkerParts {
   std::unique_ptr<BatchPolicy> policy;
   std::unique_ptr<EvictionPolicy> eviction;
   std::shared_ptr<LengthPredictor> predictor;
-  std::shared_ptr<const StepCostModel> cost;
+  std::shared_ptr<StepCostModel> cost;  // learns from the steps
 };
 
 // Ascending since the start.

@@ -5,6 +5,8 @@
 
 #include "scheduler/base/options.h"
 #include "scheduler/base/text.h"
+#include "scheduler/cost/online_cost.h"
+#include "scheduler/cost/table_cost.h"
 
 namespace orrery {
 namespace {
@@ -80,7 +82,22 @@ std::unique_ptr<StepCostModel> NewLinearCost(const LinearCostOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<StepCostModel>> ParseStepCost(std::string_view text) {
-  constexpr std::string_view kConstant = "constant:";
+  constexpr std::string_view kConstant = "constant:", kTable = "table:", kOnline = "online";
+  if (text == kOnline) return std::make_unique<OnlineStepCost>();
+  if (text.substr(0, kOnline.size() + 1) == "online:") {
+    const std::string_view prior_text = text.substr(kOnline.size() + 1);
+    if (prior_text.substr(0, kOnline.size()) == kOnline) {
+      return absl::InvalidArgumentError("online: its prior cannot be online as well");
+    }
+    auto prior = ParseStepCost(prior_text);
+    if (!prior.ok()) return prior.status();
+    return std::make_unique<OnlineStepCost>(prior->get());
+  }
+  if (text.substr(0, kTable.size()) == kTable) {
+    auto table = ParseCostTable(text.substr(kTable.size()));
+    if (!table.ok()) return table.status();
+    return NewTableCost(*std::move(table));
+  }
   if (text.substr(0, kConstant.size()) == kConstant) {
     const std::string_view ms_text = text.substr(kConstant.size());
     const auto ms = ParseNumber<double>(ms_text);
@@ -102,7 +119,7 @@ absl::StatusOr<std::unique_ptr<StepCostModel>> ParseStepCost(std::string_view te
     if (!options.ok()) return options.status();
     return std::make_unique<TileCost>(*options);
   }
-  return UnknownName("cost model", spec->name, {"constant", "linear", "tile"});
+  return UnknownName("cost model", spec->name, {"constant", "linear", "online", "table", "tile"});
 }
 
 std::string FormatLinearCost(const LinearCostOptions& o) {

@@ -41,6 +41,8 @@ class StepCostModel {
   virtual ~StepCostModel() = default;
   // 0 for an empty shape; never negative.
   virtual Duration Predict(const StepShape& shape) const = 0;
+  // A step as measured; default: the model does not learn.
+  virtual void Observe(const StepShape&, Duration) {}
 };
 
 // Milliseconds and tokens, as in the published fits:
@@ -52,8 +54,9 @@ struct LinearCostOptions {
 };
 std::unique_ptr<StepCostModel> NewLinearCost(const LinearCostOptions& options);
 
-// "constant:MS", "tile:c=MS,a=MS,b0=TOKENS" (c + a * ceil(tokens / b0); arXiv:2504.07347), or
-// "linear:alpha_decode=..,per_seq=..,per_kv_token=..,alpha_prefill=..,per_token=..,per_token_sq=..".
+// "constant:MS", "tile:c=MS,a=MS,b0=TOKENS" (c + a * ceil(tokens / b0); arXiv:2504.07347),
+// "linear:alpha_decode=..,per_seq=..,per_kv_token=..,alpha_prefill=..,per_token=..,per_token_sq=..",
+// "table:..." (table_cost.h), or "online[:PRIOR]" (online_cost.h), PRIOR one of the others.
 // Profiles in files are read elsewhere and arrive as numbers.
 absl::StatusOr<std::unique_ptr<StepCostModel>> ParseStepCost(std::string_view text);
 // The form that ParseStepCost reads back to the same numbers.

@@ -2,7 +2,7 @@
 // code): every step is as large as the most urgent decode allows, and prompts come by deadline and length.
 //
 //   first-token deadline  arrival + TTFT; of a request with a deadline alone: deadline - output * batch_tpot
-//   token deadline        first token + TPOT * generated       (bank: max(first token, its deadline) + ...)
+//   token deadline        max(first token, its deadline) + TPOT * generated   (bank=0: first token + ...)
 //   1. every running decode gets a token; slack = min over decodes of token deadline - now
 //   2. n = the largest of {128, 256, 512, 768, ..., 2552} tokens with margin * T(n) <= slack, else the
 //      least; at most 512 while less than `low_kv` of the pool is free. Prompts get n - decodes of them
@@ -14,9 +14,8 @@
 // T is the worker's cost model; without one every step may be full and what a prompt takes is judged by the
 // prompt tokens per second so far. Reconstructed: the paper's relegated requests come after all others and
 // can starve, ours behind those of the next `relegate_s` seconds; `low_kv` is a share here, there a number of
-// tokens of one GPU; deadlines count from the real first token unless `bank` is set, since that is what TPOT
-// measures. Victims are the prompts least urgent, then the decodes admitted last.
-// O(running + waiting + prefills log prefills).
+// tokens of one GPU; at least min_tokens / 4 go to prompts. Victims are the prompts least urgent, then the
+// decodes admitted last. O(running + waiting + prefills log prefills).
 #ifndef ORRERY_SCHEDULER_POLICY_EDF_H_
 #define ORRERY_SCHEDULER_POLICY_EDF_H_
 
@@ -41,7 +40,7 @@ struct EdfOptions {
   int32_t min_tokens = 128, max_tokens = 2552;  // of a dynamic step
   double low_kv = 0.1;
   double relegate_s = 60;  // 0: no relegation
-  bool bank = false;
+  bool bank = true;
   double watermark = 0.01;  // share of the pool that admission leaves free
 };
 

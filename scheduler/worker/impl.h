@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "scheduler/cost/step_cost.h"
 #include "scheduler/kv/kv_cache.h"
 #include "scheduler/policy/batch_policy.h"
 #include "scheduler/policy/fcfs.h"
@@ -70,7 +71,7 @@ class WorkerCore::Impl {
   struct Flight {
     StepPlan plan;
     std::vector<FlightRow> rows;  // [plan.slices]
-    int32_t num_decodes = 0;      // slices of one token that sample
+    StepShape shape;
   };
   // A grant that was checked but not yet committed.
   struct Row {

@@ -18,7 +18,7 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
   Flight* flight = &flights_[(first_flight_ + num_flights_) % 2];
   flight->plan.Clear();
   flight->rows.clear();
-  flight->num_decodes = 0;
+  flight->shape = {};
 
   // Slots of sequences that ended: the plan announces them before anybody gets them.
   flight->plan.released_slots.swap(released_slots_);
@@ -277,7 +277,8 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   }
   plan.num_tokens += count;
   plan.num_samples += slice.sample;
-  flight->num_decodes += slice.sample && slice.count == 1;
+  slice.sample&& slice.count == 1 ? flight->shape.AddDecode(slice.begin + 1)
+                                  : flight->shape.AddChunk(slice.begin, slice.count);
   flight->rows.push_back({sequence, sequence->epoch});
   sequence->num_computed += count;
   kv_tokens_ += count;

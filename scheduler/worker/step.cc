@@ -87,9 +87,9 @@ void WorkerCore::Impl::CountStep(const Flight& flight, const StepResult& result)
       0, (result.end - std::max(result.start, std::exchange(last_step_end_, result.end))).ns)};
   ++totals_.steps;
   totals_.time = totals_.time + took;
-  const int64_t prefill = flight.plan.num_tokens - flight.num_decodes;
-  if (prefill == 0) return;
-  totals_.prefill_tokens += prefill;
+  if (parts_.cost != nullptr) parts_.cost->Observe(flight.shape, took);
+  if (flight.shape.prefill_tokens == 0) return;
+  totals_.prefill_tokens += flight.shape.prefill_tokens;
   totals_.prefill_time = totals_.prefill_time + took;
 }
 

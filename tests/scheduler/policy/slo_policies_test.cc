@@ -139,6 +139,7 @@ Scene Ut88(int64_t slack_ms) {
   for (uint64_t id = 1; id <= 32; ++id) {
     // One token so far, at 1 s: the next is due a TPOT later.
     scene.running.push_back(DecodingView(id, 999, 1, AtMs(1000), Duration::Milliseconds(slack_ms)));
+    scene.running.back().first_token_deadline = AtMs(900);
   }
   scene.waiting = {WaitingView(40, 9000)};
   return scene;
@@ -168,7 +169,7 @@ TEST(Edf, Ut88StepsAsLargeAsTheLeastSlackAllows) {
 
 TEST(Edf, ATokenAheadOfItsPaceIsTimeInHand) {
   const TwoRegimes cost;
-  EdfPolicy policy({}), bank({.bank = true});
+  EdfPolicy policy({.bank = false}), bank({});
   Scene scene = Ut88(30);
   scene.cost = &cost;
   for (SequenceView& view : scene.running) {
