@@ -69,6 +69,7 @@ Submit ReadSubmit(ByteReader* in) {
   submit.deadline.ns = in->Signed();
   submit.priority = in->Integer<int32_t>();
   submit.tenant = Bounded<uint32_t>(in);
+  submit.application = Bounded<uint32_t>(in);
   submit.cache_salt = in->Varint();
   if (in->Varint() != 0) {
     KvSource source;

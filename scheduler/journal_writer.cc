@@ -49,6 +49,7 @@ void PutSubmit(const Submit& submit, std::string* out) {
   PutSigned(submit.deadline.ns, out);
   PutSigned(submit.priority, out);
   PutVarint(submit.tenant, out);
+  PutVarint(submit.application, out);
   PutVarint(submit.cache_salt, out);
   PutVarint(submit.kv_source.has_value(), out);
   if (!submit.kv_source.has_value()) return;

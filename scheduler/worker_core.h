@@ -147,6 +147,7 @@ class WorkerCore {
   std::optional<SampleReport> Report(const SampleKey& key) const;
   const WorkerCounters& counters() const;
   const WorkerOptions& options() const;
+  const StepCostModel* cost() const;  // null: none
   const DecisionRecord& last_decision() const;  // of the last Plan that asked the policy
   int32_t num_waiting() const;
   int32_t num_running() const;

@@ -8,7 +8,8 @@
 //
 // `key(view)` is a double, the smallest first, ties by arrival. Admission stops at the first waiting prompt
 // whose blocks are not there, those claimed by prompts begun not counted, and does not happen in a step that
-// preempts. O(waiting + prefills log prefills).
+// preempts. `accept(view)` may pass over a prompt in
+// this step, `took(view)` hears of those that got tokens. O(waiting + prefills log prefills).
 #ifndef ORRERY_SCHEDULER_POLICY_PROMPT_MERGE_H_
 #define ORRERY_SCHEDULER_POLICY_PROMPT_MERGE_H_
 
@@ -50,6 +51,13 @@ class PromptMerge {
   template <typename Key>
   void Grant(const WorkerView& worker, Key key, int32_t watermark, RunningStep* step,
              BatchDecision* decision) {
+    Grant(
+        worker, key, watermark, step, decision, [](const SequenceView&) { return true; },
+        [](const SequenceView&) {});
+  }
+  template <typename Key, typename Accept, typename Took>
+  void Grant(const WorkerView& worker, Key key, int32_t watermark, RunningStep* step, BatchDecision* decision,
+             Accept accept, Took took) {
     bool admits = decision->preempt.empty() && !step->full(worker);
     waiting_.Clear();
     if (admits) waiting_.Build(worker.waiting, key);
@@ -58,12 +66,14 @@ class PromptMerge {
     for (size_t i = num_decodes_; i < step->order().size(); ++i) {
       const Prefill& next = prefills_[i - num_decodes_];
       while (admits && BeforeNext(worker, next))
-        admits = AdmitNext(worker, watermark + claims, step, decision);
+        admits = AdmitNext(worker, watermark + claims, step, decision, accept, took);
       claims -= step->Claim(worker, i);
-      step->GrantPrefill(worker, i, decision);
+      const bool goes = accept(step->view(worker, i));
+      step->GrantPrefill(worker, i, decision, goes ? INT32_MAX : 0);
+      if (goes) took(step->view(worker, i));
       admits = admits && decision->preempt.empty();
     }
-    while (admits && !waiting_.empty()) admits = AdmitNext(worker, watermark, step, decision);
+    while (admits && !waiting_.empty()) admits = AdmitNext(worker, watermark, step, decision, accept, took);
   }
 
  private:
@@ -79,9 +89,15 @@ class PromptMerge {
     if (waiting_.empty()) return false;
     return Prefill{waiting_.best_key(), worker.waiting[waiting_.best()].id, 0} < next;
   }
-  bool AdmitNext(const WorkerView& worker, int32_t watermark, RunningStep* step, BatchDecision* decision) {
-    return step->TryAdmit(worker, worker.waiting[waiting_.Pop()], watermark, decision) ==
-           AdmitResult::kAdmitted;
+  template <typename Accept, typename Took>
+  bool AdmitNext(const WorkerView& worker, int32_t watermark, RunningStep* step, BatchDecision* decision,
+                 Accept accept, Took took) {
+    if (step->full(worker)) return false;
+    const SequenceView& sequence = worker.waiting[waiting_.Pop()];
+    if (!accept(sequence)) return true;
+    if (step->TryAdmit(worker, sequence, watermark, decision) != AdmitResult::kAdmitted) return false;
+    took(sequence);
+    return true;
   }
 
   std::vector<Prefill> prefills_;

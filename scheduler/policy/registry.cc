@@ -4,10 +4,15 @@
 #include "scheduler/policy/a_min.h"
 #include "scheduler/policy/edf.h"
 #include "scheduler/policy/fcfs.h"
+#include "scheduler/policy/flow_prefill.h"
+#include "scheduler/policy/jit.h"
+#include "scheduler/policy/justitia.h"
+#include "scheduler/policy/lagrangian.h"
 #include "scheduler/policy/mc_sf.h"
 #include "scheduler/policy/nested_wait.h"
 #include "scheduler/policy/past_future.h"
 #include "scheduler/policy/policy_table.h"
+#include "scheduler/policy/rad.h"
 #include "scheduler/policy/slai.h"
 #include "scheduler/policy/sorted_f.h"
 #include "scheduler/policy/vtc.h"
@@ -41,6 +46,17 @@ constexpr PolicyEntry<BatchPolicy> kBatch[] = {
         "edf", "arXiv:2503.22562", "earliest deadline first, steps as large as the tightest decode allows"),
     PolicyLine<BatchPolicy, VtcPolicy, VtcOptions>("vtc", "arXiv:2401.00588",
                                                    "fair shares of work between tenants"),
+    PolicyLine<BatchPolicy, RadPolicy, RadOptions>(
+        "rad", "arXiv:2508.01002", "whole tiles of prompt tokens until the decodes fill a tile"),
+    PolicyLine<BatchPolicy, FlowPrefillPolicy, FlowPrefillOptions>(
+        "flow-prefill", "arXiv:2602.16603", "earliest deadline first, long prefills give way between chunks"),
+    PolicyLine<BatchPolicy, JitPolicy, JitOptions>(
+        "jit", "arXiv:2504.20068",
+        "goodput per bandwidth needed until the deadline, similar prompts together"),
+    PolicyLine<BatchPolicy, JustitiaPolicy, JustitiaOptions>(
+        "justitia", "arXiv:2510.17015", "applications in the order in which equal shares would finish them"),
+    PolicyLine<BatchPolicy, LagrangianPolicy, LagrangianOptions>(
+        "lagrangian", "arXiv:2502.15763", "prefill alone when idle rows have cost as much as it stalls"),
 };
 
 constexpr PolicyEntry<EvictionPolicy> kEviction[] = {

@@ -11,6 +11,7 @@
 #ifndef ORRERY_SCHEDULER_POLICY_RUNNING_STEP_H_
 #define ORRERY_SCHEDULER_POLICY_RUNNING_STEP_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -47,6 +48,9 @@ class RunningStep {
   // A token for the decode at order()[i] when that takes nothing from anybody.
   bool TryGrantDecode(const WorkerView& worker, size_t i, BatchDecision* decision);
 
+  // Takes the last of the order off the engine. REQUIRES: it has no grant in this step.
+  void PreemptLast(const WorkerView& worker, BatchDecision* decision);
+
   // Admits with as much of its known tokens as the budget leaves, when blocks for all of them are there and
   // `watermark` more (which does not bind while nobody runs).
   AdmitResult TryAdmit(const WorkerView& worker, const SequenceView& sequence, int32_t watermark,
@@ -62,13 +66,12 @@ class RunningStep {
   }
 
   int32_t budget() const { return budget_; }
+  int32_t tokens_left() const { return std::max(0, budget_ - used_); }
   int32_t blocks_available() const { return ledger_.available(); }
   // Still running and admitted ones.
   size_t num_running() const { return num_running_; }
 
  private:
-  void PreemptLast(const WorkerView& worker, BatchDecision* decision);
-
   std::vector<int32_t> order_;
   BlockLedger ledger_{0};
   int32_t budget_ = 0, used_ = 0, free_slots_ = 0;

@@ -50,6 +50,7 @@ struct Submit {
   Time deadline = Time::Never();  // on the worker's clock: arrival + what remains
   int32_t priority = 0;           // higher is more important; negative may be shed
   uint32_t tenant = 0;            // interned at the edge
+  uint32_t application = 0;       // interned at the edge; 0: none, the request stands for itself
   uint64_t cache_salt = 0;        // prefix blocks are shared only between equal salts
   std::optional<KvSource> kv_source;
 };

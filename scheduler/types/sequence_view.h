@@ -31,6 +31,7 @@ struct SequenceView {
   int32_t shared_blocks = 0;
   int32_t priority = 0;
   uint32_t tenant = 0;
+  uint32_t application = 0;  // 0: the sequence stands for itself
   int32_t num_preemptions = 0;
   // Tokens left to compute before it can sample; 1 for a decode.
   int32_t tokens_to_compute() const { return num_tokens - num_computed; }

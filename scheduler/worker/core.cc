@@ -169,6 +169,7 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   sequence->deadline = own.deadline;
   sequence->priority = own.priority;
   sequence->tenant = own.tenant;
+  sequence->application = own.application;
   if (sequence->submit->kv_source.has_value()) {
     // The last token is computed here in any case: it makes the first sample.
     sequence->transferred = std::min(sequence->submit->kv_source->num_tokens, sequence->num_given - 1);
@@ -243,6 +244,7 @@ void WorkerCore::Impl::FillView(const Sequence& sequence, SequenceView* out) {
   view.num_blocks = static_cast<int32_t>(sequence.blocks.size());
   view.priority = sequence.priority;
   view.tenant = sequence.tenant;
+  view.application = sequence.application;
   view.num_preemptions = sequence.report.num_preemptions;
 }
 
@@ -372,6 +374,7 @@ std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
 }
 const WorkerCounters& WorkerCore::counters() const { return impl_->counters_; }
 const WorkerOptions& WorkerCore::options() const { return impl_->options_; }
+const StepCostModel* WorkerCore::cost() const { return impl_->parts_.cost.get(); }
 const DecisionRecord& WorkerCore::last_decision() const { return impl_->last_decision_; }
 int32_t WorkerCore::num_waiting() const { return impl_->waiting_.size() + impl_->num_hidden_; }
 int32_t WorkerCore::num_running() const { return static_cast<int32_t>(impl_->running_.size()); }

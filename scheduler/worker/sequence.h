@@ -65,7 +65,7 @@ struct alignas(64) Sequence {
   SampleReport report;
   Time deadline = Time::Never();
   int32_t priority = 0;
-  uint32_t tenant = 0;
+  uint32_t tenant = 0, application = 0;
   SampleKey key;
   absl::Span<const TokenId> stop_ids;  // ascending; the first is first_stop
   std::shared_ptr<const Submit> submit;

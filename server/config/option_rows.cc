@@ -18,8 +18,9 @@ std::vector<Option> MakeRows() {
        0,
        0,
        {"auto", "cpu", "modeled"}},
-      {"cost-profile", &C::cost_profile, "FORM:...",
-       "step times of the modeled backend: constant:MS, linear:key=value,... or tile:key=value,..."},
+      {"cost-profile", &C::cost_profile, "SPEC",
+       "step times, which the modeled backend takes and policies start from: FILE#GPU/MODEL/tpN/WEIGHTS, "
+       "constant:MS, linear:key=value,..., tile:key=value,... or table:..."},
       {"dtype",
        &C::dtype,
        "TYPE",

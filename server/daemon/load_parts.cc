@@ -14,13 +14,14 @@
 #include "engine/modeled_executor.h"
 #include "kernels/cpu/cpu_features.h"
 #include "scheduler/cost/step_cost.h"
+#include "server/cost/cost_profile.h"
 #include "server/daemon/model_digest.h"
 #include "server/daemon/model_text.h"
 
 namespace orrery {
 namespace {
 
-constexpr char kCostForms[] = "constant:MS, linear:key=value,... or tile:key=value,...";
+constexpr char kCostForms[] = "constant:MS, linear:key=value,..., tile:key=value,..., table:... or FILE#NAME";
 
 std::optional<DType> ParseDType(const std::string& name) {
   if (name == "f32") return DType::kF32;
@@ -47,8 +48,9 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
 }
 
 // Of a model that is only pretended: no more than its vocabulary and its limits is needed.
-absl::StatusOr<EngineLimits> ModeledLimits(const ServerConfig& config, const ModelConfig& model) {
-  constexpr int64_t kDefaultKvTokens = 1 << 20;
+absl::StatusOr<EngineLimits> ModeledLimits(const ServerConfig& config, const ModelConfig& model,
+                                           int64_t profile_kv_tokens) {
+  const int64_t kDefaultKvTokens = profile_kv_tokens > 0 ? profile_kv_tokens : 1 << 20;
   const int64_t bytes = config.kv_cache_bytes.bytes;
   if (bytes > 0 && config.kv_cache_tokens > 0) {
     return absl::InvalidArgumentError("--kv-cache-tokens and --kv-cache-bytes: give one");
@@ -75,18 +77,33 @@ absl::StatusOr<EngineLimits> ModeledLimits(const ServerConfig& config, const Mod
   return limits;
 }
 
-absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config, const ModelConfig& model) {
-  const auto limits = ModeledLimits(config, model);
+// Empty without --cost-profile.
+absl::StatusOr<CostProfile> LoadProfile(const ServerConfig& config) {
+  if (config.cost_profile.empty()) return CostProfile{};
+  auto profile = LoadCostProfile(config.cost_profile);
+  if (profile.ok()) return profile;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", profile.status().message(), " (it takes ", kCostForms, ")"));
+}
+
+// What the policies believe: a model fitted to the steps of this machine, which begins as the profile.
+std::string BelievedCost(const CostProfile& profile) {
+  if (profile.cost.empty() || profile.cost.rfind("online", 0) == 0) {
+    return profile.cost.empty() ? "online" : profile.cost;
+  }
+  return absl::StrCat("online:", profile.cost);
+}
+
+absl::StatusOr<std::unique_ptr<Executor>> MakeModeled(const ServerConfig& config, const ModelConfig& model,
+                                                      const CostProfile& profile) {
+  const auto limits = ModeledLimits(config, model, profile.kv_capacity_tokens);
   if (!limits.ok()) return limits.status();
-  if (config.cost_profile.empty()) {
+  if (profile.cost.empty() || profile.cost.rfind("online", 0) == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--cost-profile: --backend modeled needs one: ", kCostForms));
   }
-  auto cost = ParseStepCost(config.cost_profile);
-  if (!cost.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--cost-profile: ", cost.status().message(), " (it takes ", kCostForms, ")"));
-  }
+  auto cost = ParseStepCost(profile.cost);
+  if (!cost.ok()) return cost.status();
   std::shared_ptr<const StepCostModel> shared = *std::move(cost);
   return std::make_unique<ModeledExecutor>(
       *limits, 1, [shared](const StepPlan& plan) { return shared->Predict(ShapeOf(plan)); });
@@ -144,8 +161,11 @@ absl::Status LimitInstructions(const std::string& name) {
 }
 
 absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, ServerParts* parts) {
+  const auto profile = LoadProfile(config);
+  if (!profile.ok()) return profile.status();
+  parts->cost = BelievedCost(*profile);
   if (config.backend == "modeled") {
-    auto executor = MakeModeled(config, model);
+    auto executor = MakeModeled(config, model, *profile);
     if (!executor.ok()) return executor.status();
     parts->executor = *std::move(executor);
     parts->model.set_backend("modeled");
@@ -205,7 +225,9 @@ absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
   if (config.backend == "modeled") {
     const auto model = ReadModelConfig(config.model);
     if (!model.ok()) return model.status();
-    const auto limits = ModeledLimits(config, *model);
+    const auto profile = LoadProfile(config);
+    if (!profile.ok()) return profile.status();
+    const auto limits = ModeledLimits(config, *model, profile->kv_capacity_tokens);
     if (!limits.ok()) return limits.status();
     return absl::StrCat("backend: modeled\nlimits: ", limits->max_num_seqs, " sequences, ",
                         limits->max_step_tokens, " tokens per step, context ", limits->max_context,

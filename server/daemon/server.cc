@@ -127,7 +127,8 @@ absl::Status Server::StartFront(ServerParts& parts) {
 }
 
 absl::Status Server::StartWorker(ServerParts& parts) {
-  const WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executor->max_in_flight());
+  WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executor->max_in_flight());
+  spec.cost = parts.cost;
   auto core = NewWorkerCore(spec);
   if (!core.ok()) return core.status();
   WorkerLoop::Parts loop;

@@ -37,6 +37,7 @@ namespace orrery {
 // What a server is made of besides its configuration.
 struct ServerParts {
   std::unique_ptr<Executor> executor;
+  std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
   std::unique_ptr<const TextCodec> codec;
   SamplingDefaults defaults;
   orrery::v1::GetModelResponse model;  // sizes are filled in from the executor

@@ -31,6 +31,7 @@ struct GenerationSpec {
   Duration deadline = Duration::Infinite();  // from arrival
   int32_t priority = 0;
   uint32_t tenant = 0;
+  uint32_t application = 0;  // 0: none was named
   uint64_t cache_salt = 0;
 };
 

@@ -24,6 +24,7 @@ struct StepStats {
   Duration engine;    // Launch to the end of Wait
   Duration host;      // end of the previous Wait, or waking up, to the end of Launch
   Duration decision;  // of that, the policy and the bookkeeping of Plan
+  Duration predicted;  // `engine` as the cost model saw it coming; zero: it did not say
   DecisionRecord why;
 };
 

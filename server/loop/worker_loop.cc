@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "scheduler/base/check.h"
+#include "scheduler/cost/step_cost.h"
 
 namespace orrery {
 
@@ -103,6 +104,7 @@ void WorkerLoop::LaunchReady() {
     step.step = plan.step;
     step.stats.decision = clock_->Now() - planned;
     step.stats.why = core_->last_decision();
+    if (core_->cost() != nullptr) step.stats.predicted = core_->cost()->Predict(ShapeOf(plan));
     step.stats.num_sequences = static_cast<int32_t>(plan.slices.size());
     for (const Slice& slice : plan.slices) {
       const bool decode = slice.count == 1 && slice.output_index > 0;

@@ -109,6 +109,9 @@ void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
   step_sequences_ = Histogram("orrery_step_sequences", "Sequences of a step", worker, PowersOfTwo(9));
   host_step_ =
       Histogram("orrery_host_step_seconds", "Time of a step outside the engine", worker, Decades(1e-6, 1));
+  prediction_error_ = Histogram("orrery_step_prediction_error_ratio",
+                                "|predicted - measured| / measured engine time of a step", worker,
+                                {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
   const auto policy = with({{"kind", "batch"}, {"policy", identity.scheduler}});
   decision_ = Histogram("orrery_policy_decision_seconds", "Time of a decision", policy, Decades(1e-6, 1));
   objective_ = Gauge("orrery_policy_objective", "Objective value of the last decision", policy);
@@ -198,6 +201,9 @@ void ServerMetrics::OnStep(const StepStats& step) {
   step_sequences_->Observe(step.num_sequences);
   host_step_->Observe(step.host.seconds());
   decision_->Observe(step.decision.seconds());
+  if (step.predicted.ns > 0 && step.engine.ns > 0) {
+    prediction_error_->Observe(std::abs(step.predicted.seconds() / step.engine.seconds() - 1));
+  }
   objective_->Set(step.why.value);
   if (!std::isnan(step.why.bound) && step.why.bound != 0) {
     bound_gap_->Set((step.why.value - step.why.bound) / std::abs(step.why.bound));

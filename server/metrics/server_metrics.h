@@ -70,7 +70,7 @@ class ServerMetrics {
   prometheus::Gauge *vllm_waiting_ = nullptr, *vllm_running_ = nullptr, *vllm_kv_used_ = nullptr;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;
   prometheus::Histogram *step_prefill_, *step_decode_, *step_mixed_;
-  prometheus::Histogram *step_tokens_, *step_sequences_, *host_step_, *decision_;
+  prometheus::Histogram *step_tokens_, *step_sequences_, *host_step_, *decision_, *prediction_error_;
 };
 
 }  // namespace orrery

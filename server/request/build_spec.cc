@@ -163,6 +163,9 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   spec.deadline = FromMilliseconds(request.slo().has_deadline_ms(), request.slo().deadline_ms());
   spec.priority = request.priority();
   spec.tenant = static_cast<uint32_t>(HashName(request.tenant(), limits.hash_key));
+  if (!request.application_id().empty()) {
+    spec.application = static_cast<uint32_t>(HashName(request.application_id(), limits.hash_key)) | 1;
+  }
   spec.cache_salt = HashName(request.cache_salt(), limits.hash_key);
   return spec;
 }

@@ -14,7 +14,7 @@
 #include "scheduler/policy/registry.h"
 #include "server/bench/traffic_class.h"
 #include "server/bench/unknown_name.h"
-#include "server/simulate/cost_profile.h"
+#include "server/cost/cost_profile.h"
 
 namespace orrery::simulate {
 namespace {

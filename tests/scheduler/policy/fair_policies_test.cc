@@ -1,4 +1,5 @@
-// vtc: the worked example (UT-8.3 of the design), the lift, and the fairness bound on a random overload.
+// vtc and justitia: the worked examples (UT-8.3, UT-8.2 of the design), the lift, the fairness bound on a
+// random overload, and the fluid system of equal shares.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "scheduler/base/random.h"
+#include "scheduler/policy/justitia.h"
 #include "scheduler/policy/vtc.h"
 #include "tests/scheduler/policy/decide.h"
 
@@ -192,6 +194,116 @@ TEST(Vtc, ForgetsIdleTenantsWhenThereAreTooMany) {
   scene.blocks_free = 0;
   Decide(&policy, scene);
   EXPECT_EQ(policy.counter(1), 0) << "forgotten";
+}
+
+TEST(Justitia, Ut82aCosts) {
+  EXPECT_EQ(KvTokenSteps(100, 50), 6250);
+  EXPECT_EQ(KvTokenSteps(1000, 10), 10050);
+  EXPECT_EQ(KvTokenSteps(100, 50) + KvTokenSteps(200, 20), 10450);
+}
+
+// UT-8.2b: 100 per second; 1,000 at 0 s and 300 at 2 s.
+TEST(Justitia, Ut82bFluidShares) {
+  FairClock clock;
+  clock.Advance(AtMs(0), 100);
+  EXPECT_EQ(clock.Arrive(1, 1000), 1000);
+  clock.Advance(AtMs(2000), 100);
+  EXPECT_EQ(clock.virtual_time(), 200);
+  EXPECT_EQ(clock.Arrive(2, 300), 500);
+  clock.Advance(AtMs(7999), 100);
+  EXPECT_EQ(clock.active(), 2u);
+  clock.Advance(AtMs(8001), 100);
+  EXPECT_EQ(clock.active(), 1u) << "the second is finished after 8 s";
+  clock.Advance(AtMs(12999), 100);
+  EXPECT_EQ(clock.active(), 1u);
+  clock.Advance(AtMs(13001), 100);
+  EXPECT_EQ(clock.active(), 0u) << "the first after 13 s";
+  EXPECT_NEAR(clock.virtual_time(), 1000, 1e-9);
+}
+
+TEST(Justitia, AnApplicationsTagGrowsWithItsRequests) {
+  FairClock clock;
+  EXPECT_EQ(clock.Arrive(1, 1000), 1000);
+  EXPECT_EQ(clock.Arrive(1, 50), 1050);
+  EXPECT_EQ(clock.active(), 1u);
+  clock.Advance(AtMs(20000), 100);
+  EXPECT_EQ(clock.Arrive(1, 50), 1100) << "finished long ago: from the virtual time on";
+}
+
+// Random arrivals: a request served alone in the order of tags is done no later than in the fluid system plus
+// the largest cost (packet-by-packet fair queueing).
+TEST(Justitia, NobodyIsMuchLaterThanUnderEqualShares) {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    RandomStream random(seed);
+    struct Job {
+      double arrival, cost, tag = 0, fluid = 0, done = 0;
+    };
+    std::vector<Job> jobs;
+    double at = 0;
+    for (int i = 0; i < 60; ++i) {
+      at += static_cast<double>(random.Below(1000)) / 100;
+      jobs.push_back({at, static_cast<double>(1 + random.Below(1000))});
+    }
+    FairClock clock;
+    const auto time = [](double seconds) { return Time{} + Duration::Seconds(seconds); };
+    // The fluid system by brute force, in small steps.
+    constexpr double kStep = 0.01;
+    size_t next = 0;
+    std::vector<double> left(jobs.size(), 0);
+    size_t unfinished = 0;
+    for (double now = 0; next < jobs.size() || unfinished > 0; now += kStep) {
+      for (; next < jobs.size() && jobs[next].arrival <= now; ++next) {
+        clock.Advance(time(now), 100);
+        jobs[next].tag = clock.Arrive(next, jobs[next].cost);
+        left[next] = jobs[next].cost;
+        ++unfinished;
+      }
+      clock.Advance(time(now), 100);
+      EXPECT_LE(std::abs(static_cast<double>(clock.active()) - static_cast<double>(unfinished)), 3);
+      const double share = unfinished == 0 ? 0 : 100 * kStep / static_cast<double>(unfinished);
+      for (size_t i = 0; i < next; ++i) {
+        if (left[i] <= 0) continue;
+        left[i] -= share;
+        if (left[i] > 0) continue;
+        jobs[i].fluid = now + kStep;
+        --unfinished;
+      }
+    }
+    // One at a time by tag.
+    double now = 0;
+    for (size_t served = 0; served < jobs.size(); ++served) {
+      Job* best = nullptr;
+      double first = 1e18;
+      for (Job& job : jobs) {
+        if (job.done > 0) continue;
+        first = std::min(first, job.arrival);
+        if (job.arrival <= now && (best == nullptr || job.tag < best->tag)) best = &job;
+      }
+      if (best == nullptr) {
+        now = first;
+        --served;
+        continue;
+      }
+      now += best->cost / 100;
+      best->done = now;
+      EXPECT_LE(best->done, best->fluid + 1000. / 100 + 0.1) << seed;
+    }
+  }
+}
+
+TEST(Justitia, ServesInTheOrderOfFairFinish) {
+  JustitiaPolicy policy({.quantile = 1, .peak_quantile = 1});
+  Scene scene;
+  scene.limits.max_step_tokens = 50;
+  scene.totals = {.steps = 1, .time = Duration::Milliseconds(1000), .prefill_tokens = 0};
+  scene.waiting = {WaitingView(1, 100, {}, 100), WaitingView(2, 100, {}, 10)};
+  for (const SequenceView& view : scene.waiting) policy.OnArrival(view, {});
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:50"));
+  // A third one that is as short but came much later: virtual time has passed the first one's tag.
+  scene.now = AtMs(1000);
+  scene.waiting = {WaitingView(1, 100, {}, 100), WaitingView(3, 100, AtMs(1000), 10)};
+  policy.OnArrival(scene.waiting[1], scene.now);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:50"));
 }
 
 }  // namespace

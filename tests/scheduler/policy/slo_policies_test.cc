@@ -1,11 +1,18 @@
-// slai and edf: worked examples of the papers (UT-5b, UT-8.8 of the design) and what they do under pressure.
+// slai, edf, flow-prefill and jit: worked examples of the papers (UT-5b, UT-8.8, UT-8.4, UT-8.1 of the
+// design) and what they do under pressure.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "scheduler/cost/step_cost.h"
 #include "scheduler/policy/edf.h"
+#include "scheduler/policy/flow_prefill.h"
+#include "scheduler/policy/jit.h"
 #include "scheduler/policy/slai.h"
 #include "tests/scheduler/policy/decide.h"
 
@@ -251,6 +258,136 @@ TEST(Edf, ADeadlineAloneCountsBackFromTheEnd) {
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 3:100"));
   scene.waiting.pop_back();
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+}
+
+// One millisecond per prompt token.
+std::unique_ptr<StepCostModel> MsPerToken() { return NewLinearCost({.per_token = 1}); }
+
+// UT-8.4: X is due at 900 ms with 700 ms left; Y arrives, is due at 200 ms and takes 120.
+Scene Ut84(const StepCostModel* cost, int32_t budget) {
+  Scene scene;
+  scene.cost = cost;
+  scene.limits.max_step_tokens = budget;
+  scene.running = {PrefillingView(1, 1020, 320)};
+  scene.running[0].first_token_deadline = AtMs(900);
+  scene.waiting = {WaitingView(2, 120)};
+  scene.waiting[0].first_token_deadline = AtMs(200);
+  return scene;
+}
+
+TEST(FlowPrefill, Ut84AnUrgentPromptGoesBeforeALongOne) {
+  const auto cost = MsPerToken();
+  FlowPrefillPolicy policy({});
+  Scene scene = Ut84(cost.get(), 100);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  // 20 tokens of Y are left at 100 ms; X may have as much of the step as ends before Y is due.
+  scene.now = AtMs(100);
+  scene.waiting.clear();
+  scene.running.push_back(PrefillingView(2, 120, 100));
+  scene.running[1].first_token_deadline = AtMs(200);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:20", "run 1:80"));
+  // Both are met: Y at 200, X with 620 tokens left at 820.
+}
+
+TEST(FlowPrefill, AStepDoesNotGrowBeyondTheFirstDeadlineInIt) {
+  const auto cost = MsPerToken();
+  FlowPrefillPolicy policy({});
+  Scene scene = Ut84(cost.get(), 350);
+  // 120 ms for Y alone; with 230 tokens of X it would end at 350.
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:120"));
+  scene.waiting[0].first_token_deadline = AtMs(351);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:230", "admit 2:120"));
+}
+
+TEST(FlowPrefill, LatePromptsWaitButNotForEver) {
+  const auto cost = MsPerToken();
+  FlowPrefillPolicy policy({.late_s = 1});
+  Scene scene = Ut84(cost.get(), 100);
+  scene.waiting[0].first_token_deadline = AtMs(110);  // takes 120: cannot be met, counts as 1,110
+  policy.OnArrival(scene.waiting[0], AtMs(0));
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
+  scene.running[0].first_token_deadline = AtMs(1200);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+}
+
+TEST(FlowPrefill, OrderChangesAtEventsOnly) {
+  const auto cost = MsPerToken();
+  FlowPrefillPolicy policy({});
+  Scene scene = Ut84(cost.get(), 100);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  // Time passes and nothing happens: 2 would be late by now, but keeps its place.
+  scene.now = AtMs(90);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  policy.OnArrival(WaitingView(3, 10), scene.now);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
+}
+
+// UT-8.1: bandwidths 20, 5 and 50 tokens per second, goodputs 100, 100 and 120, two rows.
+TEST(Jit, Ut81GroupsByGoodputPerBandwidth) {
+  std::vector<double> prios = {100. / 20, 100. / 5, 120. / 50};
+  const std::vector<JitCandidate> candidates = {{prios[0], 40}, {prios[1], 60}, {prios[2], 50}};
+  const double least = JitFloor(absl::MakeSpan(prios), 2);
+  EXPECT_EQ(least, 5);
+  EXPECT_THAT(JitGroup(candidates, 0.95 * least, 2), ElementsAre(0, 1));
+}
+
+TEST(Jit, TheGroupIsOfSimilarPrompts) {
+  const std::vector<JitCandidate> candidates = {{5, 10}, {5, 900}, {6, 20}, {5, 1000}, {1, 15}, {6, 30}};
+  EXPECT_THAT(JitGroup(candidates, 4.75, 2), ElementsAre(2, 5)) << "20 and 30 tokens, 12 in all";
+  EXPECT_THAT(JitGroup(candidates, 4.75, 9), ElementsAre(0, 2, 5, 1, 3));
+  EXPECT_THAT(JitGroup({}, 0, 3), ElementsAre());
+}
+
+// The same three with deadlines of their own: 80, 100 and 100 tokens left after 4, 20 and 2 seconds.
+TEST(Jit, Ut81RanksRequestsByTheirDeadlines) {
+  JitPolicy policy({.quantile = 1});
+  Scene scene;
+  scene.now = AtMs(10000);
+  scene.totals = {.steps = 100, .time = Duration::Milliseconds(1000), .prefill_tokens = 0};
+  BatchDecision decision;
+  policy.Plan(scene.view(), scene.now, &decision);  // learns v = 10 ms
+  for (const auto& [output, prompt, due_s, bandwidth, prio] :
+       {std::tuple{80, 20, 14, 0.2, 500.0}, {100, 0, 30, 0.05, 2000.0}, {100, 20, 12, 0.5, 240.0}}) {
+    SequenceView view = WaitingView(1, prompt, AtMs(9000), output);
+    view.deadline = AtMs(due_s * 1000);
+    const JitPolicy::Rank rank = policy.RankOf(scene.view(), view, scene.now);
+    EXPECT_NEAR(rank.bandwidth, bandwidth, 1e-9);
+    EXPECT_NEAR(rank.prio, prio, 1e-6);
+  }
+}
+
+// Time to first token 2 s, time per token 100 ms; 1 ms per prompt token, 10 ms per step.
+Scene JitScene(const StepCostModel* cost) {
+  Scene scene;
+  scene.cost = cost;
+  scene.now = AtMs(1000);
+  scene.totals = {.steps = 100, .time = Duration::Milliseconds(1000), .prefill_tokens = 0};
+  return scene;
+}
+
+TEST(Jit, InfeasibleOnesAreBestEffortUntilTheyWaitedTooLong) {
+  const auto cost = MsPerToken();
+  JitPolicy policy({.patience_s = 30});
+  Scene scene = JitScene(cost.get());
+  scene.limits.max_step_tokens = 100;
+  scene.waiting = {WaitingView(1, 2000, AtMs(0)), WaitingView(2, 500, AtMs(500))};
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100")) << "1 would be done 1 s late";
+  scene.now = AtMs(30500);
+  scene.waiting = {WaitingView(1, 2000, AtMs(0)), WaitingView(2, 500, AtMs(30400))};
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:100"));
+}
+
+TEST(Jit, ANewcomerTakesThePlaceOfWhoGainsLess) {
+  const auto cost = MsPerToken();
+  JitPolicy policy({.quantile = 1}), meek({.quantile = 1, .preempt = false});
+  Scene scene = JitScene(cost.get());
+  // Running: 2 with a pace it cannot keep, 1 with time in hand. No block is free.
+  scene.running = {DecodingView(1, 90, 5, AtMs(990)), DecodingView(2, 90, 5, AtMs(100))};
+  scene.waiting = {WaitingView(3, 90, AtMs(990))};
+  scene.blocks_free = 0;
+  scene.blocks_total = 100;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
+  EXPECT_THAT(Decide(&meek, scene), ElementsAre("run 1:1", "run 2:1"));
 }
 
 }  // namespace

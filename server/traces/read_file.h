@@ -1,6 +1,6 @@
 // A whole file as text, bounded; .xz and .gz are unpacked.
-#ifndef ORRERY_SERVER_SIMULATE_READ_FILE_H_
-#define ORRERY_SERVER_SIMULATE_READ_FILE_H_
+#ifndef ORRERY_SERVER_TRACES_READ_FILE_H_
+#define ORRERY_SERVER_TRACES_READ_FILE_H_
 
 #include <string>
 
@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/traces/byte_source.h"
 
-namespace orrery::simulate {
+namespace orrery {
 
 inline absl::StatusOr<std::string> ReadWholeFile(const std::string& path, size_t limit) {
   auto source = OpenByteSource(path);
@@ -26,6 +26,6 @@ inline absl::StatusOr<std::string> ReadWholeFile(const std::string& path, size_t
   }
 }
 
-}  // namespace orrery::simulate
+}  // namespace orrery
 
-#endif  // ORRERY_SERVER_SIMULATE_READ_FILE_H_
+#endif  // ORRERY_SERVER_TRACES_READ_FILE_H_

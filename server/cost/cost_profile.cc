@@ -1,4 +1,4 @@
-#include "server/simulate/cost_profile.h"
+#include "server/cost/cost_profile.h"
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/base/options.h"
 #include "scheduler/cost/step_cost.h"
-#include "server/bench/unknown_name.h"
-#include "server/simulate/read_file.h"
+#include "server/cost/splitwise_table.h"
+#include "server/traces/read_file.h"
 
-namespace orrery::simulate {
+namespace orrery {
 namespace {
 
 using nlohmann::json;
@@ -69,23 +70,17 @@ absl::StatusOr<CostProfile> ToProfile(const std::string& where, const json& entr
   return profile;
 }
 
-}  // namespace
-
-absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
-  for (const char* model : {"constant:", "tile:", "linear:"}) {
-    if (spec.rfind(model, 0) != 0) continue;
-    auto cost = ParseStepCost(spec);
-    if (!cost.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", cost.status().message()));
-    }
-    return CostProfile{.cost = spec};
+bool IsForm(const std::string& spec) {
+  if (spec == "online") return true;
+  for (const char* model : {"constant:", "tile:", "linear:", "table:", "online:"}) {
+    if (spec.rfind(model, 0) == 0) return true;
   }
-  const size_t hash = spec.find('#');
-  const std::string path = spec.substr(0, hash);
-  const std::string wanted = hash == std::string::npos ? "" : spec.substr(hash + 1);
-  auto text = ReadWholeFile(path, kMaxProfileBytes);
-  if (!text.ok()) return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", text.status().message()));
-  const json document = json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  return false;
+}
+
+absl::StatusOr<CostProfile> FromJson(const std::string& path, const std::string& text,
+                                     const std::string& wanted) {
+  const json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", path, ": not a JSON object"));
   }
@@ -99,12 +94,34 @@ absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
       if (wanted.empty() || names.back() == wanted) return ToProfile(where, entry);
     }
   }
-  const std::vector<absl::string_view> known(names.begin(), names.end());
-  if (known.empty()) {
+  if (names.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("cost-profile: ", path, ": no entry with decode_ms and prefill_ms"));
   }
-  return bench::UnknownName(absl::StrCat("cost-profile: ", path), wanted, known);
+  return UnknownName("entry of cost-profile " + path, wanted,
+                     std::vector<std::string_view>(names.begin(), names.end()));
 }
 
-}  // namespace orrery::simulate
+}  // namespace
+
+absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
+  if (IsForm(spec)) {
+    auto cost = ParseStepCost(spec);
+    if (!cost.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", cost.status().message()));
+    }
+    return CostProfile{.cost = spec};
+  }
+  const size_t hash = spec.find('#');
+  const std::string path = spec.substr(0, hash);
+  const std::string wanted = hash == std::string::npos ? "" : spec.substr(hash + 1);
+  auto text = ReadWholeFile(path, kMaxProfileBytes);
+  if (!text.ok()) return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", text.status().message()));
+  if (!IsSplitwiseCsv(*text)) return FromJson(path, *text, wanted);
+  auto table = SplitwiseTable(path, *text, wanted);
+  if (!table.ok())
+    return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", table.status().message()));
+  return CostProfile{.cost = FormatCostTable(*table)};
+}
+
+}  // namespace orrery
