@@ -17,7 +17,7 @@ absl::Span<const OptionField<AMinOptions>> AMinPolicy::Fields() {
 void AMinPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decision) {
   peak_.Follow(worker, {.quantile = options_.quantile, .protection = 0, .stretch = 1}, options_.token_budget);
   step_.Begin(worker, options_.token_budget);
-  OrderByEstimate(worker);
+  if (BlocksAreShort(worker)) OrderByEstimate(worker);
   step_.GrantRunning(worker, decision);
   int64_t tried = 0;
   if (decision->preempt.empty() && !step_.full(worker)) tried = Admit(worker, now, decision);
@@ -25,6 +25,13 @@ void AMinPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decisio
                    .objective = "predicted peak of the KV pool, blocks",
                    .value = static_cast<double>(peak_.Peak()),
                    .work = static_cast<int64_t>(worker.running.size()) + tried};
+}
+
+// Somebody might have to give way: only then the order matters.
+bool AMinPolicy::BlocksAreShort(const WorkerView& worker) const {
+  int64_t need = 0;
+  for (size_t i = 0; i < worker.running.size(); ++i) need += step_.Claim(worker, i);
+  return need > worker.blocks_free;
 }
 
 // The least known progress at the back, ties: the earlier arrival.

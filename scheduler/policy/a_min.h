@@ -40,6 +40,7 @@ class AMinPolicy final : public BatchPolicy {
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
 
  private:
+  bool BlocksAreShort(const WorkerView& worker) const;
   void OrderByEstimate(const WorkerView& worker);
   int64_t Admit(const WorkerView& worker, Time now, BatchDecision* decision);
 

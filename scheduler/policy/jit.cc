@@ -23,14 +23,16 @@ double JitFloor(absl::Span<double> prios, size_t rows) {
 }
 
 std::vector<int32_t> JitGroup(absl::Span<const JitCandidate> candidates, double least, size_t count) {
-  std::vector<int32_t> kept;
+  // Prompt length above index: one number to sort by.
+  std::vector<uint64_t> keys;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (candidates[i].prio >= least) kept.push_back(static_cast<int32_t>(i));
+    if (candidates[i].prio >= least) keys.push_back(static_cast<uint64_t>(candidates[i].prompt) << 32 | i);
   }
+  std::sort(keys.begin(), keys.end());
+  std::vector<int32_t> kept(keys.size());
+  std::transform(keys.begin(), keys.end(), kept.begin(),
+                 [](uint64_t key) { return static_cast<int32_t>(key & UINT32_MAX); });
   const auto prio = [&](size_t i) { return candidates[static_cast<size_t>(kept[i])].prio; };
-  std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) {
-    return candidates[static_cast<size_t>(a)].prompt < candidates[static_cast<size_t>(b)].prompt;
-  });
   if (kept.size() <= count) return kept;
   double sum = 0;
   for (size_t i = 0; i < count; ++i) sum += prio(i);
@@ -151,7 +153,7 @@ void JitPolicy::Enqueue(const WorkerView& worker, Time now) {
     Queued& queued = queue_[static_cast<size_t>(index)];
     if (queued.rank == 2) queued.rank = 1;
   }
-  std::sort(queue_.begin(), queue_.end());
+  std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
 }
 
 void JitPolicy::MakePlace(const WorkerView& worker, const Queued& newcomer, Time now,
@@ -180,9 +182,11 @@ void JitPolicy::MakePlace(const WorkerView& worker, const Queued& newcomer, Time
 
 void JitPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {
   const auto watermark = static_cast<int32_t>(options_.watermark * worker.blocks_total);
-  for (const Queued& queued : queue_) {
-    const SequenceView& sequence = worker.waiting[static_cast<size_t>(queued.index)];
+  while (!queue_.empty()) {
+    const SequenceView& sequence = worker.waiting[static_cast<size_t>(queue_.front().index)];
     if (step_.TryAdmit(worker, sequence, watermark, decision) != AdmitResult::kAdmitted) return;
+    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
+    queue_.pop_back();
   }
 }
 

@@ -21,6 +21,7 @@
 #ifndef ORRERY_SCHEDULER_POLICY_JIT_H_
 #define ORRERY_SCHEDULER_POLICY_JIT_H_
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
@@ -73,10 +74,7 @@ class JitPolicy final : public BatchPolicy {
     int32_t rank;   // 0: waited too long, 1: the group, 2: feasible, 3: best effort
     double worse;   // within a rank, least first
     int32_t index;  // into worker.waiting
-    friend bool operator<(const Queued& a, const Queued& b) {
-      if (a.rank != b.rank) return a.rank < b.rank;
-      return a.worse != b.worse ? a.worse < b.worse : a.index < b.index;
-    }
+    friend auto operator<=>(const Queued&, const Queued&) = default;
   };
   double Compute(const WorkerView& worker, int32_t begin, int32_t count) const;
   void ArrangeRunning(const WorkerView& worker, Time now);
@@ -94,7 +92,7 @@ class JitPolicy final : public BatchPolicy {
   RunningStep step_;
   std::vector<Rank> running_;  // of worker.running
   std::vector<Rank> waiting_;  // of worker.waiting
-  std::vector<Queued> queue_;
+  std::vector<Queued> queue_;  // heap, the first to start in front
   std::vector<double> prios_;  // scratch of Enqueue
   std::vector<JitCandidate> candidates_;
 };

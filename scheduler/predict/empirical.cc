@@ -53,6 +53,7 @@ const EmpiricalPredictor::Window& EmpiricalPredictor::WindowOf(uint32_t tenant) 
 }
 
 int32_t EmpiricalPredictor::Quantile(const SequenceView& sequence, double q) const {
+  if (q <= 0 && sequence.num_generated > 0) return sequence.num_generated;  // L[0]
   const std::vector<int32_t>& sorted = WindowOf(sequence.tenant).sorted;
   const int32_t bound = sequence.max_new_tokens;
   if (q >= 1) return bound;

@@ -12,9 +12,9 @@
 #define ORRERY_SCHEDULER_PREDICT_EMPIRICAL_H_
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 #include "scheduler/base/options.h"
 #include "scheduler/predict/length_predictor.h"
@@ -49,7 +49,7 @@ class EmpiricalPredictor final : public LengthPredictor {
 
   EmpiricalOptions options_;
   Window all_;
-  std::map<uint32_t, Window> tenants_;
+  absl::flat_hash_map<uint32_t, Window> tenants_;  // looked up only
 };
 
 }  // namespace orrery

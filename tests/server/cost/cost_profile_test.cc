@@ -68,7 +68,7 @@ TEST(CostProfile, MakesATableOfMeasuredRuns) {
   // Medians of repetitions; 256 tokens are a single prompt's, 512 a batch's.
   const auto profile = LoadCostProfile(file.path() + "#x/m/tp2");
   ASSERT_TRUE(profile.ok()) << profile.status();
-  EXPECT_EQ(profile->cost, "table:tokens=1:10.75/2:14/4:18/128:32/256:60/512:150");
+  EXPECT_EQ(profile->cost, "table:tokens=1:11/2:14/4:18/128:32/256:60/512:150");
   EXPECT_EQ(LoadCostProfile(file.path())->cost, profile->cost) << "the first one without a name";
   EXPECT_EQ(LoadCostProfile(file.path() + "#x/m/tp4")->cost, "table:tokens=1:1/128:1");
   EXPECT_THAT(std::string(LoadCostProfile(file.path() + "#x/m/tp8").status().message()),
