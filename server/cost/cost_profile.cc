@@ -98,8 +98,9 @@ absl::StatusOr<CostProfile> FromJson(const std::string& path, const std::string&
     return absl::InvalidArgumentError(
         absl::StrCat("cost-profile: ", path, ": no entry with decode_ms and prefill_ms"));
   }
-  return UnknownName("entry of cost-profile " + path, wanted,
-                     std::vector<std::string_view>(names.begin(), names.end()));
+  const absl::Status unknown =
+      UnknownName("entry of " + path, wanted, std::vector<std::string_view>(names.begin(), names.end()));
+  return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", unknown.message()));
 }
 
 }  // namespace
