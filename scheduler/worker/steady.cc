@@ -42,6 +42,9 @@ void WorkerCore::Impl::PassKnownStep(Time start, Time end) {
   counters_.generated_tokens += num_running;
   last_step_ = StepId{next_step_++};
   last_step_time_ = end - start;
+  last_step_end_ = end;
+  ++totals_.steps;
+  totals_.time = totals_.time + last_step_time_;
 }
 
 void WorkerCore::Impl::EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events) {
