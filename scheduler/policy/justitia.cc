@@ -5,7 +5,6 @@
 namespace orrery {
 namespace {
 
-constexpr size_t kSlackTags = 4096;  // of sequences that are gone, before they are looked for
 // Applications have odd names, sequences without one even ones.
 uint64_t AppOf(const SequenceView& sequence) {
   return sequence.application == 0 ? 2 * Value(sequence.id) : 2 * uint64_t{sequence.application} + 1;
@@ -65,7 +64,7 @@ void JustitiaPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* dec
   for (const auto& [sequence, at] : arrived_) {
     clock_.Advance(at, capacity_);
     const int32_t output = PredictedOutput(worker, sequence, options_.quantile, 1);
-    tags_[sequence.id] = clock_.Arrive(AppOf(sequence), KvTokenSteps(sequence.num_prompt, output));
+    tags_.Set(sequence.id, clock_.Arrive(AppOf(sequence), KvTokenSteps(sequence.num_prompt, output)));
   }
   arrived_.clear();
   clock_.Advance(now, capacity_);
@@ -76,7 +75,7 @@ void JustitiaPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* dec
   step_.GrantRunning(worker, decision);
   int64_t tried = 0;
   if (decision->preempt.empty() && !step_.full(worker)) tried = Admit(worker, decision);
-  if (tags_.size() > kSlackTags + 2 * (worker.running.size() + worker.waiting.size())) Forget(worker);
+  tags_.ForgetAbsent(worker);
   decision->why = {.policy = "justitia",
                    .objective = "applications that equal shares would still serve",
                    .value = static_cast<double>(clock_.active()),
@@ -84,17 +83,9 @@ void JustitiaPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* dec
 }
 
 double JustitiaPolicy::TagOf(const SequenceView& sequence) const {
-  const auto known = tags_.find(sequence.id);
-  return known == tags_.end() ? clock_.virtual_time() : known->second;
-}
-
-// Cancelled ones are told to nobody. Those that the worker does not show now come back as due at once.
-void JustitiaPolicy::Forget(const WorkerView& worker) {
-  absl::flat_hash_map<SequenceId, double> kept;
-  for (const absl::Span<const SequenceView> views : {worker.running, worker.waiting}) {
-    for (const SequenceView& sequence : views) kept[sequence.id] = TagOf(sequence);
-  }
-  tags_.swap(kept);
+  // A sequence that was forgotten while the worker did not show it is due at once.
+  const double* tag = tags_.Find(sequence.id);
+  return tag == nullptr ? clock_.virtual_time() : *tag;
 }
 
 int64_t JustitiaPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {

@@ -26,6 +26,7 @@
 #include "scheduler/base/options.h"
 #include "scheduler/policy/batch_policy.h"
 #include "scheduler/policy/peak_admission.h"
+#include "scheduler/policy/per_sequence.h"
 #include "scheduler/policy/running_step.h"
 #include "scheduler/policy/step_pace.h"
 #include "scheduler/policy/waiting_order.h"
@@ -66,11 +67,10 @@ class JustitiaPolicy final : public BatchPolicy {
   explicit JustitiaPolicy(const JustitiaOptions& options) : options_(options) {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
   void OnArrival(const SequenceView& sequence, Time now) override;
-  void OnFinished(const SequenceView& sequence, Time) override { tags_.erase(sequence.id); }
+  void OnFinished(const SequenceView& sequence, Time) override { tags_.Erase(sequence.id); }
 
  private:
   double TagOf(const SequenceView& sequence) const;
-  void Forget(const WorkerView& worker);
   int64_t Admit(const WorkerView& worker, BatchDecision* decision);
 
   JustitiaOptions options_;
@@ -81,7 +81,7 @@ class JustitiaPolicy final : public BatchPolicy {
   FairClock clock_;
   double capacity_ = 0;                                 // KV token-steps per second, as of the last Plan
   std::vector<std::pair<SequenceView, Time>> arrived_;  // not tagged yet: the predictor is the worker's
-  absl::flat_hash_map<SequenceId, double> tags_;        // looked up only
+  PerSequence<double> tags_;
 };
 
 }  // namespace orrery

@@ -55,11 +55,12 @@ void WaitPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decisio
                    .work = static_cast<int64_t>(worker.running.size() + worker.waiting.size())};
 }
 
-size_t WaitPolicy::ClassOf(const WorkerView& worker, const SequenceView& sequence) const {
-  SequenceView fresh = sequence;  // the class must not change on the way
-  fresh.num_generated = 0;
-  const int32_t output = PredictedOutput(worker, fresh, options_.quantile, 1);
-  return static_cast<size_t>(std::bit_width(static_cast<uint32_t>(output))) - 1;
+size_t WaitPolicy::ClassOf(const WorkerView& worker, const SequenceView& sequence) {
+  if (const uint8_t* known = class_of_.Find(sequence.id)) return *known;
+  const int32_t output = PredictedOutput(worker, sequence, options_.quantile, 1);
+  const size_t of = static_cast<size_t>(std::bit_width(static_cast<uint32_t>(output))) - 1;
+  class_of_.Set(sequence.id, static_cast<uint8_t>(of));
+  return of;
 }
 
 void WaitPolicy::Count(const WorkerView& worker) {
@@ -80,6 +81,7 @@ void WaitPolicy::Count(const WorkerView& worker) {
   };
   count(worker.running, &Class::resident, &running_class_);
   count(worker.waiting, &Class::waiting, &waiting_class_);
+  class_of_.ForgetAbsent(worker);
 }
 
 void WaitPolicy::Learn(const WorkerView& worker, Time now) {

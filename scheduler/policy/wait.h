@@ -1,7 +1,8 @@
 // WAIT (arXiv:2504.11320): waits on purpose until enough requests of a class have arrived to make a batch
 // worth its fixed cost, and advances a class only together with new arrivals of it. Throughput-optimal in the
 // fluid limit; not work-conserving. The trigger is the variant of the authors' code that any one class can
-// pull (`all` = the paper's: every class); classes are octaves of predicted output, rates are learnt.
+// pull (`all` = the paper's: every class); classes are octaves of the output predicted at arrival (a
+// prediction that drifts would move all residents into a class without bookings at once), rates are learnt.
 //
 //   share_j = L rate_j (l'_j + 1) / sum, per_stage_j = max(1, floor(share_j / (l'_j + 1)))  (wait_limits.h)
 //   class j advances when waiting_j >= min(per_stage_j, share_j - resident_j); then all its residents make a
@@ -22,6 +23,7 @@
 #include "absl/types/span.h"
 #include "scheduler/base/options.h"
 #include "scheduler/policy/batch_policy.h"
+#include "scheduler/policy/per_sequence.h"
 #include "scheduler/policy/running_step.h"
 #include "scheduler/policy/wait_limits.h"
 
@@ -43,6 +45,7 @@ class WaitPolicy final : public BatchPolicy {
 
   explicit WaitPolicy(const WaitOptions& options) : options_(options) {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
+  void OnFinished(const SequenceView& sequence, Time) override { class_of_.Erase(sequence.id); }
 
  private:
   static constexpr size_t kClasses = 32;  // outputs [2^j, 2^(j+1))
@@ -54,7 +57,7 @@ class WaitPolicy final : public BatchPolicy {
     bool advances = false;
     Time overdue = Time::Never();  // when the first of it runs out of patience
   };
-  size_t ClassOf(const WorkerView& worker, const SequenceView& sequence) const;
+  size_t ClassOf(const WorkerView& worker, const SequenceView& sequence);
   void Learn(const WorkerView& worker, Time now);
   void Count(const WorkerView& worker);
   void Trigger(const WorkerView& worker, Time now);
@@ -64,6 +67,7 @@ class WaitPolicy final : public BatchPolicy {
   WaitOptions options_;
   RunningStep step_;
   std::array<Class, kClasses> classes_;
+  PerSequence<uint8_t> class_of_;
   std::vector<uint8_t> running_class_, waiting_class_;  // of the views of this step
   std::vector<LengthClass> mix_;
   std::vector<Booking> limits_;

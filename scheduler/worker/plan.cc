@@ -277,8 +277,11 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   }
   plan.num_tokens += count;
   plan.num_samples += slice.sample;
-  slice.sample&& slice.count == 1 ? flight->shape.AddDecode(slice.begin + 1)
-                                  : flight->shape.AddChunk(slice.begin, slice.count);
+  if (slice.sample && slice.count == 1) {
+    flight->shape.AddDecode(slice.begin + 1);
+  } else {
+    flight->shape.AddChunk(slice.begin, slice.count);
+  }
   flight->rows.push_back({sequence, sequence->epoch});
   sequence->num_computed += count;
   kv_tokens_ += count;

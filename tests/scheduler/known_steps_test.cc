@@ -25,7 +25,7 @@ WorkerSpec Spec(const std::string& scheduler, int32_t blocks) {
   return spec;
 }
 
-Submit Request(uint64_t id, int32_t prompt, int32_t output) {
+Submit Unread(uint64_t id, int32_t prompt, int32_t output) {
   Submit submit;
   submit.key.request = RequestId{id};
   submit.num_prompt = prompt;
@@ -96,7 +96,7 @@ TEST(KnownSteps, LeaveTheWorkerAsPlannedStepsDo) {
     for (int turn = 0; turn < 400; ++turn) {
       if (random.Below(12) == 0) {
         const auto prompt = 1 + static_cast<int32_t>(random.Below(30));
-        const Submit submit = Request(next++, prompt, 1 + static_cast<int32_t>(random.Below(30)));
+        const Submit submit = Unread(next++, prompt, 1 + static_cast<int32_t>(random.Below(30)));
         const bool accepted = planned->OnArrival(submit, now).ok();
         ASSERT_EQ(passing->OnArrival(submit, now).ok(), accepted);
         if (accepted) bounds[submit.key.request] = {SequenceId{++num_accepted}, submit.stop.max_tokens};
@@ -141,13 +141,13 @@ TEST(KnownSteps, AreNotKnownWhereSomethingElseDecides) {
   auto silent = *NewWorkerCore(Spec("mc-sf", 64));
   auto core = *NewWorkerCore(Spec("fcfs", 64));
   for (WorkerCore* one : {silent.get(), core.get()}) {
-    ASSERT_TRUE(one->OnArrival(Request(1, 3, 20), start).ok());
+    ASSERT_TRUE(one->OnArrival(Unread(1, 3, 20), start).ok());
     EXPECT_EQ(one->KnownSteps(&why), 0);
     DoStep(one, start, end);
   }
   EXPECT_EQ(silent->KnownSteps(&why), 0);
   EXPECT_EQ(core->KnownSteps(&why), 19);  // one is made, and the last one ends it
-  Submit shared = Request(2, 3, 20);
+  Submit shared = Unread(2, 3, 20);
   shared.tokens = std::make_shared<const std::vector<TokenId>>(3, 7);
   ASSERT_TRUE(core->OnArrival(shared, end).ok());
   EXPECT_EQ(core->KnownSteps(&why), 0);

@@ -8,6 +8,7 @@
 
 #include "scheduler/policy/nested_wait.h"
 #include "scheduler/policy/wait_limits.h"
+#include "scheduler/predict/length_predictor.h"
 
 namespace orrery {
 namespace {
@@ -101,11 +102,13 @@ struct Answer {
 };
 
 Answer Decide(BatchPolicy* policy, const std::vector<SequenceView>& running,
-              const std::vector<SequenceView>& waiting, Time now, int32_t blocks_free = 1000) {
+              const std::vector<SequenceView>& waiting, Time now, int32_t blocks_free = 1000,
+              const LengthPredictor* predictor = nullptr) {
   WorkerView view;
   view.running = running;
   view.waiting = waiting;
   view.blocks_free = blocks_free;
+  view.predictor = predictor;
   view.blocks_total = 1000;
   view.free_slots = 64;
   view.limits = {.max_step_tokens = 1000, .max_num_seqs = 64, .block_tokens = kBlock};
@@ -148,6 +151,28 @@ TEST(Wait, EveryClassHasItsOwnThreshold) {
   for (uint64_t id = 1; id <= 5; ++id) waiting.push_back(Waits(id, id == 3 ? 500 : 5, Ms(0)));
   // Almost all bookings go to the long one, which has 385 stages to pass: one per stage for both classes.
   EXPECT_THAT(Decide(&policy, {}, waiting, Ms(1)).words, ElementsAre("admit 1", "admit 3"));
+}
+
+// A predictor that changes its mind must not move those who are here to another class.
+class DriftingPredictor final : public LengthPredictor {
+ public:
+  int32_t output = 5;
+  int32_t Quantile(const SequenceView&, double) const override { return output; }
+  void OnFinished(const SequenceView&) override {}
+};
+
+TEST(Wait, ASequenceStaysInTheClassOfItsArrival) {
+  WaitPolicy policy({.total = 21, .timeout_ms = 100});
+  DriftingPredictor predictor;
+  const std::vector<SequenceView> first = {Waits(1, 900, Ms(0)), Waits(2, 900, Ms(0)), Waits(3, 900, Ms(0))};
+  EXPECT_THAT(Decide(&policy, {}, first, Ms(1), 1000, &predictor).words,
+              ElementsAre("admit 1", "admit 2", "admit 3"));
+  predictor.output = 9;
+  const std::vector<SequenceView> running = {Decodes(1, 900, 1, Ms(5)), Decodes(2, 900, 1, Ms(5)),
+                                             Decodes(3, 900, 1, Ms(5))};
+  // Three more of their class would move them; these are of another, whose first one goes alone.
+  EXPECT_THAT(Decide(&policy, running, {Waits(4, 900, Ms(6))}, Ms(6), 1000, &predictor).words,
+              ElementsAre("admit 4"));
 }
 
 TEST(Wait, PausedOnesGiveWayFirst) {
