@@ -10,7 +10,8 @@ absl::Span<const OptionField<RadOptions>> RadPolicy::Fields() {
       {"tile", &RadOptions::tile, 1, 1 << 14, "tokens of a column tile, and decodes that fill a step"},
       {"tile_rows", &RadOptions::tile_rows, 1, 1 << 14, "tokens of a row tile"},
       {"tile_reduction", &RadOptions::tile_reduction, 1, 1 << 14, "tokens of a reduction tile"},
-      {"units", &RadOptions::units, 1, 1 << 10, "common multiples of the tiles in a prefill step"},
+      {"units", &RadOptions::units, 0, 1 << 10,
+       "common multiples of the tiles in a prefill step; 0: as many as fit"},
       {"cycle", &RadOptions::cycle, 0, 1 << 20,
        "admissions between two times of finishing all; 0: no cycles"},
       {"patience_ms", &RadOptions::patience_ms, 0, 1e9, "age of the last token that makes decodes run"},
@@ -25,7 +26,10 @@ int32_t RadUnit(const RadOptions& options) {
 }
 
 void RadPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decision) {
-  const int64_t tokens = int64_t{RadUnit(options_)} * options_.units;
+  const int32_t unit = RadUnit(options_);
+  const int32_t units =
+      options_.units > 0 ? options_.units : std::max(1, worker.limits.max_step_tokens / unit);
+  const int64_t tokens = int64_t{unit} * units;
   step_.Begin(worker, static_cast<int32_t>(std::min<int64_t>(tokens, 1 << 30)));
   const bool overdue = Arrange(worker, now);
   const bool full = num_decodes_ >= static_cast<size_t>(std::min(options_.tile, worker.limits.max_num_seqs));

@@ -4,14 +4,15 @@
 //
 //   unit = lcm(tile_rows, tile, tile_reduction)
 //   1. as many decodes as a tile, or no prompt: DECODE step, a token for each
-//   2. otherwise PREFILL step: `unit` tokens of the oldest prompts, begun ones first, then those that wait
+//   2. otherwise PREFILL step: units * unit tokens of the oldest prompts, begun ones first, then waiting ones
 //   3. `cycle` > 0: after so many admissions everybody is finished before the next is admitted
 //
 // Reconstructed: where the paper pads a prompt to whole units, the rest of the unit goes to the next prompts;
-// step 2 may be `units` units long; without room for any prompt decodes run, whatever their number; decodes
-// whose oldest token is `patience_ms` old run too, since under light load step 2 could hold them up for as
-// long as prompts arrive. The cycle serves the proof and costs idle rows: off by default. Arrival order
-// throughout, so nobody starves. O(running + admitted).
+// a prefill step is as many units long as a step may be (one, the paper's, wastes most of a step with a fixed
+// cost); without room for any prompt decodes run, whatever their number; decodes whose oldest token is
+// `patience_ms` old run too, since under light load step 2 could hold them up for as long as prompts arrive.
+// The cycle serves the proof and costs idle rows: off by default. Arrival order throughout, so nobody
+// starves. O(running + admitted).
 #ifndef ORRERY_SCHEDULER_POLICY_RAD_H_
 #define ORRERY_SCHEDULER_POLICY_RAD_H_
 
@@ -27,7 +28,7 @@ namespace orrery {
 struct RadOptions {
   int32_t tile = 128;  // tokens of a column tile, and decodes that fill a step
   int32_t tile_rows = 128, tile_reduction = 64;
-  int32_t units = 1;  // of a prefill step
+  int32_t units = 0;  // of a prefill step; 0: as many as fit into max_step_tokens, at least one
   int32_t cycle = 0;  // admissions; 0: no cycles
   double patience_ms = 200;
   double watermark = 0.01;  // share of the pool that admission leaves free

@@ -20,7 +20,6 @@ using ::testing::ElementsAre;
 
 TEST(Rad, Ut5aUnits) {
   EXPECT_EQ(RadUnit({.tile = 256, .tile_rows = 128, .tile_reduction = 64}), 256);
-  EXPECT_EQ((300 + 255) / 256 * 256, 512) << "what the paper pads a prompt of 300 to";
   EXPECT_EQ(RadUnit({.tile = 96, .tile_rows = 128, .tile_reduction = 64}), 384);
 }
 
@@ -36,14 +35,18 @@ Scene RadScene(int decodes, int32_t prompt) {
 }
 
 TEST(Rad, PrefillsUntilTheDecodesFillATile) {
-  RadPolicy policy({});
+  RadPolicy policy({.units = 1});
   EXPECT_THAT(Decide(&policy, RadScene(4, 100)), ElementsAre("admit 900:100", "admit 901:28"));
   EXPECT_EQ(Decide(&policy, RadScene(128, 100)).size(), 128u) << "decodes alone";
   EXPECT_THAT(Decide(&policy, RadScene(2, 0)), ElementsAre("run 1:1", "run 2:1"));
+  Scene scene = RadScene(4, 100);
+  scene.limits.max_step_tokens = 400;
+  RadPolicy whole({});
+  EXPECT_THAT(Decide(&whole, scene), ElementsAre("admit 900:100", "admit 901:284")) << "three units";
 }
 
 TEST(Rad, DecodesRunWhenTheyWaitedTooLongOrNoPromptFits) {
-  RadPolicy policy({});
+  RadPolicy policy({.units = 1});
   Scene scene = RadScene(2, 100);
   scene.now = AtMs(1190);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:1", "run 2:1"));
@@ -65,7 +68,7 @@ TEST(Rad, ACycleEndsBeforeTheNextBegins) {
 // second. Arrivals at 20 and 30 per second leave a queue that does not grow, at 40 per second one that does.
 double QueueGrowth(double rate) {
   constexpr int32_t kPrompt = 640, kOutput = 120;
-  RadPolicy policy({});
+  RadPolicy policy({.units = 1});
   RandomStream random(11);
   Scene scene = RadScene(0, 0);
   scene.blocks_free = scene.blocks_total = 1 << 20;
