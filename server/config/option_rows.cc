@@ -17,7 +17,7 @@ std::vector<Option> MakeRows() {
        "engine; modeled computes nothing and takes the time a cost profile predicts",
        0,
        0,
-       {"auto", "cpu", "modeled"}},
+       {"auto", "cpu", "cuda", "modeled"}},
       {"cost-profile", &C::cost_profile, "SPEC",
        "step times, which the modeled backend takes and policies start from: FILE#GPU/MODEL/tpN/WEIGHTS, "
        "constant:MS, linear:key=value,..., tile:key=value,... or table:..."},
@@ -31,7 +31,7 @@ std::vector<Option> MakeRows() {
       {"weights",
        &C::weights,
        "KIND",
-       "weights as in the checkpoint, or int8 per output channel",
+       "weights as in the checkpoint, or int8 per output channel (logits off by 2 to 3 %, bf16 by under 1 %)",
        0,
        0,
        {"native", "int8"}},
@@ -45,7 +45,8 @@ std::vector<Option> MakeRows() {
        0,
        {"auto", "scalar", "avx2", "avx512", "amx"}},
       {"batch-invariant", &C::batch_invariant, "on|off",
-       "a row's logits do not depend on what else is in the batch"},
+       "a row's logits do not depend on what else is in the batch; the CPU engine keeps to that even when "
+       "off"},
       {"workers", &C::workers, "W", "engine workers in this process", 1, 1},
       {"kv-cache-tokens", &C::kv_cache_tokens, "N",
        "size of the paged KV pool; 0: by --kv-cache-bytes, else 60 % of free memory", 0, int64_t{1} << 32},

@@ -189,7 +189,8 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   return absl::OkStatus();
 }
 
-absl::Status CheckModelOption(const ServerConfig& config) {
+absl::Status CheckModelAndBackend(const ServerConfig& config) {
+  if (config.backend == "cuda") return absl::InvalidArgumentError("--backend: cuda: built without CUDA");
   if (config.model.empty()) return absl::InvalidArgumentError("--model: needs a checkpoint folder");
   if (std::error_code error; !std::filesystem::is_directory(config.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: '", config.model, "' is not a folder"));
@@ -200,7 +201,7 @@ absl::Status CheckModelOption(const ServerConfig& config) {
 }  // namespace
 
 absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
-  if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  if (absl::Status status = CheckModelAndBackend(config); !status.ok()) return status;
   auto model = ReadModelConfig(config.model);
   if (!model.ok()) return model.status();
   auto generation = ReadGenerationConfig(config.model, *model);
@@ -221,7 +222,7 @@ absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
 }
 
 absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
-  if (absl::Status status = CheckModelOption(config); !status.ok()) return status;
+  if (absl::Status status = CheckModelAndBackend(config); !status.ok()) return status;
   if (config.backend == "modeled") {
     const auto model = ReadModelConfig(config.model);
     if (!model.ok()) return model.status();

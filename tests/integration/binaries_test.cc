@@ -106,6 +106,9 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(model.exit_code, 2);
   EXPECT_THAT(model.output, HasSubstr("--model: '/nonexistent' is not a folder"));
   EXPECT_EQ(std::count(model.output.begin(), model.output.end(), '\n'), 1);
+  const RunResult cuda = RunProgram("orreryd", {"--model", DemoModel().string(), "--backend", "cuda"}, true);
+  EXPECT_EQ(cuda.exit_code, 2);
+  EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: built without CUDA"));
   const RunResult flag = RunProgram("orreryd", {"--modle", "x"}, true);
   EXPECT_EQ(flag.exit_code, 2);
   EXPECT_THAT(flag.output, HasSubstr("did you mean 'model'"));
