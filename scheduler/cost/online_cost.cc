@@ -19,8 +19,9 @@ constexpr double kLeastMs = 1e-3;
 constexpr double kPriorWeight = 0.1;  // of a step that the prior predicts, in measured ones
 constexpr int64_t kTrusted = 32;      // steps before outliers are looked for
 constexpr double kDeviations = 6;
-constexpr double kLeastLimit = 0.7;  // of |log ratio|: a factor of two
-constexpr int32_t kChange = 8;       // outliers in a row that are a change
+constexpr double kLeastLimit = 0.7, kMostLimit = 2.1;  // of |log ratio|: factors of 2 and 8
+constexpr int32_t kChange = 8;                         // outliers in a row that are a change
+constexpr double kDoubt = 1.0 / 256;                   // of what was believed before it
 constexpr double kDeviationRate = 0.02;
 
 // Cholesky on the rows and columns in `set`. False: not positive definite.
@@ -124,7 +125,7 @@ Duration OnlineStepCost::Predict(const StepShape& shape) const {
 double OnlineStepCost::Guard(double predicted, double measured) {
   if (predicted <= 0) return measured;
   const double off = std::log(measured / predicted);
-  const double limit = std::max(kLeastLimit, kDeviations * deviation_);
+  const double limit = std::clamp(kDeviations * deviation_, kLeastLimit, kMostLimit);
   if (observed_ < kTrusted || std::abs(off) <= limit) {
     streak_ = 0;
     deviation_ +=
@@ -134,8 +135,16 @@ double OnlineStepCost::Guard(double predicted, double measured) {
   ++outliers_;
   const int32_t side = off > 0 ? 1 : -1;
   streak_ = streak_ * side > 0 ? streak_ + side : side;
-  if (std::abs(streak_) >= kChange) return measured;
-  return predicted * std::exp(side * limit);
+  if (std::abs(streak_) % kChange == 0) Doubt();
+  return std::abs(streak_) >= kChange ? measured : predicted * std::exp(side * limit);
+}
+
+// Steps count by relative error, so those of a machine that became r times slower weigh 1 / r^2 of the old.
+void OnlineStepCost::Doubt() {
+  for (size_t i = 0; i < kN; ++i) {
+    for (double& entry : gram_[i]) entry *= kDoubt;
+    moment_[i] *= kDoubt;
+  }
 }
 
 void OnlineStepCost::Observe(const StepShape& shape, Duration took) {
@@ -144,7 +153,8 @@ void OnlineStepCost::Observe(const StepShape& shape, Duration took) {
   const double measured = std::max(took.milliseconds(), kLeastMs);
   const double believed = Guard(PredictMs(x), measured);
   ++observed_;
-  Learn(x, believed, 1);
+  const double error = std::min(1.0, believed / measured);  // of an outlier the weight it would have had
+  Learn(x, believed, error * error);
   Solve();
 }
 

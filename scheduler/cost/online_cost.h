@@ -9,10 +9,11 @@
 // coefficient is negative, times are positive (at least a microsecond once anything is known) and grow with
 // every feature.
 //
-// A prior is another model: its predictions for a grid of 28 steps count like three measured ones. Outliers:
+// A prior is another model: its predictions for a grid of 30 steps count like three measured ones. Outliers:
 // once 32 steps were seen, a step further from its prediction than 6 mean absolute deviations (of the
-// logarithm, and at least a factor of 2) counts as being that far; eight of them in a row on one side are no
-// outliers but a change, and are believed. Errors are those of predictions made before the step was learnt.
+// logarithm, at least a factor of 2 and at most of 8) counts as being that far, by the error it then has;
+// every eight of them in a row on one side are no outliers but a change: all that was believed before counts
+// 1/256 from then on. Errors are those of predictions made before the step was learnt.
 //
 // Observe costs a few microseconds at most and allocates nothing. Same steps, same predictions.
 #ifndef ORRERY_SCHEDULER_COST_ONLINE_COST_H_
@@ -47,6 +48,7 @@ class OnlineStepCost final : public StepCostModel {
   double PredictMs(const Vector& x) const;
   // The measured time, or as far from the prediction as an outlier may be.
   double Guard(double predicted, double measured);
+  void Doubt();
   void Learn(const Vector& x, double ms, double count);
   void Solve();
 

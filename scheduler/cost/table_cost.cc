@@ -12,6 +12,7 @@ namespace orrery {
 namespace {
 
 constexpr double kMaxMs = 1e7;
+constexpr double kLeastGap = 1e-3;  // between points, so that slopes are finite
 
 // Where x lies among the points: the lower neighbour and how far towards the next, which may exceed 1.
 std::pair<size_t, double> Locate(const std::vector<double>& points, double x) {
@@ -76,8 +77,9 @@ absl::Status CheckCurve(std::string_view name, const CostCurve& curve) {
     return absl::InvalidArgumentError(Cat("table: ", name, " has no points"));
   }
   for (size_t i = 0; i < curve.x.size(); ++i) {
-    const bool fine = curve.x[i] >= 0 && curve.x[i] <= 1e15 && curve.y[i] >= 0 && curve.y[i] <= kMaxMs &&
-                      (i == 0 || curve.x[i] > curve.x[i - 1]);
+    const bool fine =
+        curve.x[i] >= 0 && curve.x[i] <= 1e15 && curve.y[i] >= 0 && curve.y[i] <= kMaxMs &&
+        (i == 0 ? curve.x[i] == 0 || curve.x[i] >= kLeastGap : curve.x[i] >= curve.x[i - 1] + kLeastGap);
     if (!fine) {
       return absl::InvalidArgumentError(
           Cat("table: ", name, ": point ", i + 1, " is out of range or not above the one before"));

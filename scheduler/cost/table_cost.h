@@ -3,8 +3,8 @@
 //   context)
 // The first part is everything that depends on the number of rows alone (matrix products, normalisation,
 // communication; of whole-model measurements all of it), the others are attention. Linear between points and
-// beyond the last ones, never falling; below the first point of `tokens` its time, of the others a line from
-// nothing.
+// beyond the last ones; below the first point of `tokens` its time, of the others a line from nothing. Times
+// that fall along a curve are noise and kept level.
 #ifndef ORRERY_SCHEDULER_COST_TABLE_COST_H_
 #define ORRERY_SCHEDULER_COST_TABLE_COST_H_
 
@@ -34,7 +34,8 @@ struct CostTable {
 // At most this many points in all.
 inline constexpr size_t kMaxTablePoints = 4096;
 
-// Points that are not finite, negative or not ascending, a curve without points, too many: INVALID_ARGUMENT.
+// Points that are not finite, negative or not ascending by at least 0.001, a curve without points, too many:
+// INVALID_ARGUMENT.
 absl::Status CheckTable(const CostTable& table);
 // REQUIRES: CheckTable is ok.
 std::unique_ptr<StepCostModel> NewTableCost(CostTable table);

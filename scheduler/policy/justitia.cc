@@ -32,6 +32,14 @@ void FairClock::Advance(Time now, double capacity) {
   }
 }
 
+void FairClock::Raise(double tag) {
+  virtual_ = std::max(virtual_, tag);
+  while (!by_tag_.empty() && by_tag_.begin()->first <= virtual_) {
+    tags_.erase(by_tag_.begin()->second);
+    by_tag_.erase(by_tag_.begin());
+  }
+}
+
 double FairClock::Arrive(App app, double cost) {
   double from = virtual_;
   if (const auto known = tags_.find(app); known != tags_.end()) {
@@ -99,6 +107,7 @@ int64_t JustitiaPolicy::Admit(const WorkerView& worker, BatchDecision* decision)
     if (!peak_.Fits(sequence, predicted)) break;
     if (step_.TryAdmit(worker, sequence, 0, decision) != AdmitResult::kAdmitted) break;
     peak_.Admit(sequence, predicted);
+    clock_.Raise(TagOf(sequence));
   }
   return tried;
 }

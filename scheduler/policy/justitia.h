@@ -6,13 +6,16 @@
 //   virtual time:      dV/dt = M / N(t)           M = KV tokens * steps per second, N = applications not yet
 //                                                 finished in the fluid system
 //   arrival of a request of application j:        F_j = max(V, F_j) + c
-//   admission by ascending F (ties: arrival) while the future KV peak fits; stops at the first that does not
+//   admission by ascending F (ties: arrival) while the future KV peak fits; stops at the first that does not;
+//   V = max(V, F of who is admitted)
 //
 // The order of fair queueing by finish tags; formulas from memory of the standard. Reconstructed: the paper
 // knows an application's whole cost at its arrival, here it grows with its requests, an earlier one keeps the
-// tag it got; a request that names no application is one itself; steps per second are the measured ones. V
-// grows as long as anybody is served and tags start from it, so nobody starves. Non-preemptive but for want
-// of blocks (latest admitted). O(running + waiting + tried log waiting), arrivals O(log applications).
+// tag it got; a request that names no application is one itself; steps per second are the measured ones; and
+// V follows the engine (self-clocked fair queueing), which where lengths are predicted too long is far ahead
+// of the fluid system. So every admission moves V, tags start from V, and nobody starves. Non-preemptive but
+// for want of blocks (latest admitted). O(running + waiting + tried log waiting), arrivals O(log
+// applications).
 #ifndef ORRERY_SCHEDULER_POLICY_JUSTITIA_H_
 #define ORRERY_SCHEDULER_POLICY_JUSTITIA_H_
 
@@ -44,6 +47,8 @@ class FairClock {
   void Advance(Time now, double capacity);
   // A request of this application; its tag.
   double Arrive(App app, double cost);
+  // Nobody is before whom the engine has served.
+  void Raise(double tag);
   double virtual_time() const { return virtual_; }
   size_t active() const { return tags_.size(); }
 

@@ -18,8 +18,9 @@ class StepPace {
     const int64_t steps = totals.steps - seen_.steps;
     if (steps <= 0) return;
     // Several at once count as so many of equal length.
-    const double weight = static_cast<double>(steps) / static_cast<double>(std::min(totals.steps, kWindow));
-    const double kept = std::max(0.0, 1 - weight);
+    const double weight =
+        std::min(1.0, static_cast<double>(steps) / static_cast<double>(std::min(totals.steps, kWindow)));
+    const double kept = 1 - weight;
     const auto blend = [&](double* mean, double sum) {
       *mean = kept * *mean + weight * sum / static_cast<double>(steps);
     };

@@ -6,6 +6,11 @@
 #include <limits>
 
 namespace orrery {
+namespace {
+
+constexpr int32_t kMostPriority = 8;
+
+}  // namespace
 
 absl::Span<const OptionField<VtcOptions>> VtcPolicy::Fields() {
   static constexpr OptionField<VtcOptions> kFields[] = {
@@ -55,7 +60,10 @@ void VtcPolicy::OnArrival(const SequenceView& sequence, Time) {
 }
 
 void VtcPolicy::Charge(const SequenceView& sequence, double work) {
-  if (options_.priority_weight != 1) work /= std::pow(options_.priority_weight, sequence.priority);
+  // Clamped: a priority is any number a client sends, and no tenant may become free of charge.
+  if (options_.priority_weight != 1) {
+    work /= std::pow(options_.priority_weight, std::clamp(sequence.priority, -kMostPriority, kMostPriority));
+  }
   Of(sequence.tenant)->counter += work;
 }
 
@@ -104,7 +112,9 @@ void VtcPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
 
 void VtcPolicy::Recount(const WorkerView& worker) {
   for (Tenant& tenant : tenants_) tenant.waiting = 0;
-  for (const SequenceView& sequence : worker.waiting) ++Of(sequence.tenant)->waiting;
+  for (const SequenceView& sequence : worker.waiting) {
+    if (sequence.first_scheduled.is_never()) ++Of(sequence.tenant)->waiting;
+  }
 }
 
 void VtcPolicy::QueueByTenant(const WorkerView& worker) {
@@ -136,12 +146,13 @@ int64_t VtcPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {
     if (!peak_.Fits(sequence, predicted)) break;
     if (step_.TryAdmit(worker, sequence, 0, decision) != AdmitResult::kAdmitted) break;
     peak_.Admit(sequence, predicted);
-    if (sequence.first_scheduled.is_never()) ChargeInput(sequence);
+    const bool fresh = sequence.first_scheduled.is_never();
+    if (fresh) ChargeInput(sequence);
     const bool samples =
         decision->admit.back().count == sequence.tokens_to_compute() - sequence.cached_tokens;
     if (samples) ChargeToken(sequence);
     Tenant* owner = Of(tenant);
-    --owner->waiting;
+    owner->waiting -= fresh;
     key = {owner->counter, behind_[static_cast<size_t>(key.second)]};
     if (key.second < 0) {
       heads_.pop_back();

@@ -4,15 +4,14 @@
 //
 //   arrival of a request of u with none of u waiting: c_u = max(c_u, min of c_v over v with requests waiting)
 //   admission: u = argmin c among tenants that wait (ties: the earlier head); its first request starts when
-//   it
-//     fits, by the future peak with every output as long as predicted at `quantile`; c_u += w_p input /
-//     weight; at the first that does not fit all stop
+//     it fits, by the future peak with every output as long as predicted at `quantile`;
+//     c_u += w_p input / weight; at the first that does not fit all stop
 //   every output token of u: c_u += w_q / weight
 //
 // The lift keeps an idle tenant from saving up credit; waiting tenants alone count for it. `profiled` charges
 // the increments of the published cost h(input, output) instead of w_p and w_q. A tenant's weight is
-// `priority_weight` to the power of the request's priority. A request computed again after a preemption is
-// not charged again. The head of the least counter holds up all others, so nobody starves.
+// `priority_weight` to the power of the request's priority, of -8 to 8. A request computed again after a
+// preemption is not charged again. The head of the least counter holds up all others, so nobody starves.
 // O(running + waiting log tenants).
 #ifndef ORRERY_SCHEDULER_POLICY_VTC_H_
 #define ORRERY_SCHEDULER_POLICY_VTC_H_
@@ -56,7 +55,7 @@ class VtcPolicy final : public BatchPolicy {
   struct Tenant {
     uint32_t id = 0;
     double counter = 0;
-    int32_t waiting = 0;
+    int32_t waiting = 0;           // that never ran
     int32_t head = -1, tail = -1;  // of its waiting requests, in Plan: indices into worker.waiting
   };
   Tenant* Of(uint32_t id);

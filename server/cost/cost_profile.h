@@ -1,7 +1,5 @@
 // Where step times come from, as an operator names it: numbers on the command line, an entry of a file of
-// fits
-// (../shared/data/profiles/linear_cost_fits.json, or what `orrery fit` wrote), or a table made of measured
-// runs
+// fits (../shared/data/profiles/linear_cost_fits.json), or a table made of measured runs
 // (../shared/data/profiles/splitwise/perf_model.csv.xz). One reader for the simulator and the daemon.
 #ifndef ORRERY_SERVER_COST_COST_PROFILE_H_
 #define ORRERY_SERVER_COST_COST_PROFILE_H_

@@ -164,7 +164,10 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   spec.priority = request.priority();
   spec.tenant = static_cast<uint32_t>(HashName(request.tenant(), limits.hash_key));
   if (!request.application_id().empty()) {
-    spec.application = static_cast<uint32_t>(HashName(request.application_id(), limits.hash_key)) | 1;
+    // Of this tenant: a name that another tenant uses too is another application.
+    const std::string name =
+        absl::StrCat(request.tenant().size(), ":", request.tenant(), request.application_id());
+    spec.application = static_cast<uint32_t>(HashName(name, limits.hash_key)) | 1;
   }
   spec.cache_salt = HashName(request.cache_salt(), limits.hash_key);
   return spec;

@@ -255,6 +255,9 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (o.burstiness && !(*o.burstiness > 0 && *o.burstiness < 1e6)) return Bad("burstiness: must be above 0");
   auto profile = LoadCostProfile(o.cost_profile);
   if (!profile.ok()) return profile.status();
+  if (profile->cost.rfind("online", 0) == 0) {
+    return Bad("cost-profile: 'online' learns from an engine, and here it would be the engine");
+  }
   auto cost = ParseStepCost(profile->cost);
   if (!cost.ok()) return cost.status();
   scenario.cost = *std::move(cost);

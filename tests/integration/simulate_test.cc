@@ -222,6 +222,7 @@ TEST(SimulateProgram, OneClearLineForWrongInput) {
       {{"--trace", good.path(), "--cost-profile", profile.path() + "#h200_sxm/n/tp1"},
        "did you mean 'h200_sxm/m/tp1'"},
       {{"--trace", good.path(), "--cost-profile", "constant:fast"}, "cost-profile: "},
+      {{"--trace", good.path(), "--cost-profile", "online:constant:5"}, "cost-profile: 'online'"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--scheduler", "fcsf"}, "fcfs"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--router", "round-robbin"}, "round-robin"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--compare", "fcfs,fcgs"}, "fcfs"},

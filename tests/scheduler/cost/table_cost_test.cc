@@ -74,6 +74,8 @@ TEST(TableCost, RefusesWhatIsNoTable) {
   EXPECT_THAT(message("table:token=1:1"), HasSubstr("did you mean 'tokens'"));
   EXPECT_THAT(message("table:tokens=1:1/1:2"), HasSubstr("point 2"));
   EXPECT_THAT(message("table:tokens=1:-1"), HasSubstr("point 1"));
+  EXPECT_THAT(message("table:tokens=1:1,prefill=0:0/1e-320:0"), HasSubstr("prefill: point 2"));
+  EXPECT_THAT(message("table:tokens=1:1,prefill=1e-320:0"), HasSubstr("prefill: point 1"));
   EXPECT_THAT(message("table:tokens=nan:1"), HasSubstr("point 1"));
   EXPECT_THAT(message("table:tokens=1:inf"), HasSubstr("point 1"));
   EXPECT_THAT(message("table:tokens=1"), HasSubstr("'1' is not a point"));

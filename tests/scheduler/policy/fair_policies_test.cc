@@ -4,12 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "scheduler/base/random.h"
 #include "scheduler/policy/justitia.h"
+#include "scheduler/policy/step_pace.h"
 #include "scheduler/policy/vtc.h"
 #include "tests/scheduler/policy/decide.h"
 
@@ -139,6 +142,51 @@ TEST(Vtc, PriorityIsAWeight) {
   scene.waiting = {view};
   Decide(&policy, scene);
   EXPECT_EQ(policy.counter(kA), (8 + 2) / 4.0);
+}
+
+TEST(Vtc, NoPriorityIsFreeOrBeyondPrice) {
+  VtcPolicy policy({.priority_weight = 1000});
+  Scene scene;
+  scene.waiting = {WaitingView(1, 8), WaitingView(2, 8)};
+  scene.waiting[0].priority = std::numeric_limits<int32_t>::max();
+  scene.waiting[1].priority = std::numeric_limits<int32_t>::min();
+  for (uint32_t i = 0; i < 2; ++i) {
+    scene.waiting[i].tenant = kA + i;
+    policy.OnArrival(scene.waiting[i], {});
+  }
+  EXPECT_EQ(Decide(&policy, scene).size(), 2u);
+  EXPECT_GT(policy.counter(kA), 0);
+  EXPECT_TRUE(std::isfinite(policy.counter(kB)));
+}
+
+// Who was preempted waits with a slot of its own: that must not make its tenant look as if it waited less.
+TEST(Vtc, APreemptedOneDoesNotSaveItsTenantTheLift) {
+  VtcPolicy policy({});
+  const auto of = [](SequenceView view, uint32_t tenant) {
+    view.tenant = tenant;
+    return view;
+  };
+  Scene scene;
+  scene.waiting = {of(WaitingView(1, 50), kB)};
+  policy.OnArrival(scene.waiting[0], {});
+  Decide(&policy, scene);
+  policy.OnArrival(of(WaitingView(2, 50), kB), {});  // behind slots that are all taken
+  scene.free_slots = 0;
+  SequenceView preempted = of(WaitingView(3, 20), kA);
+  preempted.first_scheduled = Time{};
+  preempted.num_preemptions = 1;
+  scene.waiting = {preempted};
+  ASSERT_EQ(Decide(&policy, scene).size(), 1u);
+  policy.OnArrival(of(WaitingView(4, 20), kA), {});
+  EXPECT_EQ(policy.counter(kA), policy.counter(kB));
+}
+
+TEST(StepPace, StepsThatPassTogetherCountAsSoMany) {
+  StepPace pace;
+  pace.Follow({.steps = 5000, .time = Duration::Milliseconds(50000)});
+  EXPECT_NEAR(pace.mean_step().milliseconds(), 10, 1e-9);
+  pace.Follow({.steps = 5500, .time = Duration::Milliseconds(60000)});
+  EXPECT_NEAR(pace.mean_step().milliseconds(), 15, 1e-9) << "half the window at 10, half at 20";
 }
 
 TEST(Vtc, StopsAtTheHeadOfTheLeastCounter) {
@@ -304,6 +352,28 @@ TEST(Justitia, ServesInTheOrderOfFairFinish) {
   scene.waiting = {WaitingView(1, 100, {}, 100), WaitingView(3, 100, AtMs(1000), 10)};
   policy.OnArrival(scene.waiting[1], scene.now);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:50"));
+}
+
+// Lengths predicted so much too long that the fluid system hardly moves, and short requests without end.
+TEST(Justitia, LongOnesAreServedHoweverWrongThePredictions) {
+  JustitiaPolicy policy({.quantile = 1, .peak_quantile = 1});
+  Scene scene;
+  scene.limits.max_step_tokens = 100;
+  scene.totals = {.steps = 1, .time = Duration::Seconds(1e9), .prefill_tokens = 0};
+  const SequenceView longer = WaitingView(1, 100, {}, 100);  // costs 15,000
+  policy.OnArrival(longer, {});
+  for (uint64_t id = 2; id < 20; ++id) {
+    const SequenceView shorter = WaitingView(id, 100, {}, 10);  // 1,050
+    policy.OnArrival(shorter, {});
+    scene.waiting = {longer, shorter};
+    const auto words = Decide(&policy, scene);
+    ASSERT_EQ(words.size(), 1u);
+    if (words[0] == "admit 1:100") {
+      EXPECT_EQ(id, 16u) << "14 shorter ones cost as much";
+      return;
+    }
+  }
+  FAIL() << "never served";
 }
 
 }  // namespace
