@@ -50,9 +50,13 @@ void EdfPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decision
                    .work = static_cast<int64_t>(worker.running.size() + worker.waiting.size())};
 }
 
-double EdfPolicy::Key(const WorkerView& worker, const SequenceView& sequence, Time now) const {
+double EdfPolicy::FirstToken(const WorkerView& worker, const SequenceView& sequence) const {
   const double output = sequence.deadline.is_never() ? 0 : PredictedOutput(worker, sequence, 0.5, 1);
-  const double deadline = slo_.FirstToken(sequence, output);
+  return slo_.FirstToken(sequence, output);
+}
+
+double EdfPolicy::Key(const WorkerView& worker, const SequenceView& sequence, Time now) const {
+  const double deadline = FirstToken(worker, sequence);
   const int32_t left = sequence.tokens_to_compute() - sequence.cached_tokens;
   const double key = deadline + options_.kappa * left;
   return Relegated(worker, sequence, deadline, now) ? key + options_.relegate_s : key;
@@ -79,8 +83,11 @@ double EdfPolicy::LeastSlack(const WorkerView& worker, Time now) const {
     if (!sequence.is_decode()) continue;
     // In flight the first token is not known yet: it comes now.
     double base = sequence.first_token.is_never() ? now.seconds() : sequence.first_token.seconds();
-    if (options_.bank) base = std::max(base, slo_.FirstToken(sequence, 0));
-    least = std::min(least, base + slo_.Tpot(sequence) * sequence.num_generated - now.seconds());
+    if (options_.bank) base = std::max(base, FirstToken(worker, sequence));
+    double due = base + slo_.Tpot(sequence) * sequence.num_generated;
+    // Whatever its pace: then the request ends.
+    if (!sequence.deadline.is_never()) due = std::min(due, sequence.deadline.seconds());
+    least = std::min(least, due - now.seconds());
   }
   return least;
 }

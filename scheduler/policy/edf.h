@@ -2,7 +2,8 @@
 // code): every step is as large as the most urgent decode allows, and prompts come by deadline and length.
 //
 //   first-token deadline  arrival + TTFT; of a request with a deadline alone: deadline - output * batch_tpot
-//   token deadline        max(first token, its deadline) + TPOT * generated   (bank=0: first token + ...)
+//   token deadline        max(first token, its deadline) + TPOT * generated   (bank=0: first token + ...),
+//                         at most the request's own deadline
 //   1. every running decode gets a token; slack = min over decodes of token deadline - now
 //   2. n = the largest of {128, 256, 512, 768, ..., 2552} tokens with margin * T(n) <= slack, else the
 //      least; at most 512 while less than `low_kv` of the pool is free. Prompts get n - decodes of them
@@ -52,6 +53,8 @@ class EdfPolicy final : public BatchPolicy {
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
 
  private:
+  // When the first token is due, seconds; asks for the predicted length of those with a deadline.
+  double FirstToken(const WorkerView& worker, const SequenceView& sequence) const;
   // Seconds; the order of prompts.
   double Key(const WorkerView& worker, const SequenceView& sequence, Time now) const;
   bool Relegated(const WorkerView& worker, const SequenceView& sequence, double deadline, Time now) const;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "scheduler/policy/peak_admission.h"
+
 namespace orrery {
 
 absl::Span<const OptionField<FlowPrefillOptions>> FlowPrefillPolicy::Fields() {
@@ -10,6 +12,8 @@ absl::Span<const OptionField<FlowPrefillOptions>> FlowPrefillPolicy::Fields() {
       {"token_budget", &FlowPrefillOptions::token_budget, 0, 1 << 20,
        "tokens of a step; 0: --max-step-tokens"},
       {"ttft_ms", &FlowPrefillOptions::ttft_ms, 0, 1e9, "time to first token of a request that states none"},
+      {"tpot_ms", &FlowPrefillOptions::tpot_ms, 0, 1e9,
+       "time per output token of a request that states none"},
       {"late_s", &FlowPrefillOptions::late_s, 0, 1e9, "delay of prompts whose deadline is lost"},
       {"watermark", &FlowPrefillOptions::watermark, 0, 0.5, "share of the pool that admission leaves free"},
   };
@@ -31,7 +35,7 @@ void FlowPrefillPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* 
   if (prefills != num_prefills_) event_ = now;
   const auto key = [&](const SequenceView& sequence) {
     const double late = Slack(worker, sequence, event_) < 0 ? options_.late_s : 0;
-    return slo_.FirstToken(sequence, 0) + late;
+    return FirstToken(worker, sequence) + late;
   };
   merge_.Arrange(worker, key, &step_);
   step_.GrantDecodes(worker, 0, merge_.num_decodes(), decision);
@@ -46,6 +50,11 @@ void FlowPrefillPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* 
                    .work = static_cast<int64_t>(worker.running.size() + worker.waiting.size())};
 }
 
+double FlowPrefillPolicy::FirstToken(const WorkerView& worker, const SequenceView& sequence) const {
+  const double output = sequence.deadline.is_never() ? 0 : PredictedOutput(worker, sequence, 0.5, 1);
+  return slo_.FirstToken(sequence, output);
+}
+
 double FlowPrefillPolicy::Takes(const WorkerView& worker, const SequenceView& sequence) const {
   const int32_t left = sequence.tokens_to_compute() - sequence.cached_tokens;
   if (worker.cost != nullptr) {
@@ -58,14 +67,14 @@ double FlowPrefillPolicy::Takes(const WorkerView& worker, const SequenceView& se
 }
 
 double FlowPrefillPolicy::Slack(const WorkerView& worker, const SequenceView& sequence, Time now) const {
-  return slo_.FirstToken(sequence, 0) - now.seconds() - Takes(worker, sequence);
+  return FirstToken(worker, sequence) - now.seconds() - Takes(worker, sequence);
 }
 
 bool FlowPrefillPolicy::Joins(const WorkerView& worker, const SequenceView& sequence, Time now) {
   const int32_t left = sequence.tokens_to_compute() - sequence.cached_tokens;
   next_ = step_so_far_;
   next_.shape.AddChunk(sequence.num_computed + sequence.cached_tokens, std::min(left, step_.tokens_left()));
-  if (Slack(worker, sequence, now) >= 0) next_.due = std::min(next_.due, slo_.FirstToken(sequence, 0));
+  if (Slack(worker, sequence, now) >= 0) next_.due = std::min(next_.due, FirstToken(worker, sequence));
   const bool first = step_so_far_.shape.chunks == 0;
   return first || worker.cost == nullptr ||
          now.seconds() + worker.cost->Predict(next_.shape).seconds() <= next_.due;

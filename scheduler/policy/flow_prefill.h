@@ -31,6 +31,7 @@ namespace orrery {
 struct FlowPrefillOptions {
   int32_t token_budget = 0;  // tokens of a step; 0: the worker's max_step_tokens
   double ttft_ms = 2000;     // of a request that states none
+  double tpot_ms = 100;      // the same; first tokens come so much before a deadline as the rest takes
   double late_s = 60;
   double watermark = 0.01;  // share of the pool that admission leaves free
 };
@@ -40,11 +41,13 @@ class FlowPrefillPolicy final : public BatchPolicy {
   static absl::Span<const OptionField<FlowPrefillOptions>> Fields();
 
   explicit FlowPrefillPolicy(const FlowPrefillOptions& options)
-      : options_(options), slo_{options.ttft_ms * 1e-3, 0, 0} {}
+      : options_(options), slo_{options.ttft_ms * 1e-3, options.tpot_ms * 1e-3, options.tpot_ms * 1e-3} {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
   void OnArrival(const SequenceView&, Time now) override { event_ = now; }
 
  private:
+  // When the first token is due, seconds; asks for the predicted length of those with a deadline.
+  double FirstToken(const WorkerView& worker, const SequenceView& sequence) const;
   double Takes(const WorkerView& worker, const SequenceView& sequence) const;
   double Slack(const WorkerView& worker, const SequenceView& sequence, Time now) const;
   // Whether the step may grow by a chunk of this prompt; what it would be then is left in next_.

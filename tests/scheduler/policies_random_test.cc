@@ -58,10 +58,13 @@ class Instance {
     // Every request can run alone in at most 40 + 40 steps, and none may be passed over forever.
     for (int turn = 0; turn < 20000; ++turn) {
       while (next_ < arrivals_.size() && arrivals_[next_].first <= now_) {
-        const Submit& submit = arrivals_[next_++].second;
+        Submit& submit = arrivals_[next_++].second;
+        if (submit.deadline <= now_) submit.deadline = Time::Never();  // would be refused
+        deadlines_[submit.key] = submit.deadline;
         if (!core_->OnArrival(submit, now_).ok()) return "a request was refused";
       }
       if (core_->NextWake() <= now_) core_->OnTimer(now_, &events_);
+      if (Status status = Check(); !status.empty()) return status;
       Duration step = Duration::Nanoseconds(0);
       while (core_->can_plan()) {
         const StepPlan& plan = core_->Plan(now_);
@@ -105,6 +108,7 @@ class Instance {
     submit.stop.stop_ids = {static_cast<TokenId>(random_.Below(kVocab))};
     submit.stop.min_tokens = static_cast<int32_t>(random_.Below(10));
     submit.tenant = static_cast<uint32_t>(random_.Below(3));
+    submit.application = static_cast<uint32_t>(random_.Below(4));
     submit.priority = static_cast<int32_t>(random_.Below(3)) - 1;
     if (random_.Below(2) == 0) {
       submit.slo = {Duration::Milliseconds(static_cast<int64_t>(random_.Below(100))),
@@ -116,7 +120,12 @@ class Instance {
       tokens[i] = static_cast<TokenId>(UniformAt(stream, i) * kVocab);
     submit.tokens = std::make_shared<const std::vector<TokenId>>(std::move(tokens));
     expected_[submit.key] = ReferenceRun(submit, kVocab);
-    return {Time{} + Duration::Microseconds(static_cast<int64_t>(random_.Below(60000))), submit};
+    const Time at = Time{} + Duration::Microseconds(static_cast<int64_t>(random_.Below(60000)));
+    // From hopeless to one that nothing misses.
+    if (random_.Below(3) == 0) {
+      submit.deadline = at + Duration::Milliseconds(static_cast<int64_t>(1) << random_.Below(14));
+    }
+    return {at, submit};
   }
 
   Status Check() {
@@ -127,6 +136,15 @@ class Instance {
       if (event.finish == FinishReason::kNone) continue;
       if (++ends_[event.key] > 1) return "a request ended twice";
       const ReferenceOutput& expected = expected_[event.key];
+      if (event.finish == FinishReason::kDeadline) {
+        const std::vector<TokenId>& received = received_[event.key];
+        if (event.at < deadlines_[event.key]) return "ended before its deadline";
+        if (received.size() > expected.tokens.size() ||
+            !std::equal(received.begin(), received.end(), expected.tokens.begin())) {
+          return "wrong output before a deadline";
+        }
+        continue;
+      }
       if (event.finish != expected.finish || received_[event.key] != expected.tokens) return "wrong output";
     }
     events_.clear();
@@ -147,6 +165,7 @@ class Instance {
   std::vector<std::pair<Time, Submit>> arrivals_;
   size_t next_ = 0;
   std::map<SampleKey, ReferenceOutput> expected_;
+  std::map<SampleKey, Time> deadlines_;
   std::map<SampleKey, std::vector<TokenId>> received_;
   std::map<SampleKey, int> ends_;
   std::vector<TokenEvent> events_;

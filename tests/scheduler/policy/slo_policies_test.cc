@@ -189,6 +189,27 @@ TEST(Edf, ATokenAheadOfItsPaceIsTimeInHand) {
   EXPECT_EQ(PromptTokens(&bank, scene), 2552 - 32) << "the first token was due at 2 s";
 }
 
+// A deadline and nothing else: 100 tokens at 100 ms, the last of them due when the request ends.
+TEST(Edf, DecodesWithADeadlineAloneAreDueBeforeIt) {
+  const TwoRegimes cost;
+  EdfPolicy policy({.batch_tpot_ms = 100}), plain({.batch_tpot_ms = 100, .bank = false});
+  Scene scene = Ut88(30);
+  scene.cost = &cost;
+  for (SequenceView& view : scene.running) {
+    view.first_token = AtMs(970);
+    view.first_token_deadline = view.next_token_deadline = Time::Never();
+    view.deadline = AtMs(10970);
+  }
+  EXPECT_EQ(PromptTokens(&policy, scene), 256 - 32) << "the second token is due at 1,070 ms";
+  EXPECT_EQ(PromptTokens(&plain, scene), 256 - 32);
+  for (SequenceView& view : scene.running) view.deadline = AtMs(15970);
+  EXPECT_EQ(PromptTokens(&policy, scene), 2552 - 32) << "5 s in hand";
+  EXPECT_EQ(PromptTokens(&plain, scene), 256 - 32);
+  for (SequenceView& view : scene.running) view.deadline = AtMs(1036);
+  EXPECT_EQ(PromptTokens(&policy, scene), 128 - 32) << "over in 36 ms";
+  EXPECT_EQ(PromptTokens(&plain, scene), 128 - 32);
+}
+
 TEST(Edf, Ut88KappaPutsTheShortPromptFirst) {
   EdfPolicy policy({});
   Scene scene;
@@ -308,6 +329,20 @@ TEST(FlowPrefill, LatePromptsWaitButNotForEver) {
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
   scene.running[0].first_token_deadline = AtMs(1200);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+}
+
+TEST(FlowPrefill, ADeadlineAloneCountsBackFromTheEnd) {
+  const auto cost = MsPerToken();
+  FlowPrefillPolicy policy({.tpot_ms = 50});
+  Scene scene = Ut84(cost.get(), 100);
+  scene.waiting[0] = WaitingView(2, 120, {}, 20);
+  scene.waiting[0].deadline = AtMs(1500);  // 20 tokens of 50 ms: 500 ms, before 900
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  scene.waiting[0].deadline = AtMs(1950);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
+  // 110 ms, too early for 120 tokens: late, although the deadline itself is far.
+  scene.waiting[0].deadline = AtMs(1110);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
 }
 
 TEST(FlowPrefill, OrderChangesAtEventsOnly) {
