@@ -13,6 +13,11 @@ namespace {
 
 constexpr double kLeastSeconds = 1e-6;
 
+// Blocks for the rest of its tokens and for the one that it makes of them: this step and the next.
+int32_t TakesUntilNext(const WorkerView& worker, const SequenceView& sequence) {
+  return std::max(0, BlocksFor(sequence.num_tokens + 1, worker.limits.block_tokens) - sequence.num_blocks);
+}
+
 }  // namespace
 
 double JitFloor(absl::Span<double> prios, size_t rows) {
@@ -161,8 +166,14 @@ void JitPolicy::MakePlace(const WorkerView& worker, const Queued& newcomer, Time
   const SequenceView& sequence = worker.waiting[static_cast<size_t>(newcomer.index)];
   const bool slot = worker.free_slots > 0 || !sequence.first_scheduled.is_never();
   if (!options_.preempt || newcomer.rank > 2 || !slot || step_.order().size() < 2) return;
-  const int32_t need = BlocksFor(sequence.num_tokens, worker.limits.block_tokens) - sequence.shared_blocks;
-  if (need <= step_.blocks_available()) return;
+  const int32_t need =
+      BlocksFor(sequence.num_tokens, worker.limits.block_tokens) - sequence.shared_blocks + Watermark(worker);
+  int32_t now_taken = 0, next_taken = 0;  // by those that run: in this step, until they have run in the next
+  for (size_t i = 0; i < step_.order().size(); ++i) {
+    now_taken += step_.Claim(worker, i);
+    next_taken += TakesUntilNext(worker, step_.view(worker, i));
+  }
+  if (need + now_taken <= step_.blocks_available()) return;
   std::vector<int32_t>& order = step_.order();
   auto victim = order.end();
   for (auto at = order.begin(); at != order.end(); ++at) {
@@ -175,16 +186,19 @@ void JitPolicy::MakePlace(const WorkerView& worker, const Queued& newcomer, Time
   const Rank& gains = waiting_[static_cast<size_t>(newcomer.index)];
   const double gain = gains.prio - running_[static_cast<size_t>(*victim)].prio;
   const double lost = gains.prio * Compute(worker, 0, old.num_tokens) / std::max(gains.left_s, kLeastSeconds);
-  if (gain <= lost || need > step_.blocks_available() + old.num_blocks - old.shared_blocks) return;
+  // Of the prefix that running sequences hold for the newcomer, what the victim may hold alone goes with it.
+  const int32_t unshared = std::max(0, sequence.shared_blocks - old.shared_blocks);
+  const int32_t then = step_.blocks_available() + old.num_blocks - old.shared_blocks - next_taken +
+                       TakesUntilNext(worker, old);
+  if (gain <= lost || need + unshared > then) return;
   std::rotate(victim, victim + 1, order.end());
   step_.PreemptLast(worker, decision);
 }
 
 void JitPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {
-  const auto watermark = static_cast<int32_t>(options_.watermark * worker.blocks_total);
   while (!queue_.empty()) {
     const SequenceView& sequence = worker.waiting[static_cast<size_t>(queue_.front().index)];
-    if (step_.TryAdmit(worker, sequence, watermark, decision) != AdmitResult::kAdmitted) return;
+    if (step_.TryAdmit(worker, sequence, Watermark(worker), decision) != AdmitResult::kAdmitted) return;
     std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
     queue_.pop_back();
   }

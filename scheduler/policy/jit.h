@@ -10,9 +10,9 @@
 //      prio >= cutoff * p_B, by prompt length, the window of as many as rows are free with the largest sum
 //      goes first, by prio, then the other feasible ones by prio; stops at the first that does not fit
 //   3. for the first of 2., when its blocks are not there, the running sequence with the least prio gives way
-//   if
-//      prio_new - prio_old > prio_new * T_pre(old) / (deadline_new - now): the gain less what computing the
-//      victim again costs; it starts in the next step
+//      if that makes room and prio_new - prio_old > prio_new * T_pre(old) / (deadline_new - now): the gain
+//      less what computing the victim again costs. It starts in the next step: room is what the others leave
+//      there
 //
 // Lengths are the `quantile` of the predictor, asked anew in every step. Who has waited for `patience_s`
 // comes before all others, in arrival order, and is not a victim of 3.: nobody starves. Compound requests
@@ -76,6 +76,9 @@ class JitPolicy final : public BatchPolicy {
     int32_t index;  // into worker.waiting
     friend auto operator<=>(const Queued&, const Queued&) = default;
   };
+  int32_t Watermark(const WorkerView& worker) const {
+    return static_cast<int32_t>(options_.watermark * worker.blocks_total);
+  }
   double Compute(const WorkerView& worker, int32_t begin, int32_t count) const;
   void ArrangeRunning(const WorkerView& worker, Time now);
   void Enqueue(const WorkerView& worker, Time now);

@@ -419,10 +419,42 @@ TEST(Jit, ANewcomerTakesThePlaceOfWhoGainsLess) {
   // Running: 2 with a pace it cannot keep, 1 with time in hand. No block is free.
   scene.running = {DecodingView(1, 90, 5, AtMs(990)), DecodingView(2, 90, 5, AtMs(100))};
   scene.waiting = {WaitingView(3, 90, AtMs(990))};
-  scene.blocks_free = 0;
+  scene.blocks_free = 1;
   scene.blocks_total = 100;
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
   EXPECT_THAT(Decide(&meek, scene), ElementsAre("run 1:1", "run 2:1"));
+  // Six blocks have come back; with the watermark the newcomer needs seven.
+  Scene next = scene;
+  next.now = AtMs(1010);
+  next.blocks_free = 7;
+  next.running = {DecodingView(1, 90, 6, AtMs(1010))};
+  next.waiting.push_back(DecodingView(2, 90, 5, AtMs(100)));
+  next.waiting.back().num_computed = next.waiting.back().num_blocks = 0;
+  EXPECT_THAT(Decide(&policy, next), ElementsAre("run 1:1", "admit 3:90"));
+}
+
+// Whoever gives way computes everything again: not for a newcomer that would still not fit.
+TEST(Jit, NobodyGivesWayForWhoWouldNotFit) {
+  const auto cost = MsPerToken();
+  JitPolicy policy({.quantile = 1});
+  Scene scene = JitScene(cost.get());
+  scene.running = {DecodingView(1, 90, 5, AtMs(990)), DecodingView(2, 90, 5, AtMs(100))};
+  scene.waiting = {WaitingView(3, 90, AtMs(990))};
+  scene.blocks_total = 100;
+  scene.blocks_free = 0;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:1", "run 2:1")) << "the watermark is not there";
+  scene.blocks_free = 1;
+  scene.running[0] = DecodingView(1, 91, 5, AtMs(990));
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:1", "run 2:1"))
+      << "1 takes a block in the next step";
+  scene.blocks_free = 2;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
+  scene.waiting[0].num_tokens = scene.waiting[0].num_prompt = 106;
+  scene.waiting[0].shared_blocks = 1;  // with 2 alone, for all that is known
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:1", "run 2:1"));
+  scene.running[1].shared_blocks = 1;
+  scene.blocks_free = 3;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
 }
 
 }  // namespace
