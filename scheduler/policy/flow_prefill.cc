@@ -26,13 +26,11 @@ void FlowPrefillPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* 
   step_so_far_ = {};
   size_t prefills = 0;
   for (const SequenceView& sequence : worker.running) {
-    if (sequence.tokens_to_compute() > 1) {
-      ++prefills;
-    } else {
-      step_so_far_.shape.AddDecode(sequence.num_tokens);
-    }
+    prefills += !sequence.is_decode();
+    if (sequence.tokens_to_compute() == 1) step_so_far_.shape.AddDecode(sequence.num_tokens);
   }
-  if (prefills != num_prefills_) event_ = now;
+  // Nothing but admission makes more of them: one has ended, as a prompt or altogether, or gave way.
+  if (prefills < num_begun_) event_ = now;
   const auto key = [&](const SequenceView& sequence) {
     const double late = Slack(worker, sequence, event_) < 0 ? options_.late_s : 0;
     return FirstToken(worker, sequence) + late;
@@ -43,7 +41,7 @@ void FlowPrefillPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* 
       worker, key, static_cast<int32_t>(options_.watermark * worker.blocks_total), &step_, decision,
       [&](const SequenceView& sequence) { return Joins(worker, sequence, now); },
       [&](const SequenceView&) { step_so_far_ = next_; });
-  num_prefills_ = prefills;
+  num_begun_ = prefills + decision->admit.size();
   decision->why = {.policy = "flow-prefill",
                    .objective = "seconds until the first deadline of the step's prompts",
                    .value = std::isinf(step_so_far_.due) ? 0 : step_so_far_.due - now.seconds(),

@@ -1,16 +1,18 @@
 // FlowPrefill (arXiv:2602.16603): long prefills give way to urgent ones; priorities change at events only. A
 // reconstruction from the abstract; the key is that of the worked example (UT-8.4 of the design).
 //
-//   slack_i = deadline_i - event - T(tokens left of i),  late_i = slack_i < 0      (deadline of the first
-//   token) key(i) = deadline_i, of late ones + late_s: running and waiting prompts alike, the least first a
-//   step: a token for every decode, then prompts in key order; the first always, another while the step with
-//     it ends in time for every prompt of the step that is not late anyway
+//   deadline_i  of its first token; of a request with a deadline at most that - output * TPOT
+//   slack_i = deadline_i - event - T(tokens left of i),  late_i = slack_i < 0
+//   key(i) = deadline_i, of late ones + late_s: running and waiting prompts alike, the least first
+//   a step: a token for every decode, then prompts in key order; the first always, another while the step
+//     with it ends in time for every prompt of the step that is not late anyway
 //
-// `event` is the last arrival or end of a prompt, so that no order changes in between. The paper preempts
-// between operators, here at the end of a chunk: token_budget bounds how long an urgent prompt waits. There
-// late prompts come after all others and can starve, here behind those of the next `late_s` seconds. T is the
-// worker's cost model, without one the pace so far. Paused prefills keep KV, not activations: their number is
-// bounded by memory, and the least urgent gives way when decodes need blocks. O(running + waiting).
+// `event` is the last arrival, or the last time that a prompt ended, disappeared or gave way: who is late
+// does not change in between. The paper preempts between operators, here at the end of a chunk: token_budget
+// bounds how long an urgent prompt waits. There late prompts come after all others and can starve, here
+// behind those of the next `late_s` seconds. T is the worker's cost model, without one the pace so far.
+// Paused prefills keep KV, not activations: their number is bounded by memory, and the least urgent gives way
+// when decodes need blocks. O(running + prefills log prefills + waiting log waiting).
 #ifndef ORRERY_SCHEDULER_POLICY_FLOW_PREFILL_H_
 #define ORRERY_SCHEDULER_POLICY_FLOW_PREFILL_H_
 
@@ -59,7 +61,7 @@ class FlowPrefillPolicy final : public BatchPolicy {
   RunningStep step_;
   PromptMerge merge_;
   Time event_;
-  size_t num_prefills_ = 0;  // running ones, when the last step was planned
+  size_t num_begun_ = 0;  // prompts that ran at the last plan or were admitted by it
   struct Step {
     StepShape shape;
     // The first deadline of its prompts that are not late, seconds.

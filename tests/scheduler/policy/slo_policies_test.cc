@@ -350,11 +350,60 @@ TEST(FlowPrefill, OrderChangesAtEventsOnly) {
   FlowPrefillPolicy policy({});
   Scene scene = Ut84(cost.get(), 100);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
-  // Time passes and nothing happens: 2 would be late by now, but keeps its place.
-  scene.now = AtMs(90);
-  EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+  // Time passes, and an admission is no event: 2 is late by now, but keeps its place.
+  scene.now = AtMs(190);
+  scene.waiting.clear();
+  scene.running.push_back(PrefillingView(2, 120, 100));
+  scene.running[1].first_token_deadline = AtMs(200);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:20", "run 1:80"));
   policy.OnArrival(WaitingView(3, 10), scene.now);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100"));
+}
+
+// 2 starts and ends in one step; 3 waits and is late after it.
+TEST(FlowPrefill, APromptThatEndsInItsFirstStepIsAnEvent) {
+  const auto cost = MsPerToken();
+  for (const bool decodes : {false, true}) {
+    FlowPrefillPolicy policy({});
+    Scene scene = Ut84(cost.get(), 100);
+    scene.waiting = {WaitingView(2, 100), WaitingView(3, 120)};
+    scene.waiting[0].first_token_deadline = AtMs(150);
+    scene.waiting[1].first_token_deadline = AtMs(200);
+    EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+    scene.now = AtMs(100);
+    scene.waiting.erase(scene.waiting.begin());
+    if (decodes) {
+      scene.running.push_back(DecodingView(2, 100, 1, scene.now));
+      EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:1", "run 1:99"));
+    } else {
+      EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 1:100")) << "it made one token";
+    }
+  }
+}
+
+// 4 is cancelled in the step that 2 is admitted to: as many prefills as before.
+TEST(FlowPrefill, APrefillThatDisappearsIsAnEvent) {
+  const auto cost = MsPerToken();
+  for (const bool cancelled : {false, true}) {
+    FlowPrefillPolicy policy({});
+    Scene scene = Ut84(cost.get(), 100);
+    scene.running.push_back(PrefillingView(4, 1000, 320));
+    scene.running[1].first_token_deadline = AtMs(5000);
+    scene.waiting = {WaitingView(2, 150), WaitingView(3, 120)};
+    scene.waiting[0].first_token_deadline = AtMs(205);
+    scene.waiting[1].first_token_deadline = AtMs(210);
+    EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 2:100"));
+    scene.now = AtMs(100);
+    scene.waiting.erase(scene.waiting.begin());
+    if (cancelled) scene.running.pop_back();
+    scene.running.push_back(PrefillingView(2, 150, 100));
+    scene.running.back().first_token_deadline = AtMs(205);
+    if (cancelled) {
+      EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:50", "run 1:50")) << "3 is late";
+    } else {
+      EXPECT_THAT(Decide(&policy, scene), ElementsAre("run 2:50", "admit 3:50"));
+    }
+  }
 }
 
 // UT-8.1: bandwidths 20, 5 and 50 tokens per second, goodputs 100, 100 and 120, two rows.
