@@ -118,6 +118,17 @@ JitPolicy::Rank JitPolicy::RankOf(const WorkerView& worker, const SequenceView& 
   return rank;
 }
 
+bool JitPolicy::WaitsTooLong(const SequenceView& sequence, Time now) const {
+  Time since = sequence.last_token.is_never() ? sequence.first_scheduled : sequence.last_token;
+  if (since.is_never()) since = sequence.arrival;
+  return (now - since).seconds() >= options_.patience_s;
+}
+
+bool JitPolicy::WaitedTooLong(const SequenceView& sequence, Time now) const {
+  const Time until = sequence.num_preemptions == 0 ? sequence.first_scheduled : now;
+  return (until - sequence.arrival).seconds() >= options_.patience_s;
+}
+
 // Decodes by prio, then prefills; the least urgent at the back of each.
 void JitPolicy::ArrangeRunning(const WorkerView& worker, Time now) {
   running_.clear();
@@ -128,7 +139,8 @@ void JitPolicy::ArrangeRunning(const WorkerView& worker, Time now) {
     const bool prefill_i = worker.running[i].tokens_to_compute() > 1;
     const bool prefill_j = worker.running[j].tokens_to_compute() > 1;
     if (prefill_i != prefill_j) return prefill_j;
-    const bool overdue_i = Overdue(worker.running[i], now), overdue_j = Overdue(worker.running[j], now);
+    const bool overdue_i = WaitedTooLong(worker.running[i], now);
+    const bool overdue_j = WaitedTooLong(worker.running[j], now);
     if (overdue_i != overdue_j) return overdue_i;
     if (!overdue_i && running_[i].prio != running_[j].prio) return running_[i].prio > running_[j].prio;
     return worker.running[i].id < worker.running[j].id;
@@ -151,7 +163,7 @@ void JitPolicy::Enqueue(const WorkerView& worker, Time now) {
     const auto index = static_cast<int32_t>(i);
     const bool feasible = waiting_[i].bandwidth <= 1;
     queue_.push_back({feasible ? 2 : 3, feasible ? -waiting_[i].prio : 0, index});
-    if (Overdue(worker.waiting[i], now)) queue_.back() = {0, 0, index};
+    if (WaitsTooLong(worker.waiting[i], now)) queue_.back() = {0, 0, index};
   }
   const size_t free = rows - worker.running.size();
   for (const int32_t index : JitGroup(candidates_, least, free)) {
@@ -177,7 +189,7 @@ void JitPolicy::MakePlace(const WorkerView& worker, const Queued& newcomer, Time
   std::vector<int32_t>& order = step_.order();
   auto victim = order.end();
   for (auto at = order.begin(); at != order.end(); ++at) {
-    if (Overdue(worker.running[static_cast<size_t>(*at)], now)) continue;
+    if (WaitedTooLong(worker.running[static_cast<size_t>(*at)], now)) continue;
     const double prio = running_[static_cast<size_t>(*at)].prio;
     if (victim == order.end() || prio < running_[static_cast<size_t>(*victim)].prio) victim = at;
   }

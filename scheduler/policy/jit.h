@@ -15,9 +15,9 @@
 //      there
 //
 // Lengths are the `quantile` of the predictor, asked anew in every step. Who has waited for `patience_s`
-// comes before all others, in arrival order, and is not a victim of 3.: nobody starves. Compound requests
-// have no stages here: their deadline counts as one. O(running log running + waiting log waiting) in steps
-// that can admit.
+// comes before all others, in arrival order, and is not a victim of 3.; nor is who once gave way and is that
+// old: nobody starves. Compound requests have no stages here: their deadline counts as one.
+// O(running log running + waiting log waiting) in steps that can admit.
 #ifndef ORRERY_SCHEDULER_POLICY_JIT_H_
 #define ORRERY_SCHEDULER_POLICY_JIT_H_
 
@@ -85,9 +85,10 @@ class JitPolicy final : public BatchPolicy {
   void Admit(const WorkerView& worker, BatchDecision* decision);
   // Rule 3.
   void MakePlace(const WorkerView& worker, const Queued& newcomer, Time now, BatchDecision* decision);
-  bool Overdue(const SequenceView& sequence, Time now) const {
-    return (now - sequence.arrival).seconds() >= options_.patience_s;
-  }
+  // Waits since its arrival or, having given way, since it made progress that can be seen.
+  bool WaitsTooLong(const SequenceView& sequence, Time now) const;
+  // Had waited too long when it was scheduled; how long after giving way is not known, its age bounds it.
+  bool WaitedTooLong(const SequenceView& sequence, Time now) const;
 
   JitOptions options_;
   DefaultSlo slo_;

@@ -482,6 +482,35 @@ TEST(Jit, ANewcomerTakesThePlaceOfWhoGainsLess) {
   EXPECT_THAT(Decide(&policy, next), ElementsAre("run 1:1", "admit 3:90"));
 }
 
+// Patience is about waiting: who has run for long is a victim like any other, who had waited for long is not,
+// and who gave way waits from then on.
+TEST(Jit, PatienceIsAboutWaitingNotAge) {
+  const auto cost = MsPerToken();
+  JitPolicy policy({.quantile = 1, .patience_s = 30});
+  Scene scene = JitScene(cost.get());
+  scene.now = AtMs(60000);
+  scene.running = {DecodingView(1, 90, 5, AtMs(59990)), DecodingView(2, 90, 5, AtMs(59000))};
+  scene.waiting = {WaitingView(3, 90, AtMs(59990))};
+  scene.blocks_free = 1;
+  scene.blocks_total = 100;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 2", "run 1:1"));
+  Scene next = scene;
+  next.blocks_free = 7;
+  next.running.pop_back();
+  next.waiting = {DecodingView(2, 90, 5, AtMs(59000)), WaitingView(3, 90, AtMs(59990))};
+  next.waiting[0].num_computed = next.waiting[0].num_blocks = 0;
+  next.waiting[0].num_preemptions = 1;
+  EXPECT_THAT(Decide(&policy, next), ElementsAre("run 1:1", "admit 3:90")) << "2 waits since a second";
+  next.waiting[0].last_token = AtMs(30000);
+  EXPECT_THAT(Decide(&policy, next), ElementsAre("run 1:1", "admit 2:95")) << "since half a minute";
+
+  scene.running[1].num_preemptions = 1;
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 1", "run 2:1")) << "2 came back after a long time";
+  scene.running[1].num_preemptions = 0;
+  scene.running[1].first_scheduled = AtMs(30000);
+  EXPECT_THAT(Decide(&policy, scene), ElementsAre("preempt 1", "run 2:1")) << "2 had waited for long";
+}
+
 // Whoever gives way computes everything again: not for a newcomer that would still not fit.
 TEST(Jit, NobodyGivesWayForWhoWouldNotFit) {
   const auto cost = MsPerToken();
