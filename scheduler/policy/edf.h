@@ -7,16 +7,15 @@
 //   1. every running decode gets a token; slack = min over decodes of token deadline - now
 //   2. n = the largest of {128, 256, 512, 768, ..., 2552} tokens with margin * T(n) <= slack, else the
 //      least; at most 512 while less than `low_kv` of the pool is free. Prompts get n - decodes of them
-//   3. prompts by first-token deadline + kappa * tokens left, those that run and those that wait alike: a
-//   long
-//      prefill pauses for an urgent prompt at the end of a chunk
+//   3. prompts by first-token deadline + kappa * tokens left, those that run and those that wait alike:
+//      a long prefill pauses for an urgent prompt at the end of a chunk
 //   4. relegation: a prompt that never ran and would miss its deadline if it ran now comes `relegate_s` later
 //
 // T is the worker's cost model; without one every step may be full and what a prompt takes is judged by the
 // prompt tokens per second so far. Reconstructed: the paper's relegated requests come after all others and
 // can starve, ours behind those of the next `relegate_s` seconds; `low_kv` is a share here, there a number of
 // tokens of one GPU; at least min_tokens / 4 go to prompts. Victims are the prompts least urgent, then the
-// decodes admitted last. O(running + waiting + prefills log prefills).
+// decodes admitted last. O(running + waiting + prefills log prefills + admitted log waiting).
 #ifndef ORRERY_SCHEDULER_POLICY_EDF_H_
 #define ORRERY_SCHEDULER_POLICY_EDF_H_
 

@@ -7,8 +7,8 @@
 //   a step: a token for every decode, then prompts in key order; the first always, another while the step
 //     with it ends in time for every prompt of the step that is not late anyway
 //
-// `event` is the last arrival, or the last time that a prompt ended, disappeared or gave way: who is late
-// does not change in between. The paper preempts between operators, here at the end of a chunk: token_budget
+// `event` is the last arrival, or the last time that a prompt ended, disappeared or gave way: time alone
+// changes no order. The paper preempts between operators, here at the end of a chunk: token_budget
 // bounds how long an urgent prompt waits. There late prompts come after all others and can starve, here
 // behind those of the next `late_s` seconds. T is the worker's cost model, without one the pace so far.
 // Paused prefills keep KV, not activations: their number is bounded by memory, and the least urgent gives way

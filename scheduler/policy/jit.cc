@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "scheduler/cost/step_cost.h"
 #include "scheduler/kv/block_ledger.h"
@@ -27,31 +26,30 @@ double JitFloor(absl::Span<double> prios, size_t rows) {
   return prios[at];
 }
 
-std::vector<int32_t> JitGroup(absl::Span<const JitCandidate> candidates, double least, size_t count) {
+absl::Span<const int32_t> JitGroup::Pick(absl::Span<const JitCandidate> candidates, double least,
+                                         size_t count) {
   // Prompt length above index: one number to sort by.
-  std::vector<uint64_t> keys;
+  keys_.clear();
   for (size_t i = 0; i < candidates.size(); ++i) {
-    if (candidates[i].prio >= least) keys.push_back(static_cast<uint64_t>(candidates[i].prompt) << 32 | i);
+    if (candidates[i].prio >= least) keys_.push_back(static_cast<uint64_t>(candidates[i].prompt) << 32 | i);
   }
-  std::sort(keys.begin(), keys.end());
-  std::vector<int32_t> kept(keys.size());
-  std::transform(keys.begin(), keys.end(), kept.begin(),
-                 [](uint64_t key) { return static_cast<int32_t>(key & UINT32_MAX); });
-  const auto prio = [&](size_t i) { return candidates[static_cast<size_t>(kept[i])].prio; };
-  if (kept.size() <= count) return kept;
+  std::sort(keys_.begin(), keys_.end());
+  kept_.clear();
+  for (const uint64_t key : keys_) kept_.push_back(static_cast<int32_t>(key & UINT32_MAX));
+  const auto prio = [&](size_t i) { return candidates[static_cast<size_t>(kept_[i])].prio; };
+  if (kept_.size() <= count) return kept_;
   double sum = 0;
   for (size_t i = 0; i < count; ++i) sum += prio(i);
   double best = sum;
   size_t first = 0;
-  for (size_t i = count; i < kept.size(); ++i) {
+  for (size_t i = count; i < kept_.size(); ++i) {
     sum += prio(i) - prio(i - count);
     if (sum > best) {
       best = sum;
       first = i + 1 - count;
     }
   }
-  const auto begin = kept.begin() + static_cast<ptrdiff_t>(first);
-  return {begin, begin + static_cast<ptrdiff_t>(count)};
+  return absl::MakeConstSpan(kept_).subspan(first, count);
 }
 
 absl::Span<const OptionField<JitOptions>> JitPolicy::Fields() {
@@ -166,7 +164,7 @@ void JitPolicy::Enqueue(const WorkerView& worker, Time now) {
     if (WaitsTooLong(worker.waiting[i], now)) queue_.back() = {0, 0, index};
   }
   const size_t free = rows - worker.running.size();
-  for (const int32_t index : JitGroup(candidates_, least, free)) {
+  for (const int32_t index : group_.Pick(candidates_, least, free)) {
     Queued& queued = queue_[static_cast<size_t>(index)];
     if (queued.rank == 2) queued.rank = 1;
   }

@@ -51,8 +51,16 @@ struct JitCandidate {
 // The `rows`-th largest of them (the least when there are fewer); reorders them.
 double JitFloor(absl::Span<double> prios, size_t rows);
 // Of the candidates with at least this prio, by prompt length, the window of `count` neighbours with the
-// largest sum, the shorter prompts among equals. Indices, ascending prompt.
-std::vector<int32_t> JitGroup(absl::Span<const JitCandidate> candidates, double least, size_t count);
+// largest sum, the shorter prompts among equals. No allocation once grown.
+class JitGroup {
+ public:
+  // Indices, ascending prompt; valid until the next call.
+  absl::Span<const int32_t> Pick(absl::Span<const JitCandidate> candidates, double least, size_t count);
+
+ private:
+  std::vector<uint64_t> keys_;
+  std::vector<int32_t> kept_;
+};
 
 class JitPolicy final : public BatchPolicy {
  public:
@@ -99,6 +107,7 @@ class JitPolicy final : public BatchPolicy {
   std::vector<Queued> queue_;  // heap, the first to start in front
   std::vector<double> prios_;  // scratch of Enqueue
   std::vector<JitCandidate> candidates_;
+  JitGroup group_;
 };
 
 }  // namespace orrery

@@ -8,8 +8,8 @@
 //
 // `key(view)` is a double, the smallest first, ties by arrival. Admission stops at the first waiting prompt
 // whose blocks are not there, those claimed by prompts begun not counted, and does not happen in a step that
-// preempts. `accept(view)` may pass over a prompt in
-// this step, `took(view)` hears of those that got tokens. O(waiting + prefills log prefills).
+// preempts. `accept(view)` may pass over a prompt in this step, `took(view)` hears of those that had their
+// turn. O(running + prefills log prefills + waiting + seen log waiting), seen: admitted or passed over.
 #ifndef ORRERY_SCHEDULER_POLICY_PROMPT_MERGE_H_
 #define ORRERY_SCHEDULER_POLICY_PROMPT_MERGE_H_
 
@@ -45,8 +45,6 @@ class PromptMerge {
   }
 
   size_t num_decodes() const { return num_decodes_; }
-  // Keys of running prefills, the best first; as of Arrange.
-  size_t num_prefills() const { return prefills_.size(); }
 
   template <typename Key>
   void Grant(const WorkerView& worker, Key key, int32_t watermark, RunningStep* step,

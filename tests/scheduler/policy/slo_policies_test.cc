@@ -408,18 +408,20 @@ TEST(FlowPrefill, APrefillThatDisappearsIsAnEvent) {
 
 // UT-8.1: bandwidths 20, 5 and 50 tokens per second, goodputs 100, 100 and 120, two rows.
 TEST(Jit, Ut81GroupsByGoodputPerBandwidth) {
+  JitGroup group;
   std::vector<double> prios = {100. / 20, 100. / 5, 120. / 50};
   const std::vector<JitCandidate> candidates = {{prios[0], 40}, {prios[1], 60}, {prios[2], 50}};
   const double least = JitFloor(absl::MakeSpan(prios), 2);
   EXPECT_EQ(least, 5);
-  EXPECT_THAT(JitGroup(candidates, 0.95 * least, 2), ElementsAre(0, 1));
+  EXPECT_THAT(group.Pick(candidates, 0.95 * least, 2), ElementsAre(0, 1));
 }
 
 TEST(Jit, TheGroupIsOfSimilarPrompts) {
+  JitGroup group;
   const std::vector<JitCandidate> candidates = {{5, 10}, {5, 900}, {6, 20}, {5, 1000}, {1, 15}, {6, 30}};
-  EXPECT_THAT(JitGroup(candidates, 4.75, 2), ElementsAre(2, 5)) << "20 and 30 tokens, 12 in all";
-  EXPECT_THAT(JitGroup(candidates, 4.75, 9), ElementsAre(0, 2, 5, 1, 3));
-  EXPECT_THAT(JitGroup({}, 0, 3), ElementsAre());
+  EXPECT_THAT(group.Pick(candidates, 4.75, 2), ElementsAre(2, 5)) << "20 and 30 tokens, 12 in all";
+  EXPECT_THAT(group.Pick(candidates, 4.75, 9), ElementsAre(0, 2, 5, 1, 3));
+  EXPECT_THAT(group.Pick({}, 0, 3), ElementsAre());
 }
 
 // The same three with deadlines of their own: 80, 100 and 100 tokens left after 4, 20 and 2 seconds.
