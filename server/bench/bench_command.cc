@@ -54,6 +54,10 @@ CLI::App* RegisterBench(CLI::App& app, BenchOptions* options) {
   AddLoadFlags(bench, options);
   bench->add_option("--ready-timeout", options->ready_timeout_s, "Seconds to wait for the server")
       ->capture_default_str();
+  bench
+      ->add_option("--timeout", options->timeout_s,
+                   "Seconds after which a request has failed (reason timeout); 0: none")
+      ->capture_default_str();
   bench->add_flag("--json", options->json, "One JSON document on standard output");
   bench->add_option("--save", options->save, "Write the measurement, the schedule and a row per request");
   bench->add_option("--html", options->html, "Write a report with plots, one self-contained page");

@@ -36,6 +36,7 @@ struct BenchOptions {
   std::string model_folder;
   uint64_t seed = 0;
   double ready_timeout_s = 10;
+  double timeout_s = 600;  // of a request; 0: none
   std::string save;
   std::string html;
   // The flags that were given, for the environment stamp.

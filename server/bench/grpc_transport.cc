@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/client_channel.h"
 #include "server/base/errors.h"
 
 namespace orrery::bench {
@@ -100,7 +101,9 @@ class GrpcTransport::Call {
     FillRequest(request, &request_);
   }
 
-  void Start(grpc::CompletionQueue* queue) {
+  void Start(grpc::CompletionQueue* queue, absl::Duration timeout) {
+    limited_ = timeout < absl::InfiniteDuration();
+    if (limited_) context_.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
     reader_ = connection_->stub->PrepareAsyncGenerate(&context_, request_, queue);
     reader_->StartCall(this);
   }
@@ -179,6 +182,11 @@ class GrpcTransport::Call {
       return;
     }
     end_.message = status.error_message();
+    // Ours: requests are sent without a deadline of their own.
+    if (limited_ && status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+      end_.reason = "timeout";
+      return;
+    }
     const auto info = ErrorInfoOf(status);
     end_.reason = info ? info->reason() : "";
     // What was cut off in the middle is no refusal, whatever the reason.
@@ -197,6 +205,7 @@ class GrpcTransport::Call {
   v1::GenerateResponse response_;
   std::unique_ptr<grpc::ClientAsyncReader<v1::GenerateResponse>> reader_;
   grpc::Status status_;
+  bool limited_ = false;  // by a timeout
   StreamEnd end_;
   bool started_ = false;
   bool finishing_ = false;
@@ -234,13 +243,8 @@ absl::StatusOr<std::unique_ptr<GrpcTransport>> GrpcTransport::Connect(const std:
 }
 
 GrpcTransport::Connection* GrpcTransport::AddConnection() {
-  grpc::ChannelArguments arguments;
-  // Channels of equal arguments share one connection unless told otherwise.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetMaxReceiveMessageSize(-1);
   auto connection = std::make_unique<Connection>();
-  connection->stub = v1::Inference::NewStub(
-      grpc::CreateCustomChannel(target_, grpc::InsecureChannelCredentials(), arguments));
+  connection->stub = v1::Inference::NewStub(NewClientChannel(target_));
   connections_.push_back(std::move(connection));
   return connections_.back().get();
 }
@@ -279,7 +283,7 @@ void GrpcTransport::Send(const OutgoingRequest& request, StreamEvents* events) {
     call = new Call(connection, request, events);
     calls_.insert(call);
   }
-  call->Start(&queue_);
+  call->Start(&queue_, timeout_);
 }
 
 void GrpcTransport::CancelAll() {

@@ -29,6 +29,9 @@ class GrpcTransport : public Transport {
   // Waits for every open stream.
   ~GrpcTransport() override;
 
+  // Streams started from here on fail with the reason "timeout" when they take longer.
+  void set_timeout(absl::Duration timeout) { timeout_ = timeout; }
+
   const v1::GetModelResponse& model() const { return model_; }
   // Tokens of `text` as a text prompt without special tokens.
   absl::StatusOr<int32_t> CountTokens(const std::string& text);
@@ -52,6 +55,7 @@ class GrpcTransport : public Transport {
   void Retire(Call* call);
 
   const std::string target_;
+  absl::Duration timeout_ = absl::InfiniteDuration();
   v1::GetModelResponse model_;
   std::mutex mutex_;
   std::condition_variable idle_;

@@ -147,6 +147,7 @@ absl::StatusOr<ScheduleOptions> ResolveOptions(const BenchOptions& options) {
   if (modes > 1) {
     return absl::InvalidArgumentError("rate: give one of --rate, --concurrency and --use-trace-times");
   }
+  if (!(options.timeout_s >= 0)) return absl::InvalidArgumentError("timeout: must be at least 0 seconds");
   if (options.max_in_flight < 0) return absl::InvalidArgumentError("max-in-flight: must be at least 0");
   if (options.temperature && !(*options.temperature >= 0 && *options.temperature <= 100)) {
     return absl::InvalidArgumentError("temperature: must be in [0, 100]");
@@ -220,6 +221,7 @@ int RunBench(const BenchOptions& options) {
     auto connected = GrpcTransport::Connect(options.target, absl::Seconds(options.ready_timeout_s));
     if (!connected.ok()) return connected.status();
     transport = *std::move(connected);
+    if (options.timeout_s > 0) transport->set_timeout(absl::Seconds(options.timeout_s));
     return absl::OkStatus();
   };
   const TokenCounter counter = [&](const std::string& text) -> absl::StatusOr<int32_t> {

@@ -7,8 +7,11 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/time.h"
 #include "grpcpp/grpcpp.h"
 #include "orrery/v1/inference.grpc.pb.h"
+#include "server/base/client_channel.h"
+#include "server/base/errors.h"
 #include "server/cli/output.h"
 
 namespace orrery::cli {
@@ -117,16 +120,28 @@ void PrintChoices(const Answer& answer) {
   for (const auto& [index, choice] : answer.choices) std::printf("[%u] %s\n", index, choice.text.c_str());
 }
 
+int FailTimeout(const GenerateOptions& options, bool answered) {
+  v1::ErrorInfo info;
+  info.set_reason("timeout");
+  info.set_field("timeout");
+  info.set_limit(absl::StrCat(options.timeout_s, " s"));
+  const absl::Status status = ErrorWithInfo(
+      absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat(options.target, ": no end of the answer within ", options.timeout_s, " s"), info);
+  const int code = Fail(ToGrpcStatus(status), options.target, options.json);
+  return answered ? code : kUnreachable;
+}
+
 }  // namespace
 
 int RunGenerate(const GenerateOptions& options) {
   auto request = MakeRequest(options);
   if (!request.ok()) return Fail(request.status(), options.json);
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  auto stub = v1::Inference::NewStub(
-      grpc::CreateCustomChannel(options.target, grpc::InsecureChannelCredentials(), arguments));
+  auto stub = v1::Inference::NewStub(NewClientChannel(options.target));
   grpc::ClientContext context;
+  if (options.timeout_s > 0) {
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(options.timeout_s)));
+  }
   auto reader = stub->Generate(&context, *request);
   const bool stream = !options.json && request->sampling().n() <= 1;
   Answer answer;
@@ -141,6 +156,12 @@ int RunGenerate(const GenerateOptions& options) {
                   .dump(2, ' ', false, json::error_handler_t::replace)
                   .c_str());
     return status.ok() ? kDone : kRefused;
+  }
+  // A deadline of the request itself ends with a final message or a reason.
+  const bool late =
+      status.error_code() == grpc::DEADLINE_EXCEEDED && !answer.finished && !ErrorInfoOf(status);
+  if (late && options.timeout_s > 0) {
+    return FailTimeout(options, /*answered=*/!answer.started.request_id().empty());
   }
   return status.ok() ? kDone : Fail(status, options.target, options.json);
 }

@@ -20,6 +20,7 @@ struct GenerateOptions {
   std::optional<std::string> prompt, prompt_file, token_ids, chat_file;
   std::vector<std::string> logit_bias;
   std::string slo;
+  double timeout_s = 0;  // 0: none
 };
 
 CLI::App* RegisterGenerate(CLI::App& app, GenerateOptions* options);

@@ -171,11 +171,14 @@ CLI::App* RegisterGenerate(CLI::App& app, GenerateOptions* o) {
   command->add_option("--slo", o->slo, "Latency objectives: ttft=MS,tpot=MS");
   AddField(command, "--deadline-ms", o->request.mutable_slo(), &orrery::v1::Slo::set_deadline_ms,
            "Ends what is not done by then");
+  command->add_option("--timeout", o->timeout_s, "Seconds to wait for the end of the answer; 0: for ever")
+      ->capture_default_str();
   AddText(command, "--request-id", &o->request, &R::mutable_request_id, "Name of the request in logs");
   return command;
 }
 
 absl::StatusOr<orrery::v1::GenerateRequest> MakeRequest(const GenerateOptions& options) {
+  if (!(options.timeout_s >= 0)) return BadFlag("timeout", "must be at least 0 seconds");
   orrery::v1::GenerateRequest request = options.request;
   if (absl::Status status = ReadPrompt(options, &request); !status.ok()) return status;
   if (absl::Status status = ReadBiases(options.logit_bias, request.mutable_sampling()); !status.ok())

@@ -17,16 +17,13 @@ std::shared_ptr<GenerateReactor> GenerateReactor::Create(RequestId id, grpc::Cal
 
 // Serialises the message into the buffer unless the one before is still in flight.
 bool GenerateReactor::Take(const orrery::v1::GenerateResponse& message) {
-  if (state_.load(std::memory_order_acquire) & kBusy) {
-    if (state_.fetch_or(kNotify, std::memory_order_acq_rel) & kBusy) return false;
-    state_.fetch_and(~kNotify, std::memory_order_relaxed);  // it has just gone: no notice will come
-  }
+  if (!gate_.TryEnter()) return false;
   buffer_.Clear();
   bool owned = false;
   const grpc::Status status =
       grpc::SerializationTraits<orrery::v1::GenerateResponse>::Serialize(message, &buffer_, &owned);
   ORRERY_CHECK(status.ok());
-  state_.fetch_or(kBusy, std::memory_order_release);
+  gate_.Close();
   return true;
 }
 
@@ -49,14 +46,12 @@ void GenerateReactor::Finish(const grpc::Status& status, int64_t retry_ms) {
 }
 
 void GenerateReactor::Abort() {
-  if (!(state_.fetch_or(kAborting, std::memory_order_acq_rel) & kDone)) context_->TryCancel();
-  state_.fetch_and(~kAborting, std::memory_order_release);
-  state_.notify_all();
+  if (gate_.BeginAbort()) context_->TryCancel();
+  gate_.EndAbort();
 }
 
 void GenerateReactor::OnWriteDone(bool) {
-  const uint32_t before = state_.fetch_and(~(kBusy | kNotify), std::memory_order_acq_rel);
-  if (before & kNotify) front_->Writable(id_);
+  if (gate_.Leave()) front_->Writable(id_);
 }
 
 void GenerateReactor::OnCancel() {
@@ -68,11 +63,7 @@ void GenerateReactor::OnCancel() {
 }
 
 void GenerateReactor::OnDone() {
-  uint32_t before = state_.fetch_or(kDone, std::memory_order_acq_rel);
-  while (before & kAborting) {
-    state_.wait(before | kDone, std::memory_order_acquire);
-    before = state_.load(std::memory_order_acquire);
-  }
+  gate_.Finish();
   open_->fetch_sub(1, std::memory_order_relaxed);
   if (delivered_) front_->Closed(id_);
   const auto self = std::move(self_);  // freed here, or by the front loop when it reads Closed

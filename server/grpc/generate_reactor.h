@@ -1,5 +1,5 @@
 // One Generate call. gRPC's threads call the reactions, the front loop's thread calls the StreamWriter; the
-// two meet in one atomic word, so neither ever waits for the other. Deletes itself when the call is over and
+// two meet in the gate alone. Deletes itself when the call is over and
 // the delivery has let go of it.
 #ifndef ORRERY_SERVER_GRPC_GENERATE_REACTOR_H_
 #define ORRERY_SERVER_GRPC_GENERATE_REACTOR_H_
@@ -13,6 +13,7 @@
 #include "orrery/v1/inference.pb.h"
 #include "scheduler/base/ids.h"
 #include "server/delivery/stream_writer.h"
+#include "server/grpc/write_gate.h"
 #include "server/loop/front_loop.h"
 
 namespace orrery {
@@ -36,11 +37,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnDone() override;
 
  private:
-  static constexpr uint32_t kBusy = 1;      // a message is in flight
-  static constexpr uint32_t kNotify = 2;    // the front loop wants to hear when it is gone
-  static constexpr uint32_t kAborting = 4;  // Abort is using the context
-  static constexpr uint32_t kDone = 8;      // the context is gone
-
   GenerateReactor(RequestId id, grpc::CallbackServerContext* context, FrontLoop* front,
                   std::atomic<int64_t>* open)
       : id_(id), context_(context), front_(front), open_(open) {}
@@ -51,7 +47,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   FrontLoop* front_;
   std::atomic<int64_t>* open_;
   bool delivered_ = false;
-  std::atomic<uint32_t> state_{0};
+  WriteGate gate_;
   grpc::ByteBuffer buffer_;  // of the message in flight
   std::shared_ptr<GenerateReactor> self_;
 };

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,6 +16,7 @@
 #include "router/policy/registry.h"
 #include "scheduler/base/random.h"
 #include "scheduler/worker_factory.h"
+#include "server/grpc/write_gate.h"
 #include "server/loop/front_loop.h"
 #include "server/loop/worker_loop.h"
 #include "spdlog/spdlog.h"
@@ -452,6 +454,117 @@ TEST(Loops, JournalOfALiveRunReplays) {
   ASSERT_TRUE(replayed.ok()) << replayed.status();
   EXPECT_EQ(replayed->difference, "");
   EXPECT_FALSE(replayed->summary.truncated);
+}
+
+// What gRPC is to a call: a thread on which things happen in their order, some time later.
+class Transport {
+ public:
+  Transport() : thread_([this] { Run(); }) {}
+  ~Transport() {
+    Push(nullptr);
+    thread_.join();
+  }
+  void Push(std::function<void()> job) {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+    changed_.notify_all();
+  }
+
+ private:
+  void Run() {
+    for (;;) {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return !jobs_.empty(); });
+      const std::function<void()> job = std::move(jobs_.front());
+      jobs_.pop_front();
+      lock.unlock();
+      if (job == nullptr) return;
+      job();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> jobs_;  // guarded by mutex_
+  std::thread thread_;
+};
+
+// A call whose two sides meet in a WriteGate, as those of GenerateReactor do: nothing else orders the buffer
+// and the context between them. The front's thread aborts a third of the calls, some of them after their end.
+class GatedCall final : public StreamWriter, public std::enable_shared_from_this<GatedCall> {
+ public:
+  GatedCall(RequestId id, Loops* loops, Transport* transport, std::atomic<int>* ended)
+      : id_(id), loops_(loops), transport_(transport), ended_(ended) {}
+
+  bool TryWrite(const orrery::v1::GenerateResponse& message) override {
+    if (!gate_.TryEnter()) return false;
+    message.SerializeToString(&buffer_);
+    gate_.Close();
+    transport_->Push([self = shared_from_this()] { self->Written(); });
+    if (Value(id_) % 6 == 1 && ++num_written_ == 2) Abort();
+    return true;
+  }
+  bool TryWriteAndFinish(const orrery::v1::GenerateResponse& message, const grpc::Status& status) override {
+    if (!TryWrite(message)) return false;
+    Finish(status, -1);
+    if (Value(id_) % 6 == 2) Abort();
+    return true;
+  }
+  void Finish(const grpc::Status&, int64_t) override {
+    transport_->Push([self = shared_from_this()] { self->Done(); });
+  }
+  void Abort() override {
+    if (gate_.BeginAbort()) {
+      ++*context_;
+      transport_->Push([self = shared_from_this()] { self->loops_->front_->Cancelled(self->id_, false); });
+    }
+    gate_.EndAbort();
+  }
+
+ private:
+  void Written() {
+    EXPECT_TRUE(read_.ParseFromString(buffer_));
+    buffer_.clear();
+    if (gate_.Leave()) loops_->front_->Writable(id_);
+  }
+  void Done() {
+    gate_.Finish();
+    context_.reset();
+    loops_->front_->Closed(id_);
+    ++*ended_;
+  }
+
+  const RequestId id_;
+  Loops* loops_;
+  Transport* transport_;
+  std::atomic<int>* ended_;
+  WriteGate gate_;
+  int num_written_ = 0;
+  std::string buffer_;
+  std::unique_ptr<int> context_ = std::make_unique<int>(0);
+  orrery::v1::GenerateResponse read_;
+};
+
+TEST(Loops, CallsMeetTheirTransportInTheGateAlone) {
+  constexpr int kCalls = 300;
+  Loops loops;
+  std::atomic<int> ended{0};
+  {
+    Transport transport;
+    for (int i = 0; i < kCalls; ++i) {
+      const RequestId id = loops.NextId();
+      Wish wish;
+      wish.choices = 1 + static_cast<uint32_t>(i) % 2;
+      loops.front_->Arrive(std::make_unique<Generation>(
+          id, SpecOf(id, wish), ByteCodec(), std::make_shared<GatedCall>(id, &loops, &transport, &ended),
+          loops.clock_.Now()));
+    }
+    EXPECT_TRUE(Eventually([&] { return ended == kCalls; }));
+    EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+  }
+  EXPECT_TRUE(loops.AllCounted(kCalls));
+  EXPECT_GE(loops.Count("length"), kCalls / 2);
+  loops.Stop();
 }
 
 }  // namespace

@@ -232,6 +232,20 @@ TEST(BenchCommand, NoServerIsFive) {
   EXPECT_EQ(result.json["error"]["code"], "UNAVAILABLE");
 }
 
+// The server has the request and never ends it.
+TEST(BenchCommand, ATimeoutIsAFailureOfThatName) {
+  FakeInferenceServer server;
+  TempFile classes("- {name: stuck, tenant: hang}\n");
+  const auto result =
+      Bench({"--target", server.target(), "--dataset", "random", "--input-len", "4", "--num-requests", "5",
+             "--rate", "inf", "--class", classes.path(), "--timeout", "0.2", "--json"});
+  EXPECT_EQ(result.code, 6);
+  EXPECT_EQ(result.json["failed"], 5);
+  EXPECT_EQ(result.json["errors"]["timeout"], 5);
+  EXPECT_EQ(
+      Bench({"--target", server.target(), "--dataset", "random", "--rate", "1", "--timeout", "-1"}).code, 2);
+}
+
 TEST(BenchCommand, InterruptGivesWhatThereIs) {
   FakeInferenceServer server;
   TempFile classes("- {name: good}\n- {name: stuck, tenant: hang}\n");
