@@ -55,42 +55,71 @@ int Fail(const absl::Status& status) {
   return ours ? kExitFailure : kExitBadConfiguration;
 }
 
-int Serve(const ServerConfig& config) {
-  // Before the first thread: all of them leave these signals to the wait below.
+// What SIGTERM and SIGINT mean depends on how far the daemon is: while it loads there is nothing to drain,
+// and who asks twice does not want to wait.
+enum Phase : int { kLoading, kServing, kStopping };
+std::atomic<int> phase{kLoading};
+
+void AskToStop() {
+  phase.store(kStopping);
+  phase.notify_all();
+}
+
+// Before the first thread: all of them leave these signals to the one of WatchSignals.
+sigset_t BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void WatchSignals(const sigset_t& signals) {
+  std::thread([signals] {
+    for (;;) {
+      int received = 0;
+      sigwait(&signals, &received);
+      const int before = phase.exchange(kStopping);
+      if (before == kLoading) {
+        spdlog::info("stopped while loading");
+        spdlog::shutdown();
+        std::_Exit(kExitOk);
+      }
+      if (before == kStopping) std::_Exit(kExitFailure);
+      phase.notify_all();
+    }
+  }).detach();
+}
+
+int Serve(const ServerConfig& config) {
+  const sigset_t signals = BlockSignals();
   RaiseFileLimit();
   StartLogging(config.log_level);
+  WatchSignals(signals);
   google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message
+  spdlog::debug("loading {}", config.model);
 
   auto parts = LoadParts(config);
   if (!parts.ok()) return Fail(parts.status());
   std::atomic<bool> failed{false};
   parts->on_warm_up_failed = [&failed] {
     failed.store(true);
-    kill(getpid(), SIGTERM);  // ends the wait below
+    AskToStop();
   };
   auto server = Server::Start(config, *std::move(parts));
   if (!server.ok()) return Fail(server.status());
 
-  int received = 0;
-  sigwait(&signals, &received);
+  int expected = kLoading;
+  phase.compare_exchange_strong(expected, kServing);
+  phase.wait(kServing);
   if (failed.load()) {
     server->reset();
     spdlog::shutdown();
     return kExitFailure;
   }
   spdlog::info("draining: at most {}", FormatDuration(config.drain_timeout));
-  std::thread([signals] {  // who asks twice does not want to wait
-    int again = 0;
-    sigwait(&signals, &again);
-    std::_Exit(kExitFailure);
-  })
-      .detach();
   const bool clean = (*server)->Drain(config.drain_timeout);
   if (!(*server)->StopWorker(kLastStep)) {
     spdlog::critical("the engine's step does not end: the process exits without it");

@@ -10,6 +10,10 @@ namespace orrery {
 namespace {
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
+  std::error_code error;  // to open a pipe would be to wait for its other end
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not a regular file"));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be opened"));
   std::string text;

@@ -1,4 +1,9 @@
 // The built binaries: orreryd serves real models over gRPC, orrery talks to it.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -130,11 +135,95 @@ TEST(Binaries, AHungStepDoesNotKeepTheDaemon) {
   EXPECT_THAT(daemon.seen(), HasSubstr("the engine's step does not end"));
 }
 
+// Fifty tokens of 20 ms: the signal comes while they do.
+TEST(Binaries, TheRequestThatRunsIsFinishedAfterSigterm) {
+  Daemon daemon({"--model", DemoModel().string(), "--backend", "modeled", "--cost-profile", "constant:20"});
+  ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
+  Process client(
+      BinaryPath("orrery"),
+      {"generate", "--target", daemon.target(), "--prompt", "x", "--max-tokens", "50", "--ignore-eos"}, true);
+  ASSERT_TRUE(client.ReadAny());
+  daemon.process().Signal(SIGTERM);
+  EXPECT_EQ(client.Finish(), 0) << client.seen();
+  EXPECT_EQ(daemon.process().Finish(), 0) << daemon.process().seen();
+  EXPECT_THAT(daemon.process().seen(), HasSubstr("outcome=length"));
+  EXPECT_THAT(daemon.process().seen(), HasSubstr("output=50"));
+}
+
+// A journal that nobody reads yet keeps the daemon in its start.
+TEST(Binaries, SigtermWhileLoadingEndsTheDaemon) {
+  const fs::path pipe = fs::temp_directory_path() / ("orrery_pipe_" + std::to_string(getpid()));
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  Process daemon(
+      BinaryPath("orreryd"),
+      {"--model", DemoModel().string(), "--backend", "modeled", "--cost-profile", "constant:1", "--listen",
+       "127.0.0.1:0", "--metrics-listen", "", "--record", pipe.string(), "--log-level", "debug"},
+      true);
+  EXPECT_TRUE(daemon.ReadUntil("loading "));
+  daemon.Signal(SIGTERM);
+  EXPECT_EQ(daemon.Finish(), 0) << daemon.seen();
+  EXPECT_THAT(daemon.seen(), HasSubstr("stopped while loading"));
+  fs::remove(pipe);
+}
+
+// A copy of the demonstration model that a test may spoil.
+class BrokenModel {
+ public:
+  BrokenModel() { fs::copy(DemoModel(), folder_, fs::copy_options::recursive); }
+  ~BrokenModel() { fs::remove_all(folder_); }
+  fs::path operator/(const char* file) const { return folder_ / file; }
+  // Sets one key of config.json.
+  void Configure(const char* key, const json& value) const {
+    json config = json::parse(std::ifstream(DemoModel() / "config.json"));
+    config[key] = value;
+    std::ofstream(folder_ / "config.json") << config;
+  }
+  RunResult Serve() const {
+    return RunProgram("orreryd",
+                      {"--model", folder_.string(), "--kv-cache-tokens", "4096", "--listen", "127.0.0.1:0",
+                       "--metrics-listen", "", "--log-level", "error"},
+                      true);
+  }
+
+ private:
+  const fs::path folder_ = fs::temp_directory_path() / ("orrery_broken_" + std::to_string(getpid()));
+};
+
+void ExpectRefused(const BrokenModel& model, const std::string& why) {
+  const RunResult run = model.Serve();
+  EXPECT_EQ(run.exit_code, 2) << run.output;
+  EXPECT_THAT(run.output, HasSubstr(why));
+  EXPECT_EQ(std::count(run.output.begin(), run.output.end(), '\n'), 1) << run.output;
+}
+
+TEST(Binaries, ModelsThatCannotBeServedAreRefusedInOneLine) {
+  {
+    BrokenModel model;
+    fs::resize_file(model / "model.safetensors", fs::file_size(model / "model.safetensors") / 2);
+    ExpectRefused(model, "model.safetensors");
+  }
+  {
+    BrokenModel model;
+    model.Configure("architectures", json::array({"MambaForCausalLM"}));
+    ExpectRefused(model, "MambaForCausalLM");
+  }
+  {
+    BrokenModel model;
+    model.Configure("quantization_config", {{"quant_method", "gptq"}, {"bits", 4}});
+    ExpectRefused(model, "gptq");
+  }
+  for (const char* file : {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}) {
+    BrokenModel model;
+    fs::remove(model / file);
+    ASSERT_EQ(mkfifo((model / file).c_str(), 0600), 0);
+    ExpectRefused(model, "not a regular file");
+  }
+}
+
 // Weights that are not numbers make logits that are none: the daemon says so once and is gone.
 TEST(Binaries, FailedWarmUpEndsTheDaemon) {
-  const fs::path broken = fs::temp_directory_path() / ("orrery_broken_" + std::to_string(getpid()));
-  fs::copy(DemoModel(), broken, fs::copy_options::recursive);
-  const fs::path weights = broken / "model.safetensors";
+  BrokenModel model;
+  const fs::path weights = model / "model.safetensors";
   std::fstream file(weights, std::ios::binary | std::ios::in | std::ios::out);
   uint64_t header = 0;
   file.read(reinterpret_cast<char*>(&header), sizeof header);
@@ -142,14 +231,30 @@ TEST(Binaries, FailedWarmUpEndsTheDaemon) {
   const std::string nans(fs::file_size(weights) - sizeof header - header, '\xff');  // in any type of float
   file.write(nans.data(), static_cast<std::streamsize>(nans.size()));
   file.close();
-  const RunResult run = RunProgram("orreryd",
-                                   {"--model", broken.string(), "--kv-cache-tokens", "4096", "--listen",
-                                    "127.0.0.1:0", "--metrics-listen", "", "--log-level", "error"},
-                                   true);
-  fs::remove_all(broken);
+  const RunResult run = model.Serve();
   EXPECT_EQ(run.exit_code, 1) << run.output;
   EXPECT_THAT(run.output, HasSubstr("warm-up failed, the server cannot serve: "));
   EXPECT_EQ(std::count(run.output.begin(), run.output.end(), '\n'), 1) << run.output;
+}
+
+// A socket that takes connections and says nothing.
+TEST(Binaries, AServerThatNeverAnswersIsWaitedForUntilTheTimeout) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(fd, 8), 0);
+  ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const RunResult run =
+      RunProgram("orrery", {"generate", "--target", "127.0.0.1:" + std::to_string(ntohs(address.sin_port)),
+                            "--prompt", "x", "--timeout", "0.3", "--json"});
+  close(fd);
+  EXPECT_EQ(run.exit_code, 5);
+  const json error = json::parse(run.output)["error"];
+  EXPECT_EQ(error["reason"], "timeout");
+  EXPECT_EQ(error["code"], "DEADLINE_EXCEEDED");
 }
 
 TEST(Binaries, DemoDryRunTokenizeAndRefusals) {

@@ -54,6 +54,13 @@ class Process {
     }
     return true;
   }
+  // Reads until there is anything; false at the end of the output.
+  bool ReadAny() {
+    char chunk[4096];
+    const ssize_t count = seen_.empty() ? read(output_, chunk, sizeof chunk) : 0;
+    if (count > 0) seen_.append(chunk, static_cast<size_t>(count));
+    return !seen_.empty();
+  }
   // All the output, then the exit code.
   int Finish() {
     ReadUntil(std::string("\0never", 6));
