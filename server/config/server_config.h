@@ -16,6 +16,9 @@ struct ByteSize {
   int64_t bytes = 0;
 };
 
+// The longest text that a tokenizer takes.
+inline constexpr int64_t kMostTextBytes = 8 << 20;
+
 struct ServerConfig {
   // model and engine
   std::string model;
@@ -56,8 +59,8 @@ struct ServerConfig {
   int64_t max_choices = 64;
   int64_t max_logprobs = 20;
   ByteSize stream_buffer_bytes{256 << 10};
-  ByteSize grpc_memory{0};   // 0: no quota
-  int64_t grpc_threads = 0;  // 0: no quota
+  ByteSize grpc_memory{512 << 20};  // 0: no quota
+  int64_t grpc_threads = 0;         // 0: no quota
   Duration keepalive_interval = Duration::Seconds(60);
   Duration keepalive_timeout = Duration::Seconds(20);
   Duration max_connection_age = Duration::Infinite();

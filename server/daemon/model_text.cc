@@ -1,23 +1,34 @@
 #include "server/daemon/model_text.h"
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/config/server_config.h"
 #include "server/text/detokenizer.h"
 
 namespace orrery {
 namespace {
+
+// What the options let through, the tokenizer takes.
+static_assert(EncodeOptions().max_bytes >= kMostTextBytes);
 
 // A template longer than this is not one.
 constexpr size_t kMaxFileBytes = 16 << 20;
 
 // Empty when there is no such file.
 absl::StatusOr<std::string> ReadIfThere(const std::string& path) {
+  std::error_code error;
+  const auto kind = std::filesystem::status(path, error).type();
+  if (kind == std::filesystem::file_type::not_found) return std::string();
+  if (kind != std::filesystem::file_type::regular) {  // to open a pipe would be to wait for its other end
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
+  }
   std::ifstream file(path, std::ios::binary);
-  if (!file) return std::string();
+  if (!file) return absl::InvalidArgumentError(absl::StrCat(path, ": cannot be opened"));
   std::string text;
   char chunk[1 << 16];
   while (file.read(chunk, sizeof chunk), file.gcount() > 0) {
@@ -94,10 +105,6 @@ absl::StatusOr<std::vector<TokenId>> ModelText::EncodeChat(absl::Span<const Chat
   EncodeOptions options;
   options.add_special = false;  // the template writes BOS itself
   return tokenizer_->EncodeSegments(pieces, options);
-}
-
-std::string ModelText::Decode(absl::Span<const TokenId> tokens, bool skip_special) const {
-  return tokenizer_->Decode(tokens, skip_special);
 }
 
 std::unique_ptr<StreamDecoder> ModelText::NewStreamDecoder(bool skip_special,

@@ -22,7 +22,6 @@ class ModelText final : public TextCodec {
   absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const override;
   absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
                                                   bool add_generation_prompt) const override;
-  std::string Decode(absl::Span<const TokenId> tokens, bool skip_special) const override;
   std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special,
                                                   absl::Span<const TokenId> prompt) const override;
 

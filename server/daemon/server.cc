@@ -94,7 +94,11 @@ absl::Status Server::StartFront(ServerParts& parts) {
   identity.backend = parts.model.backend();
   identity.block_tokens = limits_.block_tokens;
   identity.num_blocks = limits_.num_blocks;
-  identity.scheduler = std::vector<std::string>(absl::StrSplit(config_.scheduler, ':')).front();
+  const auto name_of = [](const std::string& policy) {
+    return std::string(*absl::StrSplit(policy, ':').begin());
+  };
+  identity.scheduler = name_of(config_.scheduler);
+  identity.router = name_of(config_.router);
   identity.vllm_names = config_.metrics_compat == "vllm";
   metrics_ = std::make_unique<ServerMetrics>(identity);
   FrontOptions options;
@@ -119,6 +123,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   context.model.set_block_tokens(static_cast<uint32_t>(limits_.block_tokens));
   context.model.set_num_blocks(static_cast<uint32_t>(limits_.num_blocks));
   context.model.set_server_version(kVersion);
+  context.max_message_bytes = config_.max_message_bytes.bytes;
   context.max_open_requests = config_.max_open_requests;
   context.max_queue_tokens = config_.max_queue_tokens;
   context.log_prompts = config_.log_prompts;

@@ -32,11 +32,10 @@ grpc::Status StatusOfEnd(const ChoiceStream& stream) {
   }
 }
 
-void FillDecision(const NamedDecision& decision, orrery::v1::Finished* finished) {
-  const DecisionRecord& record = decision.record;
+void FillDecision(const char* kind, const DecisionRecord& record, orrery::v1::Finished* finished) {
   if (record.policy.empty()) return;
   orrery::v1::Decision* out = finished->add_decisions();
-  out->set_kind(decision.kind);
+  out->set_kind(kind);
   out->set_policy(std::string(record.policy));
   out->set_objective(std::string(record.objective));
   out->set_value(record.value);
@@ -130,11 +129,11 @@ bool Generation::Taken(bool taken) {
   return taken;
 }
 
-bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
+bool Generation::Pump(Time now) {
   const uint64_t before = num_taken_;
   bool taken = started_sent_ || (started_sent_ = SendStarted());
   for (size_t visited = 0; taken && visited < choices_.size(); ++visited) {
-    taken = SendChoice(&choices_[next_choice_], decisions);
+    taken = SendChoice(&choices_[next_choice_]);
     if (taken) next_choice_ = (next_choice_ + 1) % choices_.size();
   }
   if (taken) {
@@ -146,13 +145,13 @@ bool Generation::Pump(absl::Span<const NamedDecision> decisions, Time now) {
 }
 
 // False when the writer takes no more.
-bool Generation::SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions) {
+bool Generation::SendChoice(Choice* choice) {
   if (choice->stream.has_delta()) {
     if (!Taken(writer_->TryWrite(choice->stream.delta_message()))) return false;
     choice->stream.ClearDelta();
   }
   if (!choice->stream.ended() || choice->report_due || choice->sent_finished) return true;
-  FillFinished(*choice, decisions);
+  FillFinished(*choice);
   const bool last = num_finished_sent_ + 1 == choices_.size();
   if (!Taken(last ? writer_->TryWriteAndFinish(message_, status_) : writer_->TryWrite(message_))) {
     return false;
@@ -162,7 +161,7 @@ bool Generation::SendChoice(Choice* choice, absl::Span<const NamedDecision> deci
   return true;
 }
 
-void Generation::FillFinished(const Choice& choice, absl::Span<const NamedDecision> decisions) {
+void Generation::FillFinished(const Choice& choice) {
   message_.Clear();
   orrery::v1::Finished* finished = message_.mutable_finished();
   const ChoiceStream& stream = choice.stream;
@@ -186,7 +185,8 @@ void Generation::FillFinished(const Choice& choice, absl::Span<const NamedDecisi
     timings->set_decode_ms((stream.last_token() - stream.first_token()).milliseconds());
   }
   FillEffective(finished->mutable_effective());
-  for (const NamedDecision& decision : decisions) FillDecision(decision, finished);
+  FillDecision("route", route_, finished);
+  FillDecision("batch", batch_, finished);
 }
 
 void Generation::FillEffective(orrery::v1::Sampling* out) const {
@@ -209,6 +209,7 @@ void Generation::FillEffective(orrery::v1::Sampling* out) const {
   out->mutable_stop_token_ids()->Add(spec_.client_stop_ids.begin(), spec_.client_stop_ids.end());
   out->set_include_stop_in_output(spec_.include_stop);
   out->set_skip_special_tokens(spec_.skip_special);
+  if (spec_.truncate_prompt > 0) out->set_truncate_prompt_tokens(spec_.truncate_prompt);
   out->set_ignore_eos(spec_.ignore_eos);
   out->set_n(spec_.num_choices);
   if (sampling.num_logprobs >= 0) out->set_logprobs(static_cast<uint32_t>(sampling.num_logprobs));
@@ -254,6 +255,20 @@ RequestTimes Generation::times() const {
     }
   }
   return times;
+}
+
+std::optional<bool> Generation::MetSlo(Outcome outcome) const {
+  const Slo& slo = spec_.slo;
+  if ((slo.ttft.is_infinite() && slo.tpot.is_infinite()) || outcome == Outcome::kCancelled) {
+    return std::nullopt;
+  }
+  const RequestTimes end = times();
+  if ((outcome != Outcome::kStop && outcome != Outcome::kLength) || end.first_token.is_never()) return false;
+  const Duration decode = end.last_token - end.first_token;
+  // As a product: no division of a time, none by zero.
+  const bool tpot_met = slo.tpot.is_infinite() ||
+                        decode.seconds() <= slo.tpot.seconds() * static_cast<double>(end.longest_choice - 1);
+  return end.first_token - end.arrived <= slo.ttft && tpot_met;
 }
 
 size_t Generation::pending_bytes() const {

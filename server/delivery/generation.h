@@ -8,7 +8,6 @@
 #include <optional>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "grpcpp/support/status.h"
 #include "orrery/v1/inference.pb.h"
 #include "scheduler/types/decision_record.h"
@@ -33,12 +32,6 @@ struct RequestTimes {
   int64_t longest_choice = 0;  // output tokens of the choice that ended last
 };
 
-// A policy's last decision, for the final message.
-struct NamedDecision {
-  const char* kind;  // batch, route
-  DecisionRecord record;
-};
-
 class Generation {
  public:
   Generation(RequestId id, GenerationSpec spec, const TextCodec& codec, std::shared_ptr<StreamWriter> writer,
@@ -51,6 +44,10 @@ class Generation {
   const std::shared_ptr<StreamWriter>& writer() const { return writer_; }
 
   void set_worker(WorkerId worker) { worker_ = worker; }
+  // What was decided about this request, for its final message: by the route policy that placed it, and by
+  // the batch policy that planned the step of its first token.
+  void set_route_decision(const DecisionRecord& record) { route_ = record; }
+  void set_batch_decision(const DecisionRecord& record) { batch_ = record; }
   // What the router gets; the same for every choice.
   Submit Prototype() const;
 
@@ -67,7 +64,7 @@ class Generation {
 
   // Hands messages to the writer until it takes no more. True once the last one is handed over: the request
   // is over and the writer must not be used again.
-  bool Pump(absl::Span<const NamedDecision> decisions, Time now);
+  bool Pump(Time now);
   // Since when the writer has taken nothing of what there is to send; Never(): nothing waits.
   Time blocked_since() const { return blocked_since_; }
 
@@ -75,6 +72,9 @@ class Generation {
   bool has_token() const { return has_token_; }
   Outcome outcome() const;  // REQUIRES: all_ended()
   RequestTimes times() const;
+  // Whether the latency objectives were met; nothing where there are none, or where the client gave the
+  // request up.
+  std::optional<bool> MetSlo(Outcome outcome) const;
   // Bytes made for the client that the writer has not taken.
   size_t pending_bytes() const;
 
@@ -88,8 +88,8 @@ class Generation {
 
   bool SendStarted();
   bool Taken(bool taken);  // counts
-  bool SendChoice(Choice* choice, absl::Span<const NamedDecision> decisions);
-  void FillFinished(const Choice& choice, absl::Span<const NamedDecision> decisions);
+  bool SendChoice(Choice* choice);
+  void FillFinished(const Choice& choice);
   void FillEffective(orrery::v1::Sampling* out) const;
 
   bool over() const { return num_finished_sent_ == choices_.size(); }
@@ -99,8 +99,9 @@ class Generation {
   std::shared_ptr<StreamWriter> writer_;
   const Time arrived_;
   WorkerId worker_{};
-  std::vector<Choice> choices_;  // never resized: streams point into this object
-  size_t next_choice_ = 0;       // whose turn it is to send
+  DecisionRecord route_, batch_;  // without a policy's name: not made yet
+  std::vector<Choice> choices_;   // never resized: streams point into this object
+  size_t next_choice_ = 0;        // whose turn it is to send
   size_t num_finished_sent_ = 0;
   bool has_token_ = false;
   bool started_sent_ = false;

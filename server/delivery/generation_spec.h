@@ -27,7 +27,9 @@ struct GenerationSpec {
   bool echo_prompt = false;
   uint32_t num_choices = 1;
   std::vector<TokenId> client_stop_ids;  // of stop.stop_ids, those that the client named
+  uint32_t truncate_prompt = 0;          // sampling.truncate_prompt_tokens; 0: not asked for
   Slo slo;
+  std::string slo_class;                     // a label for metrics
   Duration deadline = Duration::Infinite();  // from arrival
   int32_t priority = 0;
   uint32_t tenant = 0;

@@ -36,7 +36,6 @@ class TextCodec {
   // The rendered chat template, encoded. FAILED_PRECONDITION when the model has none.
   virtual absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
                                                           bool add_generation_prompt) const = 0;
-  virtual std::string Decode(absl::Span<const TokenId> tokens, bool skip_special) const = 0;
   // `prompt` is what the ids to come continue.
   virtual std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special,
                                                           absl::Span<const TokenId> prompt) const = 0;

@@ -38,24 +38,6 @@ absl::Status Parse(const grpc::ByteBuffer& bytes, Message* message) {
   return ExplainParseFailure(Flatten(bytes), Message::descriptor());
 }
 
-// A unary method from bytes to bytes around a function of messages.
-template <typename Request, typename Response, typename Handler>
-grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
-                                grpc::ByteBuffer* out, const Handler& handler) {
-  Request request;
-  Response response;
-  absl::Status status = Parse(bytes, &request);
-  if (status.ok()) status = handler(request, &response);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (!status.ok()) {
-    reactor->Finish(ToGrpcStatus(status));
-    return reactor;
-  }
-  bool owned = false;
-  reactor->Finish(grpc::SerializationTraits<Response>::Serialize(response, out, &owned));
-  return reactor;
-}
-
 // From now until the call's own deadline.
 Duration RemainingOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -75,18 +57,31 @@ absl::Status Unavailable(absl::string_view reason, absl::string_view message) {
 InferenceService::InferenceService(ServiceContext context)
     : context_(std::move(context)), secret_(RandomWord()) {}
 
+// `more`: calls that are not among the open ones yet.
+absl::Status InferenceService::CheckOpen(int64_t more) const {
+  const int64_t open = open_.load(std::memory_order_relaxed) + more;
+  if (open <= context_.max_open_requests) return absl::OkStatus();
+  const Duration wait{context_.front->load().predicted_wait_ns.load(std::memory_order_relaxed)};
+  return ToStatus({RefusalReason::kQueueFull, "max_open_requests", context_.max_open_requests, open, wait,
+                   absl::StrCat(context_.max_open_requests, " requests are open")});
+}
+
+// gRPC lets in a little more than the limit (grpc_server.cc), so that whoever is just above it is told so.
+absl::Status InferenceService::CheckSize(const grpc::ByteBuffer& bytes) const {
+  const auto size = static_cast<int64_t>(bytes.Length());
+  if (size <= context_.max_message_bytes) return absl::OkStatus();
+  return FieldError("message", absl::StrCat("at most ", context_.max_message_bytes, " bytes"),
+                    absl::StrCat(size));
+}
+
 // What can be said before the request is even read: the sooner, the cheaper under overload.
 absl::Status InferenceService::CheckState() const {
   const LoadBoard& load = context_.front->load();
   if (load.draining.load(std::memory_order_relaxed)) return Unavailable("draining", "the server is draining");
   if (!context_.ready->load(std::memory_order_relaxed))
     return Unavailable("not_ready", "the server is not ready");
+  if (absl::Status status = CheckOpen(0); !status.ok()) return status;
   const Duration wait{load.predicted_wait_ns.load(std::memory_order_relaxed)};
-  const int64_t open = open_.load(std::memory_order_relaxed);
-  if (open > context_.max_open_requests) {
-    return ToStatus({RefusalReason::kQueueFull, "max_open_requests", context_.max_open_requests, open, wait,
-                     absl::StrCat(context_.max_open_requests, " requests are open")});
-  }
   const int64_t queued = load.queue_tokens.load(std::memory_order_relaxed);
   if (queued >= context_.max_queue_tokens) {
     return ToStatus({RefusalReason::kQueueFull, "max_queue_tokens", context_.max_queue_tokens, queued, wait,
@@ -95,15 +90,17 @@ absl::Status InferenceService::CheckState() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<GenerationSpec> InferenceService::ReadRequest(const grpc::ByteBuffer& bytes,
-                                                             uint64_t number) const {
+absl::StatusOr<GenerationSpec> InferenceService::ReadRequest(const grpc::ByteBuffer& bytes, uint64_t number,
+                                                             std::string* name) const {
+  *name = absl::StrFormat("%08x-%d", static_cast<uint32_t>(secret_), number);
   if (absl::Status status = CheckState(); !status.ok()) return status;
+  if (absl::Status status = CheckSize(bytes); !status.ok()) return status;
   google::protobuf::Arena arena;
   auto* request = google::protobuf::Arena::CreateMessage<orrery::v1::GenerateRequest>(&arena);
   if (absl::Status status = Parse(bytes, request); !status.ok()) return status;
   const uint64_t seed = RandomStream(secret_, static_cast<uint32_t>(number)).Bits();
-  auto spec = BuildSpec(*request, context_.limits, context_.defaults, *context_.codec, seed,
-                        absl::StrFormat("%08x-%d", static_cast<uint32_t>(secret_), number));
+  auto spec = BuildSpec(*request, context_.limits, context_.defaults, *context_.codec, seed, *name);
+  if (!request->request_id().empty()) *name = request->request_id();
   if (context_.log_prompts && spec.ok() && request->has_text()) {
     // One line, whatever the client wrote.
     spdlog::info("request={} text=\"{}\"", spec->request_id, absl::Utf8SafeCEscape(request->text()));
@@ -117,9 +114,10 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(grpc::Cal
   const uint64_t number = next_request_.fetch_add(1, std::memory_order_relaxed);
   open_.fetch_add(1, std::memory_order_relaxed);
   auto reactor = GenerateReactor::Create(RequestId{number}, context, context_.front, &open_);
-  auto spec = ReadRequest(*request, number);
+  std::string name;
+  auto spec = ReadRequest(*request, number, &name);
   if (!spec.ok()) {
-    context_.front->RefuseEarly(*reactor, spec.status());
+    context_.front->RefuseEarly(*reactor, name, spec.status());
     return reactor.get();
   }
   spec->deadline = std::min(spec->deadline, RemainingOf(*context));
@@ -147,14 +145,29 @@ absl::Status InferenceService::TokenizeText(const orrery::v1::TokenizeRequest& r
 
 absl::Status InferenceService::DetokenizeIds(const orrery::v1::DetokenizeRequest& request,
                                              orrery::v1::DetokenizeResponse* response) const {
-  if (absl::Status status = ValidateTokenIds(request.token_ids(), "token_ids", context_.limits);
-      !status.ok()) {
-    return status;
+  return DecodeIds(request.token_ids(), !request.has_skip_special_tokens() || request.skip_special_tokens(),
+                   context_.limits, *context_.codec, response->mutable_text());
+}
+
+// From bytes to bytes around a function of messages.
+template <typename Request, typename Response, typename Handler>
+grpc::ServerUnaryReactor* InferenceService::Unary(grpc::CallbackServerContext* context,
+                                                  const grpc::ByteBuffer& bytes, grpc::ByteBuffer* out,
+                                                  const Handler& handler) const {
+  Request request;
+  Response response;
+  absl::Status status = CheckOpen(1);
+  if (status.ok()) status = CheckSize(bytes);
+  if (status.ok()) status = Parse(bytes, &request);
+  if (status.ok()) status = handler(request, &response);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  if (!status.ok()) {
+    reactor->Finish(ToGrpcStatus(status));
+    return reactor;
   }
-  const std::vector<TokenId> ids(request.token_ids().begin(), request.token_ids().end());
-  response->set_text(
-      context_.codec->Decode(ids, !request.has_skip_special_tokens() || request.skip_special_tokens()));
-  return absl::OkStatus();
+  bool owned = false;
+  reactor->Finish(grpc::SerializationTraits<Response>::Serialize(response, out, &owned));
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
@@ -174,8 +187,12 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* context,
                                                      const orrery::v1::GetModelRequest*,
                                                      orrery::v1::GetModelResponse* response) {
-  *response = context_.model;
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  if (absl::Status status = CheckOpen(1); !status.ok()) {
+    reactor->Finish(ToGrpcStatus(status));
+    return reactor;
+  }
+  *response = context_.model;
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }

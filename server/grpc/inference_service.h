@@ -27,6 +27,7 @@ struct ServiceContext {
   RequestLimits limits;
   SamplingDefaults defaults;
   orrery::v1::GetModelResponse model;
+  int64_t max_message_bytes = 4 << 20;
   int64_t max_open_requests = 20'000;
   int64_t max_queue_tokens = 1'000'000;
   bool log_prompts = false;
@@ -60,8 +61,15 @@ class InferenceService final : public internal::InferenceBase {
   int64_t open_requests() const { return open_.load(std::memory_order_relaxed); }
 
  private:
+  absl::Status CheckOpen(int64_t more) const;
   absl::Status CheckState() const;
-  absl::StatusOr<GenerationSpec> ReadRequest(const grpc::ByteBuffer& bytes, uint64_t number) const;
+  absl::Status CheckSize(const grpc::ByteBuffer& bytes) const;
+  // *name is what the request is called, also where it is refused.
+  absl::StatusOr<GenerationSpec> ReadRequest(const grpc::ByteBuffer& bytes, uint64_t number,
+                                             std::string* name) const;
+  template <typename Request, typename Response, typename Handler>
+  grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
+                                  grpc::ByteBuffer* out, const Handler& handler) const;
   absl::Status TokenizeText(const orrery::v1::TokenizeRequest& request,
                             orrery::v1::TokenizeResponse* response) const;
   absl::Status DetokenizeIds(const orrery::v1::DetokenizeRequest& request,

@@ -9,6 +9,7 @@
 #include "scheduler/base/check.h"
 #include "scheduler/types/refusal.h"
 #include "server/base/errors.h"
+#include "server/loop/timed_route_policy.h"
 #include "spdlog/spdlog.h"
 
 namespace orrery {
@@ -26,6 +27,8 @@ int64_t RetryMilliseconds(const absl::Status& why) {
   }
   const auto refusal = RefusalOf(why);
   if (refusal && refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
+  // What nobody gave a reason is not known to be about load.
+  if (why.code() == absl::StatusCode::kResourceExhausted && ErrorInfoOf(why).reason().empty()) return -1;
   const bool known = refusal && refusal->predicted_wait.ns > 0;
   const Duration wait = known ? refusal->predicted_wait : kUnknownRetry;
   return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
@@ -57,7 +60,10 @@ Outcome OutcomeOf(const absl::Status& why) {
 
 FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> policy, const Clock* clock,
                      ServerMetrics* metrics)
-    : options_(options), clock_(clock), metrics_(metrics), router_(options.admission, std::move(policy)) {}
+    : options_(options),
+      clock_(clock),
+      metrics_(metrics),
+      router_(options.admission, std::make_unique<TimedRoutePolicy>(std::move(policy), clock, metrics)) {}
 
 FrontLoop::~FrontLoop() { Stop(); }
 
@@ -82,9 +88,11 @@ void FrontLoop::Cancelled(RequestId request, bool deadline) {
   mailbox_.Push(CancelledMessage{request, deadline});
 }
 void FrontLoop::Closed(RequestId request) { mailbox_.PushQuietly(ClosedMessage{request}); }
-void FrontLoop::RefuseEarly(StreamWriter& writer, const absl::Status& why) {
+void FrontLoop::RefuseEarly(StreamWriter& writer, absl::string_view name, const absl::Status& why) {
   // Beside the mailbox: no number of refused calls can fill it or delay those that were let in.
-  metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
+  const orrery::v1::ErrorInfo info = ErrorInfoOf(why);
+  metrics_->OnRefused(OutcomeOf(why), info.reason());
+  refusal_log_.Write(name, info, clock_->Now());
   writer.Finish(ToGrpcStatus(why), RetryMilliseconds(why));
 }
 void FrontLoop::Report(WorkerReport report) { mailbox_.Push(std::move(report)); }
@@ -154,7 +162,12 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
 
 // Carries out what the router ordered.
 void FrontLoop::Carry() {
-  for (Dispatch& dispatch : orders_.dispatch) link_->Submit(std::move(dispatch.submit));
+  for (Dispatch& dispatch : orders_.dispatch) {
+    if (Generation* generation = Find(dispatch.submit.key.request)) {
+      generation->set_route_decision(router_.last_decision());
+    }
+    link_->Submit(std::move(dispatch.submit));
+  }
   for (const CancelOrder& order : orders_.cancel) link_->CancelRequest(order.request);
   const std::vector<EndedSample> ended = std::exchange(orders_.ended, {});
   orders_.Clear();
@@ -168,9 +181,10 @@ void FrontLoop::Cancel(RequestId id) {
 
 // A request that never became live: its call ends with the reason.
 void FrontLoop::Refuse(Generation& generation, const absl::Status& why) {
-  metrics_->OnRefused(OutcomeOf(why), ErrorInfoOf(why).reason());
+  const orrery::v1::ErrorInfo info = ErrorInfoOf(why);
+  metrics_->OnRefused(OutcomeOf(why), info.reason());
+  refusal_log_.Write(generation.spec().request_id, info, now_);
   generation.writer()->Finish(ToGrpcStatus(why), RetryMilliseconds(why));
-  spdlog::debug("request={} refused: {}", generation.spec().request_id, std::string(why.message()));
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
 }
 
@@ -210,8 +224,7 @@ void FrontLoop::On(AbortMessage&) {
 // ----------------------------------------------------------------------------------------- from the workers
 
 void FrontLoop::On(WorkerReport& report) {
-  if (!report.steps.empty()) decisions_[1].record = report.steps.back().why;
-  decisions_[0].record = router_.last_decision();
+  if (!report.steps.empty()) step_decision_ = report.steps.back().why;
   for (const TokenEvent& event : report.events) {
     if (router_.OnTokenEvent(worker_, event, now_, &orders_)) OnEvent(event);
   }
@@ -247,7 +260,10 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
   if (effect.token) {
     ++new_tokens_;
     if (effect.gap.ns > 0) metrics_->OnGap(effect.gap);
-    if (effect.first) metrics_->OnFirstToken(event.at - generation->arrived());
+    if (effect.first) {
+      metrics_->OnFirstToken(event.at - generation->arrived());
+      generation->set_batch_decision(step_decision_);
+    }
   }
   if (event.finish == FinishReason::kError) {
     spdlog::error("request={} choice={} failed: {}", generation->spec().request_id, event.key.sample,
@@ -279,7 +295,7 @@ void FrontLoop::OnLost(const EndedSample& lost) {
 // ------------------------------------------------------------------------------------------------ delivery
 
 void FrontLoop::Pump(Generation& generation) {
-  if (generation.Pump(decisions_, now_)) {
+  if (generation.Pump(now_)) {
     const Outcome outcome = generation.outcome();
     return Close(generation, outcome);
   }
@@ -299,6 +315,7 @@ void FrontLoop::Pump(Generation& generation) {
 void FrontLoop::Close(Generation& generation, Outcome outcome) {
   const RequestTimes times = generation.times();
   metrics_->OnEnd(outcome, times);
+  if (const auto met = generation.MetSlo(outcome)) metrics_->OnSloEnd(generation.spec().slo_class, *met);
   if (spdlog::should_log(spdlog::level::info)) LogEnd(generation.spec().request_id, outcome, times, now_);
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
   Forget(generation);

@@ -9,7 +9,6 @@
 #ifndef ORRERY_SERVER_LOOP_FRONT_LOOP_H_
 #define ORRERY_SERVER_LOOP_FRONT_LOOP_H_
 
-#include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -30,6 +29,7 @@
 #include "server/loop/clock.h"
 #include "server/loop/load_board.h"
 #include "server/loop/mailbox.h"
+#include "server/loop/refusal_log.h"
 #include "server/metrics/server_metrics.h"
 
 namespace orrery {
@@ -57,8 +57,9 @@ class FrontLoop {
   void Writable(RequestId request);                  // the message in flight is gone
   void Cancelled(RequestId request, bool deadline);  // the client is gone
   void Closed(RequestId request);  // the call is over: its writer is not to be touched again
-  // A call that is refused before it became a Generation: ends it and counts it. The caller owns the writer.
-  void RefuseEarly(StreamWriter& writer, const absl::Status& why);
+  // A call that is refused before it became a Generation: ends it, counts it and logs it under `name`. The
+  // caller owns the writer.
+  void RefuseEarly(StreamWriter& writer, absl::string_view name, const absl::Status& why);
   // The workers' side:
   void Report(WorkerReport report);
   // Refuses what arrives from here on; `drained` is called on the loop's thread when the last request is
@@ -116,6 +117,7 @@ class FrontLoop {
   ServerMetrics* metrics_;
   WorkerLink* link_ = nullptr;
   LoadBoard load_;
+  RefusalLog refusal_log_;
   Mailbox<Message> mailbox_;
 
   // Of the loop's thread.
@@ -132,8 +134,8 @@ class FrontLoop {
   std::set<std::pair<Time, RequestId>> deadlines_;   // of live requests
   std::vector<RequestId> touched_;
   RouterCore router_;
-  RouterOutput orders_;  // of the router, until Carry
-  std::array<NamedDecision, 2> decisions_{{{"route", {}}, {"batch", {}}}};
+  RouterOutput orders_;           // of the router, until Carry
+  DecisionRecord step_decision_;  // of the step that the report at hand is about
   WorkerId worker_{};
   Time next_sweep_;
   int64_t new_tokens_ = 0;  // of the report at hand

@@ -11,6 +11,10 @@ using Buckets = prometheus::Histogram::BucketBoundaries;
 constexpr const char* kReasons[] = {"queue_full", "predicted_wait", "shed",     "kv_too_small",
                                     "draining",   "no_worker",      "not_ready"};
 
+constexpr char kDecisionHelp[] = "Time of a decision";
+constexpr char kObjectiveHelp[] = "Objective value of the last decision";
+constexpr char kBoundGapHelp[] = "(objective - bound) / |bound| of the last decision";
+
 // 1, 2.5, 5 per decade.
 Buckets Decades(double from, double to) {
   Buckets buckets;
@@ -26,6 +30,13 @@ Buckets PowersOfTwo(int last) {
   Buckets buckets;
   for (int i = 0; i <= last; ++i) buckets.push_back(std::ldexp(1.0, i));
   return buckets;
+}
+
+void ShowObjective(const DecisionRecord& why, prometheus::Gauge* objective, prometheus::Gauge* bound_gap) {
+  objective->Set(why.value);
+  if (!std::isnan(why.bound) && why.bound != 0) {
+    bound_gap->Set((why.value - why.bound) / std::abs(why.bound));
+  }
 }
 
 void CatchUp(prometheus::Counter* counter, int64_t total) {
@@ -47,9 +58,12 @@ prometheus::Histogram* ServerMetrics::Histogram(const char* name, const char* he
 }
 
 ServerMetrics::ServerMetrics(const MetricsIdentity& identity)
-    : edge_labels_{{"model", identity.model}, {"role", identity.role}}, worker_labels_(edge_labels_) {
+    : edge_labels_{{"model", identity.model}, {"role", identity.role}},
+      worker_labels_(edge_labels_),
+      slo_attainment_(registry_.get(), edge_labels_) {
   worker_labels_.emplace("worker", "0");
   RegisterRequests();
+  RegisterRouter(identity);
   RegisterWorker(identity);
   if (identity.vllm_names) RegisterVllmNames(identity);
 }
@@ -84,6 +98,14 @@ void ServerMetrics::RegisterRequests() {
   decode_time_ = Histogram("orrery_decode_time_seconds", "First token to last token", edge, seconds);
 }
 
+void ServerMetrics::RegisterRouter(const MetricsIdentity& identity) {
+  Labels policy = edge_labels_;
+  policy.insert({{"kind", "route"}, {"policy", identity.router}});
+  route_decision_ = Histogram("orrery_policy_decision_seconds", kDecisionHelp, policy, Decades(1e-6, 1));
+  route_objective_ = Gauge("orrery_policy_objective", kObjectiveHelp, policy);
+  route_bound_gap_ = Gauge("orrery_policy_bound_gap_ratio", kBoundGapHelp, policy);
+}
+
 void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
   const Labels& worker = worker_labels_;
   const auto with = [&](std::map<std::string, std::string> more) {
@@ -113,10 +135,9 @@ void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
                                 "|predicted - measured| / measured engine time of a step", worker,
                                 {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
   const auto policy = with({{"kind", "batch"}, {"policy", identity.scheduler}});
-  decision_ = Histogram("orrery_policy_decision_seconds", "Time of a decision", policy, Decades(1e-6, 1));
-  objective_ = Gauge("orrery_policy_objective", "Objective value of the last decision", policy);
-  bound_gap_ =
-      Gauge("orrery_policy_bound_gap_ratio", "(objective - bound) / |bound| of the last decision", policy);
+  decision_ = Histogram("orrery_policy_decision_seconds", kDecisionHelp, policy, Decades(1e-6, 1));
+  objective_ = Gauge("orrery_policy_objective", kObjectiveHelp, policy);
+  bound_gap_ = Gauge("orrery_policy_bound_gap_ratio", kBoundGapHelp, policy);
   fallbacks_ = Counter("orrery_policy_fallbacks_total", "Decisions taken by the fallback rule",
                        with({{"kind", "batch"}, {"policy", identity.scheduler}, {"reason", "idle"}}));
   Gauge("orrery_build_info", "1; what this is",
@@ -167,8 +188,8 @@ void ServerMetrics::OnRefused(Outcome outcome, absl::string_view reason) {
   requests_[static_cast<size_t>(outcome)]->Increment();
   if (outcome != Outcome::kRejected) return;
   Labels labels = edge_labels_;
-  labels.emplace("reason", reason);
-  rejections_->Add(labels).Increment();  // the one that exists, where there is one
+  labels.emplace("reason", reason.empty() ? "other" : reason);  // a worker's word may carry none
+  rejections_->Add(labels).Increment();                         // the one that exists, where there is one
 }
 
 void ServerMetrics::OnReport(const WorkerReport& report) {
@@ -204,10 +225,12 @@ void ServerMetrics::OnStep(const StepStats& step) {
   if (step.predicted.ns > 0 && step.engine.ns > 0) {
     prediction_error_->Observe(std::abs(step.predicted.seconds() / step.engine.seconds() - 1));
   }
-  objective_->Set(step.why.value);
-  if (!std::isnan(step.why.bound) && step.why.bound != 0) {
-    bound_gap_->Set((step.why.value - step.why.bound) / std::abs(step.why.bound));
-  }
+  ShowObjective(step.why, objective_, bound_gap_);
+}
+
+void ServerMetrics::OnRouteDecision(Duration took, const DecisionRecord& why) {
+  route_decision_->Observe(took.seconds());
+  ShowObjective(why, route_objective_, route_bound_gap_);
 }
 
 void ServerMetrics::SetQueueTokens(int64_t tokens) { queue_tokens_->Set(static_cast<double>(tokens)); }

@@ -17,6 +17,7 @@
 #include "prometheus/registry.h"
 #include "server/delivery/generation.h"
 #include "server/link/worker_link.h"
+#include "server/metrics/slo_attainment.h"
 
 namespace orrery {
 
@@ -30,6 +31,7 @@ struct MetricsIdentity {
   int32_t block_tokens = 0;
   int32_t num_blocks = 0;
   std::string scheduler;  // the batch policy's name
+  std::string router;     // the route policy's name
   bool vllm_names = false;
 };
 
@@ -42,6 +44,9 @@ class ServerMetrics {
   void OnGap(Duration gap);  // between two tokens of a choice
   void OnFirstToken(Duration ttft);
   void OnEnd(Outcome outcome, const RequestTimes& times);
+  // An admitted request with latency objectives is over; they were met or not. `slo_class` is the client's.
+  void OnSloEnd(const std::string& slo_class, bool met) { slo_attainment_.OnEnd(slo_class, met); }
+  void OnRouteDecision(Duration took, const DecisionRecord& why);
   // A request that never ran: outcome rejected (with its reason) or invalid. From any thread.
   void OnRefused(Outcome outcome, absl::string_view reason);
   void OnReport(const WorkerReport& report);
@@ -56,6 +61,7 @@ class ServerMetrics {
   prometheus::Histogram* Histogram(const char* name, const char* help, const Labels& labels,
                                    const prometheus::Histogram::BucketBoundaries& buckets);
   void RegisterRequests();
+  void RegisterRouter(const MetricsIdentity& identity);
   void RegisterWorker(const MetricsIdentity& identity);
   void RegisterVllmNames(const MetricsIdentity& identity);
   void OnStep(const StepStats& step);
@@ -67,6 +73,9 @@ class ServerMetrics {
   prometheus::Counter *prompt_tokens_, *generated_tokens_, *prefix_hit_tokens_, *preemptions_, *fallbacks_;
   prometheus::Gauge *waiting_, *running_, *kv_used_, *queue_tokens_, *objective_, *bound_gap_;
   prometheus::Gauge *blocks_free_, *blocks_used_, *blocks_cached_;
+  prometheus::Histogram* route_decision_;
+  prometheus::Gauge *route_objective_, *route_bound_gap_;
+  SloAttainment slo_attainment_;
   prometheus::Gauge *vllm_waiting_ = nullptr, *vllm_running_ = nullptr, *vllm_kv_used_ = nullptr;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;
   prometheus::Histogram *step_prefill_, *step_decode_, *step_mixed_;

@@ -21,10 +21,12 @@ absl::string_view PromptField(const GenerateRequest& request) {
   return request.has_text() ? "text" : request.has_chat() ? "chat" : "token_ids";
 }
 
-// Says which field the text was in; a codec does not know.
+// Says which field the text was in; a codec does not know. A limit of the codec (a template that would take
+// too many steps) is the text's fault as well: the same request never succeeds.
 absl::Status InField(absl::string_view field, const absl::Status& status) {
   if (status.code() != absl::StatusCode::kInvalidArgument &&
-      status.code() != absl::StatusCode::kFailedPrecondition) {
+      status.code() != absl::StatusCode::kFailedPrecondition &&
+      status.code() != absl::StatusCode::kResourceExhausted) {
     return status;
   }
   orrery::v1::ErrorInfo info;
@@ -140,6 +142,23 @@ absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const 
   return tokens;
 }
 
+absl::Status DecodeIds(const google::protobuf::RepeatedField<uint32_t>& ids, bool skip_special,
+                       const RequestLimits& limits, const TextCodec& codec, std::string* text) {
+  const size_t most = limits.max_text_bytes;
+  if (static_cast<size_t>(ids.size()) > most) {
+    return FieldError("token_ids", absl::StrCat("at most ", most, " ids"), absl::StrCat(ids.size()));
+  }
+  if (absl::Status status = ValidateTokenIds(ids, "token_ids", limits); !status.ok()) return status;
+  // Id by id, since one of a byte in the message can stand for hundreds in the text.
+  const auto decoder = codec.NewStreamDecoder(skip_special, {});
+  for (int i = 0; i < ids.size() && text->size() <= most; ++i) {
+    decoder->Append(static_cast<TokenId>(ids[i]), text);
+  }
+  decoder->Flush(text);
+  if (text->size() <= most) return absl::OkStatus();
+  return FieldError("token_ids", absl::StrCat("ids of at most ", most, " bytes of text"), "more");
+}
+
 absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const RequestLimits& limits,
                                          const SamplingDefaults& defaults, const TextCodec& codec,
                                          uint64_t random_seed, const std::string& fallback_id) {
@@ -155,11 +174,13 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   if (absl::Status status = ResolveStops(sampling, defaults, &spec); !status.ok()) return status;
   spec.include_stop = sampling.include_stop_in_output();
   spec.skip_special = !sampling.has_skip_special_tokens() || sampling.skip_special_tokens();
+  spec.truncate_prompt = sampling.truncate_prompt_tokens();
   spec.ignore_eos = sampling.ignore_eos();
   spec.echo_prompt = request.echo_prompt_token_ids();
   spec.num_choices = sampling.has_n() ? sampling.n() : 1;
   spec.slo.ttft = FromMilliseconds(request.slo().has_ttft_ms(), request.slo().ttft_ms());
   spec.slo.tpot = FromMilliseconds(request.slo().has_tpot_ms(), request.slo().tpot_ms());
+  spec.slo_class = request.slo().class_();
   spec.deadline = FromMilliseconds(request.slo().has_deadline_ms(), request.slo().deadline_ms());
   spec.priority = request.priority();
   spec.tenant = static_cast<uint32_t>(HashName(request.tenant(), limits.hash_key));

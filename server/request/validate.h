@@ -35,6 +35,10 @@ absl::StatusOr<GenerationSpec> BuildSpec(const orrery::v1::GenerateRequest& requ
 absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
                                                  bool add_special, const TextCodec& codec);
 
+// The text of ids; they are as many as max_text_bytes at most, and so are its bytes. Errors name `token_ids`.
+absl::Status DecodeIds(const google::protobuf::RepeatedField<uint32_t>& ids, bool skip_special,
+                       const RequestLimits& limits, const TextCodec& codec, std::string* text);
+
 // Why bytes are not a message of this type: the field with a string that is not UTF-8, or that they are
 // malformed.
 absl::Status ExplainParseFailure(absl::string_view bytes, const google::protobuf::Descriptor* type);

@@ -13,7 +13,7 @@ namespace orrery::testing {
 inline constexpr int32_t kByteVocab = 258;
 inline constexpr TokenId kByteBos = 256, kByteEos = 257;
 
-class ByteCodec final : public TextCodec {
+class ByteCodec : public TextCodec {
  public:
   absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const override {
     std::vector<TokenId> ids;
@@ -27,13 +27,6 @@ class ByteCodec final : public TextCodec {
     for (const ChatTurn& turn : turns) text += turn.role + ": " + turn.content + "\n";
     if (open) text += "assistant: ";
     return Encode(text, true);
-  }
-  std::string Decode(absl::Span<const TokenId> tokens, bool) const override {
-    std::string text;
-    for (const TokenId id : tokens) {
-      if (id < 256) text.push_back(static_cast<char>(id));
-    }
-    return text;
   }
   std::unique_ptr<StreamDecoder> NewStreamDecoder(bool, absl::Span<const TokenId>) const override {
     return std::make_unique<Decoder>();

@@ -1,8 +1,11 @@
 // A request that its client gives up, at every stage: the sequence is gone within one step, and nothing
 // leaks.
+#include <algorithm>
 #include <future>
+#include <map>
 
 #include "gtest/gtest.h"
+#include "tests/server/raw_http2.h"
 #include "tests/server/server_harness.h"
 
 namespace orrery::testing {
@@ -107,24 +110,37 @@ TEST_F(CancelTest, AfterTheEndMeansNothing) {
   EXPECT_TRUE(Idle());
 }
 
+// The socket is closed under running generations, without a word.
 TEST_F(CancelTest, DisconnectEndsAllRequestsOfTheConnection) {
-  harness_.engine().step_us = 10'000;  // forty seconds each, if nobody ended them
+  constexpr uint32_t kCalls = 10;
+  harness_.engine().step_us = 2000;
+  int64_t steps_at_end = 0;
   {
-    auto stub = harness_.NewStub();
-    std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
-    std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> readers;
-    for (int i = 0; i < 10; ++i) {
-      contexts.push_back(std::make_unique<grpc::ClientContext>());
-      readers.push_back(stub->Generate(contexts.back().get(), Harness::Request("x", 4000)));
-      v1::GenerateResponse message;
-      ASSERT_TRUE(readers.back()->Read(&message));
+    RawHttp2 client(harness_.server().grpc_port());
+    const std::string message = GrpcMessage(Harness::Request("x", 4000).SerializeAsString());
+    for (uint32_t call = 0; call < kCalls; ++call) {
+      ASSERT_TRUE(client.Send(GenerateHeaders(2 * call + 1)));
+      ASSERT_TRUE(client.Send(Http2Frame{kData, kEndStream, 2 * call + 1, message}));
     }
-    EXPECT_EQ(harness_.Load().open_streams(), 10u);
-    for (auto& context : contexts) context->TryCancel();
-    for (auto& reader : readers) reader->Finish();
+    std::map<uint32_t, int> messages;  // by stream; the second one has a token
+    const auto all_run = [&] {
+      return messages.size() == kCalls &&
+             std::all_of(messages.begin(), messages.end(), [](const auto& m) { return m.second >= 2; });
+    };
+    while (!all_run()) {
+      const auto frame = client.Read();
+      ASSERT_TRUE(frame.has_value());
+      if (frame->type == kData) ++messages[frame->stream];
+    }
+    harness_.engine().Hold();
+    steps_at_end = harness_.engine().num_steps;
+    EXPECT_EQ(harness_.Load().open_streams(), kCalls);
   }
-  EXPECT_TRUE(CountedAs("cancelled", 10));
+  ASSERT_TRUE(CountedAs("cancelled", kCalls));  // while the engine still holds a step
+  harness_.engine().Release();
   EXPECT_TRUE(Idle());
+  EXPECT_LE(harness_.engine().num_steps, steps_at_end + 2);
+  EXPECT_TRUE(Eventually([&] { return harness_.engine().num_released == harness_.engine().num_admitted; }));
 }
 
 TEST_F(CancelTest, DeadlineOfTheRequestEndsWithAFinalMessage) {

@@ -47,7 +47,7 @@ class Crowd {
     void OnDone(const grpc::Status& status) override {
       if (status.ok()) {
         ++crowd_->completed;
-      } else if (status.error_code() == grpc::RESOURCE_EXHAUSTED && ErrorInfoOf(status)) {
+      } else if (IsLoadRefusal(status)) {
         ++crowd_->refused;
       } else {
         ++crowd_->other;
@@ -60,6 +60,13 @@ class Crowd {
     }
 
    private:
+    bool IsLoadRefusal(const grpc::Status& status) const {
+      const auto info = ErrorInfoOf(status);
+      const auto& trailers = context_.GetServerTrailingMetadata();
+      return status.error_code() == grpc::RESOURCE_EXHAUSTED && info && info->reason() == "queue_full" &&
+             trailers.find("grpc-retry-pushback-ms") != trailers.end();
+    }
+
     Crowd* crowd_;
     const v1::GenerateRequest request_;
     grpc::ClientContext context_;
@@ -92,9 +99,13 @@ TEST(Crowd, TenThousandRequestsAtOnceAreServedOrRefusedWithAReason) {
   Harness::Setup setup;
   setup.config.max_open_requests = 3000;
   Harness harness(setup);
+  harness.engine().Hold();  // nothing ends, so whoever finds the house full is refused
   Crowd crowd(&harness.stub());
   for (int i = 0; i < kRequests; ++i) crowd.Start(Harness::Request("hello", 3));
+  EXPECT_TRUE(Eventually([&] { return crowd.started + crowd.refused + crowd.other == kRequests; }));
+  harness.engine().Release();
   crowd.Wait();
+  EXPECT_GE(crowd.refused, kRequests - 3000) << "with the reason queue_full and a pushback";
   EXPECT_EQ(crowd.completed + crowd.refused, kRequests);
   EXPECT_EQ(crowd.other, 0);
   EXPECT_GT(crowd.completed, 0);

@@ -46,6 +46,35 @@ TEST(Generate, StreamsTextAndEndsAtMaxTokens) {
   EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
 }
 
+// What was asked for, in full, where none of it is a default.
+TEST(Generate, EveryParameterComesBackAsItWasUsed) {
+  Harness harness;
+  v1::GenerateRequest request = Harness::Request("hello", 9);
+  v1::Sampling& asked = *request.mutable_sampling();
+  asked.set_temperature(0.5f);
+  asked.set_top_k(7);
+  asked.set_top_p(0.75f);
+  asked.set_min_p(0.125f);
+  asked.set_presence_penalty(0.5f);
+  asked.set_frequency_penalty(-0.5f);
+  asked.set_repetition_penalty(1.25f);
+  (*asked.mutable_logit_bias())[17] = -2.5f;
+  asked.set_seed(11);
+  asked.set_min_tokens(2);
+  asked.add_stop("zz");
+  asked.add_stop_token_ids(3);
+  asked.set_include_stop_in_output(true);
+  asked.set_skip_special_tokens(false);
+  asked.set_truncate_prompt_tokens(4);
+  asked.set_ignore_eos(true);
+  asked.set_n(1);
+  asked.set_logprobs(0);
+  const Answer answer = harness.Generate(request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.prompt_tokens, 4u);
+  EXPECT_EQ(answer.finished[0].effective().ShortDebugString(), asked.ShortDebugString());
+}
+
 TEST(Generate, TokenIdsAreUsedAsGivenAndEchoed) {
   Harness harness;
   v1::GenerateRequest request;

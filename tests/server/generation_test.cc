@@ -30,12 +30,14 @@ class GenerationTest : public ::testing::Test {
     GenerationSpec spec;
     spec.prompt = std::make_shared<const std::vector<TokenId>>(4, 'p');
     spec.num_choices = choices;
+    spec.slo = slo_;
     generation_ =
         std::make_unique<Generation>(RequestId{1}, std::move(spec), testing::ByteCodec(), writer_, Time{});
   }
   void Event(uint32_t choice, int32_t index, TokenId token, FinishReason finish = FinishReason::kNone,
-             const std::string& error = "") {
+             const std::string& error = "", int64_t at_ms = 0) {
     TokenEvent event;
+    event.at = At(at_ms);
     event.key = {RequestId{1}, choice, 0};
     event.index = index;
     event.token = token;
@@ -45,10 +47,11 @@ class GenerationTest : public ::testing::Test {
   }
   bool Pump(int64_t ms, int room) {
     writer_->room = room;
-    return generation_->Pump({}, Time{} + Duration::Milliseconds(ms));
+    return generation_->Pump(Time{} + Duration::Milliseconds(ms));
   }
   Time At(int64_t ms) const { return Time{} + Duration::Milliseconds(ms); }
 
+  Slo slo_;
   std::shared_ptr<Window> writer_ = std::make_shared<Window>();
   std::unique_ptr<Generation> generation_;
 };
@@ -79,6 +82,66 @@ TEST_F(GenerationTest, WhatTheEngineSaysStaysInside) {
   EXPECT_EQ(writer_->end.error_message().find("secret"), std::string::npos);
   EXPECT_FALSE(writer_->last.finished().error().empty());
   EXPECT_EQ(writer_->last.finished().error().find("secret"), std::string::npos);
+}
+
+TEST_F(GenerationTest, TheFinalMessageHasTheDecisionsAboutThisRequest) {
+  Start(1);
+  DecisionRecord route, batch;
+  route.policy = "jsq-tokens", route.value = 7;
+  batch.policy = "fcfs", batch.bound = 1;
+  generation_->set_route_decision(route);
+  generation_->set_batch_decision(batch);
+  Event(0, 0, 'a', FinishReason::kLength);
+  EXPECT_TRUE(Pump(0, 3));
+  const auto& decisions = writer_->last.finished().decisions();
+  ASSERT_EQ(decisions.size(), 2);
+  EXPECT_EQ(decisions[0].kind(), "route");
+  EXPECT_EQ(decisions[0].policy(), "jsq-tokens");
+  EXPECT_EQ(decisions[0].value(), 7);
+  EXPECT_FALSE(decisions[0].has_bound());
+  EXPECT_EQ(decisions[1].kind(), "batch");
+  EXPECT_EQ(decisions[1].bound(), 1);
+}
+
+TEST_F(GenerationTest, WhoNeverRanHasNoDecisionOfABatchPolicy) {
+  Start(1);
+  DecisionRecord route;
+  route.policy = "jsq-tokens";
+  generation_->set_route_decision(route);
+  generation_->EndAll(FinishReason::kDeadline);
+  EXPECT_TRUE(Pump(0, 2));
+  ASSERT_EQ(writer_->last.finished().decisions_size(), 1);
+  EXPECT_EQ(writer_->last.finished().decisions(0).kind(), "route");
+}
+
+// First token at 100 ms, two more after 20 ms each.
+TEST_F(GenerationTest, ObjectivesAreMetUpToTheirLimit) {
+  const auto met = [&](int64_t ttft_ms, int64_t tpot_ms, Outcome outcome = Outcome::kLength) {
+    slo_ = {};
+    if (ttft_ms > 0) slo_.ttft = Duration::Milliseconds(ttft_ms);
+    if (tpot_ms > 0) slo_.tpot = Duration::Milliseconds(tpot_ms);
+    Start(1);
+    for (int i = 0; i < 3; ++i) {
+      Event(0, i, 'a', i == 2 ? FinishReason::kLength : FinishReason::kNone, "", 100 + 20 * i);
+    }
+    return generation_->MetSlo(outcome);
+  };
+  EXPECT_FALSE(met(0, 0).has_value()) << "no objective";
+  EXPECT_EQ(met(100, 0), true);
+  EXPECT_EQ(met(99, 0), false);
+  EXPECT_EQ(met(0, 20), true);
+  EXPECT_EQ(met(0, 19), false);
+  EXPECT_EQ(met(100, 20), true);
+  EXPECT_EQ(met(100, 19), false);
+  EXPECT_EQ(met(100, 20, Outcome::kDeadline), false);
+  EXPECT_EQ(met(100, 20, Outcome::kFailed), false);
+  EXPECT_FALSE(met(100, 20, Outcome::kCancelled).has_value());
+  slo_.ttft = Duration::Seconds(1.0);
+  Start(1);
+  EXPECT_EQ(generation_->MetSlo(Outcome::kFailed), false) << "no token came";
+  Event(0, 0, 'a', FinishReason::kLength, "", 100);
+  slo_.tpot = Duration::Milliseconds(1);
+  EXPECT_EQ(generation_->MetSlo(Outcome::kLength), true) << "one token has no time per token";
 }
 
 }  // namespace

@@ -8,11 +8,14 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <set>
+#include <sstream>
 
 #include "gmock/gmock.h"
 #include "grpcpp/impl/codegen/config.h"
 #include "gtest/gtest.h"
 #include "scheduler/journal.h"
+#include "spdlog/sinks/ostream_sink.h"
 #include "tests/server/server_harness.h"
 
 namespace orrery::testing {
@@ -168,6 +171,36 @@ TEST(Refusal, QueueFullCarriesReasonAndPushback) {
   EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
 }
 
+// In a full house only the load may be asked for.
+TEST(Refusal, OtherMethodsWaitAsWell) {
+  Harness::Setup setup;
+  setup.config.max_open_requests = 1;
+  Harness harness(setup);
+  const auto codes = [&] {
+    grpc::ClientContext contexts[3];
+    v1::TokenizeRequest text;
+    v1::TokenizeResponse tokens;
+    v1::DetokenizeResponse decoded;
+    v1::GetModelResponse model;
+    text.set_text("x");
+    const grpc::Status ends[] = {harness.stub().Tokenize(&contexts[0], text, &tokens),
+                                 harness.stub().Detokenize(&contexts[1], {}, &decoded),
+                                 harness.stub().GetModel(&contexts[2], {}, &model)};
+    std::set<std::string> reasons;
+    for (const grpc::Status& end : ends) {
+      reasons.insert(end.ok() ? "ok" : ErrorInfoOf(end).value_or(v1::ErrorInfo()).reason());
+    }
+    return reasons;
+  };
+  EXPECT_EQ(codes(), std::set<std::string>{"ok"});
+  harness.engine().Hold();
+  auto call = std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 3)); });
+  EXPECT_TRUE(Eventually([&] { return harness.Load().open_streams() == 1; }));
+  EXPECT_EQ(codes(), std::set<std::string>{"queue_full"});
+  harness.engine().Release();
+  EXPECT_TRUE(call.get().status.ok());
+}
+
 TEST(Refusal, WhatNeverFitsThePool) {
   Harness::Setup setup;
   setup.limits.num_blocks = 4;  // 64 tokens, with a context of 4096
@@ -179,6 +212,79 @@ TEST(Refusal, WhatNeverFitsThePool) {
   v1::GenerateRequest unbounded = Harness::Request("x", 1);
   unbounded.mutable_sampling()->clear_max_tokens();
   EXPECT_TRUE(harness.Generate(unbounded).status.ok());  // the default fits the pool
+}
+
+TEST(Refusal, WithoutAReasonIsStillCountedUnderOne) {
+  ServerMetrics metrics{MetricsIdentity()};
+  metrics.OnRefused(Outcome::kRejected, "");
+  metrics.OnRefused(Outcome::kRejected, "queue_full");
+  std::map<std::string, double> counts;
+  for (const auto& family : metrics.registry()->Collect()) {
+    if (family.name != "orrery_rejections_total") continue;
+    for (const auto& metric : family.metric) {
+      for (const auto& label : metric.label) {
+        if (label.name == "reason") counts[label.value] = metric.counter.value;
+      }
+    }
+  }
+  EXPECT_EQ(counts.count(""), 0u);
+  EXPECT_EQ(counts["other"], 1);
+  EXPECT_EQ(counts["queue_full"], 1);
+}
+
+// The lines of the log while a test runs, at level info.
+class LogLines {
+ public:
+  LogLines() : before_(spdlog::default_logger()) {
+    auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(stream_);
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>("test", std::move(sink)));
+  }
+  ~LogLines() { spdlog::set_default_logger(before_); }
+  // REQUIRES: nobody logs any more.
+  std::string text() const { return stream_.str(); }
+
+ private:
+  std::ostringstream stream_;
+  std::shared_ptr<spdlog::logger> before_;
+};
+
+TEST(Refusal, IsALineInTheLogWithoutThePromptAndNotAFlood) {
+  LogLines lines;
+  {
+    Harness harness;
+    spdlog::set_level(spdlog::level::info);
+    v1::GenerateRequest request = Harness::Request("my secret", 5000);  // more than the context
+    request.set_request_id("mine");
+    EXPECT_EQ(harness.Generate(request).error().field(), "sampling.max_tokens");
+    request.mutable_sampling()->set_max_tokens(5);
+    request.set_request_id("two\nlines");
+    EXPECT_EQ(harness.Generate(request).error().field(), "request_id");
+    request.set_request_id("");
+    request.mutable_sampling()->set_max_tokens(5000);
+    for (int i = 0; i < 300; ++i) EXPECT_FALSE(harness.Generate(request).status.ok());
+  }
+  const std::string log = lines.text();
+  EXPECT_THAT(log, HasSubstr("request=mine refused reason=invalid_argument field=sampling.max_tokens"));
+  EXPECT_THAT(log, HasSubstr("request=two\\nlines refused reason=invalid_argument field=request_id"));
+  EXPECT_THAT(log, ::testing::Not(HasSubstr("secret")));
+  int64_t written = 0;
+  for (size_t at = 0; (at = log.find("refused reason", at)) != std::string::npos; ++at) ++written;
+  EXPECT_LT(written, 302) << "three hundred in one second are not three hundred lines";
+}
+
+// The router's own no is one as well.
+TEST(Refusal, OfTheRouterIsALineToo) {
+  LogLines lines;
+  {
+    Harness::Setup setup;
+    setup.limits.num_blocks = 4;
+    Harness harness(setup);
+    spdlog::set_level(spdlog::level::info);
+    v1::GenerateRequest request = Harness::Request("x", 1000);
+    request.set_request_id("large");
+    EXPECT_EQ(harness.Generate(request).error().reason(), "kv_too_small");
+  }
+  EXPECT_THAT(lines.text(), HasSubstr("request=large refused reason=kv_too_small field="));
 }
 
 TEST(HttpEndpoint, ServesThreeGetsAndNothingElse) {
@@ -312,6 +418,66 @@ TEST(Start, BadOptionsAreOneLine) {
   config.listen = "127.0.0.1:0";
   config.record = "/nonexistent/folder/journal";
   EXPECT_THAT(std::string(start(config).message()), HasSubstr("--record"));
+}
+
+// Two requests in the queue of a held engine: each one brings the load that its own placement made.
+TEST(Metrics, DecisionsOfTheRouterAreTimedAndGoWithTheirRequest) {
+  Harness harness;
+  harness.engine().Hold();
+  std::vector<std::future<Answer>> calls;
+  for (uint32_t i = 0; i < 2; ++i) {
+    calls.push_back(
+        std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("12345", 2)); }));
+    ASSERT_TRUE(Eventually([&] {
+      return harness.Metric("orrery_policy_decision_seconds",
+                            {{"kind", "route"}, {"policy", "jsq-tokens"}}) == i + 1;
+    }));
+  }
+  EXPECT_GE(harness.Metric("orrery_policy_objective", {{"kind", "route"}}), 12);
+  harness.engine().Release();
+  std::vector<double> values;
+  for (auto& call : calls) {
+    const Answer answer = call.get();
+    for (const auto& decision : answer.finished.at(0).decisions()) {
+      if (decision.kind() == "route") values.push_back(decision.value());
+    }
+  }
+  EXPECT_EQ(values, (std::vector<double>{6, 12}))
+      << "tokens of the worker with the request: BOS and five bytes";
+}
+
+TEST(Metrics, AttainmentOfObjectivesByClass) {
+  Harness harness;
+  const auto ask = [&](const std::string& slo_class, double ttft_ms) {
+    v1::GenerateRequest request = Harness::Request("x", 3);
+    request.mutable_slo()->set_class_(slo_class);
+    if (ttft_ms > 0) request.mutable_slo()->set_ttft_ms(ttft_ms);
+    EXPECT_TRUE(harness.Generate(request).status.ok());
+  };
+  ask("chat", 1e9);
+  ask("chat", 1e-3);  // a microsecond
+  ask("chat", 1e9);
+  ask("chat", 0);  // no objective: not counted
+  ask("", 1e9);
+  const auto ratio = [&](const std::string& slo_class) {
+    return harness.Metric("orrery_slo_attainment_ratio", {{"class", slo_class}});
+  };
+  EXPECT_TRUE(Eventually([&] { return ratio("chat") == 2.0 / 3 && ratio("default") == 1; })) << ratio("chat");
+}
+
+TEST(Metrics, ClassesOfClientsAreBounded) {
+  prometheus::Registry registry;
+  SloAttainment attainment(&registry, {});
+  for (int i = 0; i < 1000; ++i) attainment.OnEnd("class" + std::to_string(i), i % 2 == 0);
+  attainment.OnEnd("class3", true);
+  std::map<std::string, double> ratios;
+  for (const auto& family : registry.Collect()) {
+    for (const auto& metric : family.metric) ratios[metric.label.at(0).value] = metric.gauge.value;
+  }
+  EXPECT_EQ(ratios.size(), SloAttainment::kMostClasses + 1);
+  EXPECT_EQ(ratios["other"], 0.5);
+  EXPECT_EQ(ratios["class3"], 0.5);
+  EXPECT_EQ(ratios["class63"], 0);
 }
 
 }  // namespace

@@ -86,7 +86,23 @@ TEST_F(Protocol, OddButWholeTextIsServed) {
   }
 }
 
-// Just below what gRPC lets in: the field's own limit speaks.
+// Above the limit, and still below what gRPC lets in.
+TEST_F(Protocol, AMessageALittleTooLargeIsToldTheLimit) {
+  const Answer answer = harness_.Generate(Harness::Request(std::string((4 << 20) + 100, 'x'), 1));
+  EXPECT_EQ(answer.status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_EQ(answer.error().field(), "message");
+  EXPECT_EQ(answer.error().limit(), "at most 4194304 bytes");
+  EXPECT_TRUE(answer.retry.empty());
+  EXPECT_EQ(harness_.Metric("orrery_requests_total", {{"outcome", "invalid"}}), 1);
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text(std::string((4 << 20) + 100, 'x'));
+  grpc::ClientContext context;
+  v1::TokenizeResponse tokens;
+  EXPECT_EQ(ErrorInfoOf(harness_.stub().Tokenize(&context, tokenize, &tokens))->field(), "message");
+  ExpectStillServing();
+}
+
+// The largest message that is read: the field's own limit speaks.
 TEST_F(Protocol, LargestMessageIsReadAndRefusedByField) {
   const Answer answer = harness_.Generate(Harness::Request(std::string((4 << 20) - 100, 'x'), 1));
   EXPECT_EQ(answer.status.error_code(), grpc::INVALID_ARGUMENT);
@@ -213,6 +229,36 @@ TEST_F(Protocol, GzipBomb) {
   }
   EXPECT_FALSE(client.EndsWithStatus("0"));
   ExpectStillServing();
+}
+
+// Hundreds of connections, each with the first part of a large message and then silence: four times the
+// memory that gRPC may take. Whoever speaks properly is served meanwhile.
+TEST(MemoryQuota, HalfSentMessagesDoNotKeepTheOthersOut) {
+  Harness::Setup setup;
+  setup.config.grpc_memory.bytes = 8 << 20;
+  Harness harness(setup);
+  const std::string message = GrpcMessage(std::string(4 << 20, 'x'));
+  std::vector<std::unique_ptr<RawHttp2>> clients;
+  for (int i = 0; i < 512; ++i) {
+    clients.push_back(std::make_unique<RawHttp2>(harness.server().grpc_port()));
+    bool open = clients.back()->Send(GenerateHeaders(1));
+    constexpr size_t kFrame = 16'384, kWindow = 65'535;  // what may be sent without leave
+    for (size_t at = 0; at + kFrame <= kWindow && open; at += kFrame) {
+      open = clients.back()->Send(Http2Frame{kData, 0, 1, message.substr(at, kFrame)});
+    }
+    // gRPC makes room at the expense of whoever it finds first: a call may have to be made again.
+    if (i % 64 == 0) {
+      EXPECT_TRUE(Eventually([&] { return harness.Generate(Harness::Request("x", 3)).status.ok(); })) << i;
+    }
+  }
+  EXPECT_TRUE(Eventually([&] { return harness.Generate(Harness::Request("x", 3)).status.ok(); }));
+  clients.clear();
+  EXPECT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    v1::GetLoadResponse load;
+    return harness.stub().GetLoad(&context, {}, &load).ok();
+  }));
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
 }
 
 }  // namespace

@@ -292,5 +292,59 @@ TEST(ExplainParseFailure, NamesTheStringThatIsNotUtf8) {
             "message");
 }
 
+// A codec whose template stops at a limit.
+class ExhaustedCodec final : public testing::ByteCodec {
+ public:
+  absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn>, bool) const override {
+    return absl::ResourceExhaustedError("chat template line 1: more than the limit of 2000000 steps");
+  }
+};
+
+TEST(BuildSpec, ALimitOfTheTemplateIsAnErrorOfTheChat) {
+  GenerateRequest request;
+  auto* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("x");
+  const auto spec = BuildSpec(request, Limits(), {}, ExhaustedCodec(), 42, "fallback");
+  EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorInfoOf(spec.status()).reason(), "invalid_argument");
+  EXPECT_EQ(ErrorInfoOf(spec.status()).field(), "chat");
+  EXPECT_THAT(ErrorInfoOf(spec.status()).limit(), HasSubstr("2000000 steps"));
+}
+
+// A codec all of whose ids are long.
+class LongCodec final : public testing::ByteCodec {
+ public:
+  std::unique_ptr<StreamDecoder> NewStreamDecoder(bool, absl::Span<const TokenId>) const override {
+    return std::make_unique<Decoder>();
+  }
+
+ private:
+  class Decoder final : public StreamDecoder {
+   public:
+    void Append(TokenId, std::string* text) override { text->append(100, 'x'); }
+    void Flush(std::string*) override {}
+  };
+};
+
+TEST(DecodeIds, IdsAndTheirTextAreBounded) {
+  RequestLimits limits = Limits();  // 1000 bytes
+  google::protobuf::RepeatedField<uint32_t> ids;
+  const auto decode = [&](int count, const TextCodec& codec, std::string* text) {
+    ids.Resize(count, 'a');
+    text->clear();
+    return DecodeIds(ids, true, limits, codec, text);
+  };
+  std::string text;
+  EXPECT_TRUE(decode(1000, testing::ByteCodec(), &text).ok());
+  EXPECT_EQ(text, std::string(1000, 'a'));
+  EXPECT_EQ(ErrorInfoOf(decode(1001, testing::ByteCodec(), &text)).field(), "token_ids");
+  EXPECT_TRUE(decode(10, LongCodec(), &text).ok());
+  const absl::Status status = decode(1000, LongCodec(), &text);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorInfoOf(status).field(), "token_ids");
+  EXPECT_LE(text.size(), 1100u) << "it stops where it knows";
+}
+
 }  // namespace
 }  // namespace orrery

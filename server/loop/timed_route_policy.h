@@ -1,0 +1,34 @@
+// A route policy whose decisions are timed and told to the metrics: the router is pure and has no clock.
+#ifndef ORRERY_SERVER_LOOP_TIMED_ROUTE_POLICY_H_
+#define ORRERY_SERVER_LOOP_TIMED_ROUTE_POLICY_H_
+
+#include <memory>
+#include <utility>
+
+#include "router/policy/route_policy.h"
+#include "server/loop/clock.h"
+#include "server/metrics/server_metrics.h"
+
+namespace orrery {
+
+class TimedRoutePolicy final : public RoutePolicy {
+ public:
+  TimedRoutePolicy(std::unique_ptr<RoutePolicy> policy, const Clock* clock, ServerMetrics* metrics)
+      : policy_(std::move(policy)), clock_(clock), metrics_(metrics) {}
+
+  void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
+              Assignment* assignment) override {
+    const Time began = clock_->Now();
+    policy_->Assign(cluster, waiting, now, assignment);
+    metrics_->OnRouteDecision(clock_->Now() - began, assignment->why);
+  }
+
+ private:
+  const std::unique_ptr<RoutePolicy> policy_;
+  const Clock* clock_;
+  ServerMetrics* metrics_;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_LOOP_TIMED_ROUTE_POLICY_H_
