@@ -1,5 +1,7 @@
 #include "server/base/errors.h"
 
+#include <algorithm>
+
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "google/rpc/status.pb.h"
@@ -23,6 +25,10 @@ std::string_view WireReason(RefusalReason reason) {
       return ReasonName(reason);
   }
 }
+
+constexpr Duration kLeastRetry = Duration::Milliseconds(50);
+constexpr Duration kMostRetry = Duration::Seconds(30);
+constexpr Duration kUnknownRetry = Duration::Seconds(1);
 
 }  // namespace
 
@@ -81,6 +87,19 @@ std::optional<ErrorInfo> ErrorInfoOf(const grpc::Status& status) {
     if (any.UnpackTo(&info)) return info;
   }
   return std::nullopt;
+}
+
+int64_t RetryMilliseconds(const absl::Status& why) {
+  if (why.code() != absl::StatusCode::kResourceExhausted && why.code() != absl::StatusCode::kUnavailable) {
+    return -1;
+  }
+  const auto refusal = RefusalOf(why);
+  if (refusal && refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
+  // What nobody gave a reason is not known to be about load.
+  if (why.code() == absl::StatusCode::kResourceExhausted && ErrorInfoOf(why).reason().empty()) return -1;
+  const bool known = refusal && refusal->predicted_wait.ns > 0;
+  const Duration wait = known ? refusal->predicted_wait : kUnknownRetry;
+  return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
 }
 
 }  // namespace orrery

@@ -4,6 +4,7 @@
 #ifndef ORRERY_SERVER_BASE_ERRORS_H_
 #define ORRERY_SERVER_BASE_ERRORS_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -24,6 +25,8 @@ absl::Status ErrorWithInfo(absl::StatusCode code, absl::string_view message,
 orrery::v1::ErrorInfo ErrorInfoOf(const absl::Status& status);
 // REQUIRES: !status.ok(). Internal errors keep their text only when they carry an ErrorInfo.
 grpc::Status ToGrpcStatus(const absl::Status& status);
+// What a refused client is told to wait (`grpc-retry-pushback-ms`); -1: no retry can help.
+int64_t RetryMilliseconds(const absl::Status& why);
 // The ErrorInfo in a status that a server sent; nothing when there is none.
 std::optional<orrery::v1::ErrorInfo> ErrorInfoOf(const grpc::Status& status);
 

@@ -80,7 +80,9 @@ std::vector<Option> MakeRows() {
       {"stream-buffer-bytes", &C::stream_buffer_bytes, "SIZE",
        "output a client may leave unread before its request is ended", 1 << 10, 1 << 30},
       {"grpc-memory", &C::grpc_memory, "SIZE",
-       "memory of gRPC's buffers, half-received messages included; beyond it calls are cut off; 0: no bound",
+       "memory of gRPC's buffers, half-received messages included; beyond it calls are cut off; several "
+       "times "
+       "--max-message-bytes; 0: no bound",
        0, int64_t{1} << 40},
       {"grpc-threads", &C::grpc_threads, "N", "thread quota of gRPC; 0: none", 0, 1'024},
       {"keepalive-interval", &C::keepalive_interval, "TIME", "silence after which a connection is probed",

@@ -83,8 +83,7 @@ void WatchSignals(const sigset_t& signals) {
       sigwait(&signals, &received);
       const int before = phase.exchange(kStopping);
       if (before == kLoading) {
-        spdlog::info("stopped while loading");
-        spdlog::shutdown();
+        std::fputs("stopped while loading\n", stderr);  // the logger is the other thread's to shut down
         std::_Exit(kExitOk);
       }
       if (before == kStopping) std::_Exit(kExitFailure);
@@ -108,11 +107,12 @@ int Serve(const ServerConfig& config) {
     failed.store(true);
     AskToStop();
   };
+  // From here on a signal drains, during the warm-up too.
+  int expected = kLoading;
+  phase.compare_exchange_strong(expected, kServing);
   auto server = Server::Start(config, *std::move(parts));
   if (!server.ok()) return Fail(server.status());
 
-  int expected = kLoading;
-  phase.compare_exchange_strong(expected, kServing);
   phase.wait(kServing);
   if (failed.load()) {
     server->reset();

@@ -57,9 +57,8 @@ absl::Status Unavailable(absl::string_view reason, absl::string_view message) {
 InferenceService::InferenceService(ServiceContext context)
     : context_(std::move(context)), secret_(RandomWord()) {}
 
-// `more`: calls that are not among the open ones yet.
-absl::Status InferenceService::CheckOpen(int64_t more) const {
-  const int64_t open = open_.load(std::memory_order_relaxed) + more;
+absl::Status InferenceService::CheckOpen() const {
+  const int64_t open = open_.load(std::memory_order_relaxed);
   if (open <= context_.max_open_requests) return absl::OkStatus();
   const Duration wait{context_.front->load().predicted_wait_ns.load(std::memory_order_relaxed)};
   return ToStatus({RefusalReason::kQueueFull, "max_open_requests", context_.max_open_requests, open, wait,
@@ -80,7 +79,7 @@ absl::Status InferenceService::CheckState() const {
   if (load.draining.load(std::memory_order_relaxed)) return Unavailable("draining", "the server is draining");
   if (!context_.ready->load(std::memory_order_relaxed))
     return Unavailable("not_ready", "the server is not ready");
-  if (absl::Status status = CheckOpen(0); !status.ok()) return status;
+  if (absl::Status status = CheckOpen(); !status.ok()) return status;
   const Duration wait{load.predicted_wait_ns.load(std::memory_order_relaxed)};
   const int64_t queued = load.queue_tokens.load(std::memory_order_relaxed);
   if (queued >= context_.max_queue_tokens) {
@@ -149,19 +148,36 @@ absl::Status InferenceService::DetokenizeIds(const orrery::v1::DetokenizeRequest
                    context_.limits, *context_.codec, response->mutable_text());
 }
 
+// Among the open calls until its answer is gone: one that nobody reads keeps its memory.
+class CountedCall final : public grpc::ServerUnaryReactor {
+ public:
+  explicit CountedCall(std::atomic<int64_t>* open) : open_(open) {
+    open_->fetch_add(1, std::memory_order_relaxed);
+  }
+  void OnDone() override {
+    open_->fetch_sub(1, std::memory_order_relaxed);
+    delete this;
+  }
+
+ private:
+  std::atomic<int64_t>* open_;
+};
+
 // From bytes to bytes around a function of messages.
 template <typename Request, typename Response, typename Handler>
 grpc::ServerUnaryReactor* InferenceService::Unary(grpc::CallbackServerContext* context,
                                                   const grpc::ByteBuffer& bytes, grpc::ByteBuffer* out,
-                                                  const Handler& handler) const {
+                                                  const Handler& handler) {
   Request request;
   Response response;
-  absl::Status status = CheckOpen(1);
+  auto* reactor = new CountedCall(&open_);
+  absl::Status status = CheckOpen();
   if (status.ok()) status = CheckSize(bytes);
   if (status.ok()) status = Parse(bytes, &request);
   if (status.ok()) status = handler(request, &response);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   if (!status.ok()) {
+    const int64_t retry_ms = RetryMilliseconds(status);
+    if (retry_ms >= 0) context->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(retry_ms));
     reactor->Finish(ToGrpcStatus(status));
     return reactor;
   }
@@ -188,10 +204,6 @@ grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext
                                                      const orrery::v1::GetModelRequest*,
                                                      orrery::v1::GetModelResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (absl::Status status = CheckOpen(1); !status.ok()) {
-    reactor->Finish(ToGrpcStatus(status));
-    return reactor;
-  }
   *response = context_.model;
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -61,7 +61,7 @@ class InferenceService final : public internal::InferenceBase {
   int64_t open_requests() const { return open_.load(std::memory_order_relaxed); }
 
  private:
-  absl::Status CheckOpen(int64_t more) const;
+  absl::Status CheckOpen() const;  // the call at hand is counted
   absl::Status CheckState() const;
   absl::Status CheckSize(const grpc::ByteBuffer& bytes) const;
   // *name is what the request is called, also where it is refused.
@@ -69,7 +69,7 @@ class InferenceService final : public internal::InferenceBase {
                                              std::string* name) const;
   template <typename Request, typename Response, typename Handler>
   grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const grpc::ByteBuffer& bytes,
-                                  grpc::ByteBuffer* out, const Handler& handler) const;
+                                  grpc::ByteBuffer* out, const Handler& handler);
   absl::Status TokenizeText(const orrery::v1::TokenizeRequest& request,
                             orrery::v1::TokenizeResponse* response) const;
   absl::Status DetokenizeIds(const orrery::v1::DetokenizeRequest& request,

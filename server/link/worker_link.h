@@ -21,9 +21,9 @@ struct StepStats {
   int32_t num_prefill_tokens = 0;
   int32_t num_decodes = 0;
   int32_t num_sequences = 0;
-  Duration engine;    // Launch to the end of Wait
-  Duration host;      // end of the previous Wait, or waking up, to the end of Launch
-  Duration decision;  // of that, the policy and the bookkeeping of Plan
+  Duration engine;     // Launch to the end of Wait
+  Duration host;       // end of the previous Wait, or waking up, to the end of Launch
+  Duration decision;   // of that, the policy and the bookkeeping of Plan
   Duration predicted;  // `engine` as the cost model saw it coming; zero: it did not say
   DecisionRecord why;
 };
@@ -41,7 +41,7 @@ struct RefusedSample {
 // What a worker tells after every step and after every batch of submissions and cancels.
 struct WorkerReport {
   std::vector<TokenEvent> events;      // in order; at most one end per sample
-  std::vector<SampleEnd> ended;      // the samples whose end is among the events
+  std::vector<SampleEnd> ended;        // the samples whose end is among the events
   std::vector<RefusedSample> refused;  // submissions that were not accepted
   std::vector<StepStats> steps;
   WorkerState state;

@@ -16,23 +16,6 @@ namespace orrery {
 namespace {
 
 constexpr Duration kSweepInterval = Duration::Milliseconds(500);
-constexpr Duration kLeastRetry = Duration::Milliseconds(50);
-constexpr Duration kMostRetry = Duration::Seconds(30);
-constexpr Duration kUnknownRetry = Duration::Seconds(1);
-
-// What a refused client is told to wait.
-int64_t RetryMilliseconds(const absl::Status& why) {
-  if (why.code() != absl::StatusCode::kResourceExhausted && why.code() != absl::StatusCode::kUnavailable) {
-    return -1;
-  }
-  const auto refusal = RefusalOf(why);
-  if (refusal && refusal->reason == RefusalReason::kKvTooSmall) return -1;  // no retry can help
-  // What nobody gave a reason is not known to be about load.
-  if (why.code() == absl::StatusCode::kResourceExhausted && ErrorInfoOf(why).reason().empty()) return -1;
-  const bool known = refusal && refusal->predicted_wait.ns > 0;
-  const Duration wait = known ? refusal->predicted_wait : kUnknownRetry;
-  return std::clamp(wait, kLeastRetry, kMostRetry).ns / 1'000'000;
-}
 
 void LogEnd(const std::string& request_id, Outcome outcome, const RequestTimes& times, Time now) {
   const bool answered = !times.first_token.is_never();

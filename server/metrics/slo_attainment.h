@@ -1,7 +1,7 @@
 // orrery_slo_attainment_ratio{class}: of the admitted requests that had an objective for TTFT or TPOT and are
-// over, the share that met it. What failed or came to its deadline has missed; what its client gave up is
-// left out. Classes are named by clients: the first kMostClasses are told apart, the rest are together in
-// "other", and requests without a class in "default". One thread.
+// over, the share that met it. What failed or came to its deadline has missed; what its client gave up
+// or a worker refused is left out. Classes are named by clients: the first kMostClasses are told apart, the
+// rest are together in "other", and requests without a class in "default". One thread.
 #ifndef ORRERY_SERVER_METRICS_SLO_ATTAINMENT_H_
 #define ORRERY_SERVER_METRICS_SLO_ATTAINMENT_H_
 
@@ -28,7 +28,7 @@ class SloAttainment {
         labels_(std::move(labels)) {}
 
   void OnEnd(const std::string& slo_class, bool met) {
-    Count& count = CountOf(slo_class.empty() ? "default" : slo_class);
+    Count& count = CountOf(slo_class.empty() ? kDefault : slo_class);
     ++count.ended;
     count.met += met;
     count.ratio->Set(static_cast<double>(count.met) / static_cast<double>(count.ended));
@@ -43,7 +43,7 @@ class SloAttainment {
   Count& CountOf(const std::string& name) {
     const auto found = classes_.find(name);
     if (found != classes_.end()) return found->second;
-    const std::string& known = classes_.size() < kMostClasses ? name : kOther;
+    const std::string& known = name == kDefault || classes_.size() < kMostClasses ? name : kOther;
     Count& count = classes_[known];
     if (count.ratio == nullptr) {
       auto labels = labels_;
@@ -53,7 +53,7 @@ class SloAttainment {
     return count;
   }
 
-  inline static const std::string kOther = "other";
+  inline static const std::string kDefault = "default", kOther = "other";
   prometheus::Family<prometheus::Gauge>& family_;
   const std::map<std::string, std::string> labels_;
   std::map<std::string, Count> classes_;

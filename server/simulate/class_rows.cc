@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/base/random.h"
-#include "server/traces/read_file.h"
 #include "server/simulate/row_generator.h"
+#include "server/traces/read_file.h"
 #include "server/traces/trace_reader.h"
 
 namespace orrery::simulate {

@@ -13,9 +13,9 @@
 #include "absl/strings/str_format.h"
 #include "scheduler/journal.h"
 #include "server/simulate/html_page.h"
-#include "server/traces/read_file.h"
 #include "server/simulate/resolve.h"
 #include "server/simulate/run_result.h"
+#include "server/traces/read_file.h"
 
 namespace orrery::simulate {
 namespace {

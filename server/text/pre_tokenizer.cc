@@ -8,8 +8,6 @@
 #include "server/text/tokenizer_limits.h"
 
 namespace orrery {
-namespace {}  // namespace
-
 absl::StatusOr<PreTokenizer> PreTokenizer::FromJson(const nlohmann::json& json) {
   PreTokenizer pre_tokenizer;
   if (json.is_null()) return pre_tokenizer;

@@ -231,15 +231,15 @@ TEST_F(Protocol, GzipBomb) {
   ExpectStillServing();
 }
 
-// Hundreds of connections, each with the first part of a large message and then silence: four times the
-// memory that gRPC may take. Whoever speaks properly is served meanwhile.
+// Hundreds of connections, each with the first part of a large message and then silence: three times the
+// memory that gRPC may take. Whoever speaks properly is served meanwhile. (What gRPC takes is not measured.)
 TEST(MemoryQuota, HalfSentMessagesDoNotKeepTheOthersOut) {
   Harness::Setup setup;
-  setup.config.grpc_memory.bytes = 8 << 20;
+  setup.config.grpc_memory.bytes = 4 << 20;
   Harness harness(setup);
   const std::string message = GrpcMessage(std::string(4 << 20, 'x'));
   std::vector<std::unique_ptr<RawHttp2>> clients;
-  for (int i = 0; i < 512; ++i) {
+  for (int i = 0; i < 256; ++i) {
     clients.push_back(std::make_unique<RawHttp2>(harness.server().grpc_port()));
     bool open = clients.back()->Send(GenerateHeaders(1));
     constexpr size_t kFrame = 16'384, kWindow = 65'535;  // what may be sent without leave
