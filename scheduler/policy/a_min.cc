@@ -19,12 +19,11 @@ void AMinPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decisio
   step_.Begin(worker, options_.token_budget);
   if (BlocksAreShort(worker)) OrderByEstimate(worker);
   step_.GrantRunning(worker, decision);
+  const int64_t room = step_.room(worker);
   int64_t tried = 0;
   if (decision->preempt.empty() && !step_.full(worker)) tried = Admit(worker, now, decision);
-  decision->why = {.policy = "a-min",
-                   .objective = "predicted peak of the KV pool, blocks",
-                   .value = static_cast<double>(peak_.Peak()),
-                   .work = static_cast<int64_t>(worker.running.size()) + tried};
+  decision->why = AdmissionRecord("a-min", worker.waiting.size(), decision->admit.size(), room,
+                                  static_cast<int64_t>(worker.running.size()) + tried);
 }
 
 // Somebody might have to give way: only then the order matters.

@@ -31,7 +31,7 @@ struct StepTotals {
   int64_t steps = 0;
   Duration time{};
   int64_t prefill_tokens = 0;  // of chunks
-  Duration prefill_time{};       // of the steps with chunks
+  Duration prefill_time{};     // of the steps with chunks
 };
 
 struct WorkerView {
@@ -68,6 +68,12 @@ struct BatchDecision {
   }
 };
 
+// A worker on which all run and all decode.
+struct SteadyView {
+  size_t num_running = 0, num_waiting = 0;
+  BatchLimits limits;
+};
+
 class BatchPolicy {
  public:
   virtual ~BatchPolicy() = default;
@@ -75,15 +81,12 @@ class BatchPolicy {
   // act (latest admitted sequence is preempted), so a promise about memory is the policy's to keep, not to
   // break.
   virtual void Plan(const WorkerView& worker, Time now, BatchDecision* decision) = 0;
-  // What Plan would say of a step in which all `num_running` sequences decode and nobody is admitted, if it
+  // What Plan would say of a step in which all running sequences decode and nobody is admitted, if it
   // promises that of every such step: that (1) it lets all decode, in ascending order of id, whenever each is
   // one token short, blocks are there and nobody waits; that (2) whom it did not admit into a step in which
   // all decoded it does not admit into the next one, when nothing happened but that step; and that it keeps
   // no account of steps. The default promises nothing.
-  virtual std::optional<DecisionRecord> SteadyDecision(size_t num_running, size_t num_waiting) const {
-    (void)num_running, (void)num_waiting;
-    return std::nullopt;
-  }
+  virtual std::optional<DecisionRecord> SteadyDecision(const SteadyView&) const { return std::nullopt; }
   // Facts a policy may learn from; default: none needed. Every sequence arrives once, before the first Plan
   // that shows it.
   virtual void OnArrival(const SequenceView&, Time) {}

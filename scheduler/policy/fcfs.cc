@@ -16,6 +16,7 @@ void FcfsPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
   step_.Begin(worker, options_.token_budget);
   OrderByArrival(worker.running);
   step_.GrantRunning(worker, decision);
+  const int64_t room = step_.room(worker);
   const auto watermark = static_cast<int32_t>(options_.watermark * worker.blocks_total);
   // Who was preempted came before anyone who waits: first it gets its place back.
   if (decision->preempt.empty()) {
@@ -23,14 +24,14 @@ void FcfsPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
       if (step_.TryAdmit(worker, sequence, watermark, decision) != AdmitResult::kAdmitted) break;
     }
   }
-  decision->why = Why(worker.running.size(), worker.waiting.size(), decision->admit.size());
+  const size_t admitted = decision->admit.size();
+  decision->why = AdmissionRecord("fcfs", worker.waiting.size(), admitted, room,
+                                  static_cast<int64_t>(worker.running.size() + admitted));
 }
 
-DecisionRecord FcfsPolicy::Why(size_t num_running, size_t num_waiting, size_t num_admitted) {
-  return {.policy = "fcfs",
-          .objective = "sequences left waiting",
-          .value = static_cast<double>(num_waiting - num_admitted),
-          .work = static_cast<int64_t>(num_running + num_admitted)};
+std::optional<DecisionRecord> FcfsPolicy::SteadyDecision(const SteadyView& view) const {
+  const int64_t room = RoomInStep(view.limits, options_.token_budget, view.num_running, view.num_running);
+  return AdmissionRecord("fcfs", view.num_waiting, 0, room, static_cast<int64_t>(view.num_running));
 }
 
 void FcfsPolicy::OrderByArrival(absl::Span<const SequenceView> running) {

@@ -35,12 +35,9 @@ class FcfsPolicy final : public BatchPolicy {
 
   explicit FcfsPolicy(const FcfsOptions& options) : options_(options) {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
-  std::optional<DecisionRecord> SteadyDecision(size_t num_running, size_t num_waiting) const override {
-    return Why(num_running, num_waiting, 0);
-  }
+  std::optional<DecisionRecord> SteadyDecision(const SteadyView& view) const override;
 
  private:
-  static DecisionRecord Why(size_t num_running, size_t num_waiting, size_t num_admitted);
   void OrderByArrival(absl::Span<const SequenceView> running);
 
   FcfsOptions options_;

@@ -19,12 +19,11 @@ void McSfPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* decisio
   peak_.Follow(worker, rule, options_.token_budget);
   step_.Begin(worker, options_.token_budget);
   step_.GrantRunning(worker, decision);
+  const int64_t room = step_.room(worker);
   int64_t tried = 0;
   if (decision->preempt.empty() && !step_.full(worker)) tried = Admit(worker, now, decision);
-  decision->why = {.policy = "mc-sf",
-                   .objective = "predicted peak of the KV pool, blocks",
-                   .value = static_cast<double>(peak_.Peak()),
-                   .work = static_cast<int64_t>(worker.running.size()) + tried};
+  decision->why = AdmissionRecord("mc-sf", worker.waiting.size(), decision->admit.size(), room,
+                                  static_cast<int64_t>(worker.running.size()) + tried);
 }
 
 int64_t McSfPolicy::Admit(const WorkerView& worker, Time now, BatchDecision* decision) {

@@ -24,15 +24,13 @@ absl::Span<const OptionField<PastFutureOptions>> PastFuturePolicy::Fields() {
 
 void PastFuturePolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
   ++plans_;
-  worst_ = 0;
   num_lists_ = 0;
   step_.Begin(worker, options_.token_budget);
   step_.GrantRunning(worker, decision);
+  const int64_t room = step_.room(worker);
   if (decision->preempt.empty() && !worker.waiting.empty() && !step_.full(worker)) Admit(worker, decision);
-  decision->why = {.policy = "past-future",
-                   .objective = "worst predicted peak of the KV pool, blocks",
-                   .value = static_cast<double>(worst_),
-                   .work = static_cast<int64_t>(worker.running.size() * (num_lists_ + 1))};
+  decision->why = AdmissionRecord("past-future", worker.waiting.size(), decision->admit.size(), room,
+                                  static_cast<int64_t>(worker.running.size() * (num_lists_ + 1)));
 }
 
 int64_t PastFuturePolicy::Draw(const WorkerView& worker, const SequenceView& sequence, size_t list) const {
@@ -86,7 +84,6 @@ void PastFuturePolicy::Admit(const WorkerView& worker, BatchDecision* decision) 
       lists_[list].Add(sequence.id, PrivateTokens(sequence, worker.limits.block_tokens), drawn_[list]);
     }
     prefills_.Join(sequence);
-    worst_ = peak;
   }
 }
 

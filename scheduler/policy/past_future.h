@@ -52,7 +52,6 @@ class PastFuturePolicy final : public BatchPolicy {
   std::vector<FuturePeak::Entry> entries_;
   std::vector<int64_t> drawn_;  // remaining steps of the candidate, by list
   uint64_t plans_ = 0;
-  int64_t worst_ = 0;  // peak that the last admission led to, blocks
 };
 
 }  // namespace orrery

@@ -59,7 +59,6 @@ class PeakAdmission {
   // Would the peak stay inside the pool? Alone, everything that was accepted may run.
   bool Fits(const SequenceView& candidate, int32_t predicted_output) const;
   void Admit(const SequenceView& candidate, int32_t predicted_output);
-  int64_t Peak() const { return peak_.Peak(); }
 
  private:
   struct Followed {

@@ -12,11 +12,30 @@ int32_t NewBlocks(const WorkerView& worker, const SequenceView& sequence, int32_
                   BlocksFor(sequence.num_computed + count, worker.limits.block_tokens) - sequence.num_blocks);
 }
 
+int32_t BudgetOf(const BatchLimits& limits, int32_t token_budget) {
+  return token_budget == 0 ? limits.max_step_tokens : std::min(token_budget, limits.max_step_tokens);
+}
+
 }  // namespace
 
+int64_t RoomInStep(const BatchLimits& limits, int32_t token_budget, size_t num_running, size_t used_tokens) {
+  const int64_t rows = limits.max_num_seqs - static_cast<int64_t>(num_running);
+  const int64_t tokens = BudgetOf(limits, token_budget) - static_cast<int64_t>(used_tokens);
+  return std::max<int64_t>(0, std::min(rows, tokens));
+}
+
+DecisionRecord AdmissionRecord(std::string_view policy, size_t num_waiting, size_t num_admitted, int64_t room,
+                               int64_t work) {
+  const auto waiting = static_cast<int64_t>(num_waiting);
+  return {.policy = policy,
+          .objective = "sequences left waiting",
+          .value = static_cast<double>(num_waiting - num_admitted),
+          .bound = static_cast<double>(std::max<int64_t>(0, waiting - room)),
+          .work = work};
+}
+
 void RunningStep::Begin(const WorkerView& worker, int32_t token_budget) {
-  const int32_t limit = worker.limits.max_step_tokens;
-  budget_ = token_budget == 0 ? limit : std::min(token_budget, limit);
+  budget_ = BudgetOf(worker.limits, token_budget);
   used_ = 0;
   ledger_ = BlockLedger(worker.blocks_free);
   free_slots_ = worker.free_slots;

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "scheduler/kv/block_ledger.h"
@@ -26,6 +27,15 @@ enum class AdmitResult : uint8_t {
   kNoBlocks,  // this one does not fit
   kFull,      // no row, no slot or no tokens left in this step: nobody does
 };
+
+// Sequences that rows and tokens of a step still let in, of which `used` tokens are granted: the most that
+// anybody could admit, if every prompt were short and KV memory no limit. `token_budget` as below.
+int64_t RoomInStep(const BatchLimits& limits, int32_t token_budget, size_t num_running, size_t used_tokens);
+
+// What an admission rule is judged by: how many it left waiting. No rule could have left fewer than those for
+// whom there was no room in the step; the gap between the two are those that wait for memory.
+DecisionRecord AdmissionRecord(std::string_view policy, size_t num_waiting, size_t num_admitted, int64_t room,
+                               int64_t work);
 
 class RunningStep {
  public:
@@ -63,6 +73,11 @@ class RunningStep {
   // The sequence at order()[i].
   const SequenceView& view(const WorkerView& worker, size_t i) const {
     return worker.running[static_cast<size_t>(order_[i])];
+  }
+
+  // RoomInStep at this moment; the bound of a decision is that of after GrantRunning.
+  int64_t room(const WorkerView& worker) const {
+    return RoomInStep(worker.limits, budget_, num_running_, static_cast<size_t>(used_));
   }
 
   int32_t budget() const { return budget_; }

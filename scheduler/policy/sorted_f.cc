@@ -33,6 +33,7 @@ void SortedFPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* deci
   peak_.Follow(worker, rule, options_.token_budget);
   step_.Begin(worker, options_.token_budget);
   step_.GrantRunning(worker, decision);
+  const int64_t room = step_.room(worker);
   size_t sorted = 0;
   if (decision->preempt.empty() && !worker.waiting.empty() && !step_.full(worker)) {
     if (MustReplan(worker, now)) {
@@ -41,10 +42,8 @@ void SortedFPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* deci
     }
     Admit(worker, decision);
   }
-  decision->why = {.policy = "sorted-f",
-                   .objective = "predicted peak of the KV pool, blocks",
-                   .value = static_cast<double>(peak_.Peak()),
-                   .work = static_cast<int64_t>(worker.running.size() + sorted)};
+  decision->why = AdmissionRecord("sorted-f", worker.waiting.size(), decision->admit.size(), room,
+                                  static_cast<int64_t>(worker.running.size() + sorted));
 }
 
 bool SortedFPolicy::MustReplan(const WorkerView& worker, Time now) {

@@ -19,7 +19,7 @@ int32_t WorkerCore::Impl::KnownSteps(DecisionRecord* why) const {
   if (waiting_.size() > 0 && !undisturbed_) return 0;
   // As Decide shows them: without a free slot those that need one are left out.
   const int32_t seen = free_slots_.empty() && waiting_with_slot_ > 0 ? waiting_with_slot_ : waiting_.size();
-  const auto decision = parts_.policy->SteadyDecision(running_.size(), static_cast<size_t>(seen));
+  const auto decision = parts_.policy->SteadyDecision({running_.size(), static_cast<size_t>(seen), limits_});
   if (!decision.has_value()) return 0;
   // Blocks that are free now are enough: nothing cached is evicted, and what waits finds the same prefixes.
   int64_t steps = int64_t{kv_.pool().num_free() / num_running} * options_.block_tokens;

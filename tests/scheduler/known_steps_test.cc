@@ -114,6 +114,7 @@ TEST(KnownSteps, LeaveTheWorkerAsPlannedStepsDo) {
       if (known > 0) {
         ASSERT_EQ(why.work, planned->last_decision().work);
         ASSERT_EQ(why.value, planned->last_decision().value);
+        ASSERT_EQ(why.bound, planned->last_decision().bound);
         passing->PassKnownStep(now, end);
         ++passed;
         for (now = end; --known > 0 && random.Below(30) > 0; ++passed) {  // some more, unasked

@@ -66,7 +66,8 @@ struct Told final : public Observer {
            std::to_string(step.pooled) + " " + std::to_string(step.shape.decode_context) + "\n";
   }
   void OnDecision(const DecisionRecord& why, int64_t) override {
-    log += std::string(why.policy) + " " + std::to_string(why.value) + " " + std::to_string(why.work) + "\n";
+    log += std::string(why.policy) + " " + std::to_string(why.value) + " " + std::to_string(why.bound) + " " +
+           std::to_string(why.work) + "\n";
   }
 };
 

@@ -46,6 +46,28 @@ TEST(Simulation, StepTimesFollowTheCostModelAndSlowWorkers) {
   EXPECT_EQ(told.ends[1][0].end.ns, 24 * kMs);
 }
 
+// UT-8.4 as served, a millisecond per prompt token: X has 700 ms left of its prompt and is due in 900 when Y
+// comes, which takes 120 and is due in 200. In chunks of 100 with the urgent one first both are met; in
+// arrival order and chunks of 350 Y is not.
+TEST(Simulation, FlowPrefillMeetsBothDeadlinesWhereLargeChunksMissOne) {
+  for (const bool flow : {true, false}) {
+    SimOptions options = SmallOptions(1, 4);
+    options.worker.scheduler = flow ? "flow-prefill:token_budget=100" : "fcfs:token_budget=350";
+    SimRequest x = Row(0, flow ? 800 : 1050, 1), y = Row(flow ? 0.1 : 0.35, 120, 1);
+    options.worker.cost = "linear:per_token=1";
+    x.slo.ttft = Duration::Milliseconds((flow ? 100 : 350) + 900);
+    y.slo.ttft = Duration::Milliseconds(200);
+    ListSource source({x, y});
+    Told told;
+    MustSimulate(options, "linear:per_token=1", &source, &told);
+    const auto ttft = [&](uint64_t i, const SimRequest& row) {
+      return told.ends[i][0].first_token - row.arrival;
+    };
+    EXPECT_LE(ttft(0, x), x.slo.ttft);
+    EXPECT_EQ(ttft(1, y) <= y.slo.ttft, flow);
+  }
+}
+
 TEST(Simulation, BehindABarrierStepsTakeAsLongAsTheSlowest) {
   SimOptions options = SmallOptions(2, 4);
   options.router = "round-robin";
