@@ -20,6 +20,8 @@ absl::Span<const OptionField<VtcOptions>> VtcPolicy::Fields() {
       {"profiled", &VtcOptions::profiled, "charge by the published cost of (input, output) instead"},
       {"priority_weight", &VtcOptions::priority_weight, 1, 1e3, "share that one step of priority multiplies"},
       {"quantile", &VtcOptions::quantile, 0, 1, "of the predicted length; 1: its upper bound"},
+      {"predict", &VtcOptions::predict, 0, 1,
+       "quantile of the output that is charged at admission; 0: tokens as they come"},
   };
   return kFields;
 }
@@ -67,15 +69,35 @@ void VtcPolicy::Charge(const SequenceView& sequence, double work) {
   Of(sequence.tenant)->counter += work;
 }
 
-void VtcPolicy::ChargeInput(const SequenceView& sequence) {
+double VtcPolicy::Work(const SequenceView& sequence, int32_t output) const {
   const double input = sequence.num_prompt;
-  Charge(sequence, options_.profiled ? ProfiledCost(input, 0) : options_.input_weight * input);
+  return options_.profiled ? ProfiledCost(input, output)
+                           : options_.input_weight * input + options_.output_weight * output;
+}
+
+void VtcPolicy::ChargeAdmission(const WorkerView& worker, const SequenceView& sequence) {
+  int32_t output = 0;
+  if (options_.predict > 0) {
+    output = PredictedOutput(worker, sequence, options_.predict, 1);
+    charged_.Set(sequence.id, output);
+  }
+  Charge(sequence, Work(sequence, output));
 }
 
 void VtcPolicy::ChargeToken(const SequenceView& sequence) {
-  const double input = sequence.num_prompt, output = sequence.num_generated;
-  Charge(sequence, options_.profiled ? ProfiledCost(input, output + 1) - ProfiledCost(input, output)
-                                     : options_.output_weight);
+  const int32_t output = sequence.num_generated;
+  const int32_t* charged = charged_.Find(sequence.id);
+  if (charged != nullptr && output < *charged) return;
+  Charge(sequence, Work(sequence, output + 1) - Work(sequence, output));
+}
+
+void VtcPolicy::OnFinished(const SequenceView& sequence, Time) {
+  const int32_t* charged = charged_.Find(sequence.id);
+  if (charged == nullptr) return;
+  if (sequence.num_generated < *charged) {
+    Charge(sequence, Work(sequence, sequence.num_generated) - Work(sequence, *charged));
+  }
+  charged_.Erase(sequence.id);
 }
 
 // Grants come in the order of worker.running: first the decodes, then the prefills.
@@ -90,6 +112,7 @@ void VtcPolicy::ChargeRunning(const WorkerView& worker, const BatchDecision& dec
 void VtcPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
   // Without free slots the worker may show none but those that have one: the counts of before still hold.
   if (worker.free_slots > 0) Recount(worker);
+  charged_.ForgetAbsent(worker);
   const PeakRule rule = {options_.quantile, 0, worker.limits.block_tokens};
   peak_.Follow(worker, rule, options_.token_budget);
   step_.Begin(worker, options_.token_budget);
@@ -147,7 +170,7 @@ int64_t VtcPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {
     if (step_.TryAdmit(worker, sequence, 0, decision) != AdmitResult::kAdmitted) break;
     peak_.Admit(sequence, predicted);
     const bool fresh = sequence.first_scheduled.is_never();
-    if (fresh) ChargeInput(sequence);
+    if (fresh) ChargeAdmission(worker, sequence);
     const bool samples =
         decision->admit.back().count == sequence.tokens_to_compute() - sequence.cached_tokens;
     if (samples) ChargeToken(sequence);

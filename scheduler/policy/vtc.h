@@ -8,6 +8,10 @@
 //     c_u += w_p input / weight; at the first that does not fit all stop
 //   every output token of u: c_u += w_q / weight
 //
+// With `predict` (VTC-predict; VTC-oracle where the predictor knows) a request is charged at admission for
+// the output predicted at that quantile, then for the tokens beyond it, and gets back what it did not make. A
+// cancelled one gets nothing back.
+//
 // The lift keeps an idle tenant from saving up credit; waiting tenants alone count for it. `profiled` charges
 // the increments of the published cost h(input, output) instead of w_p and w_q. A tenant's weight is
 // `priority_weight` to the power of the request's priority, of -8 to 8. A request computed again after a
@@ -24,6 +28,7 @@
 #include "scheduler/base/options.h"
 #include "scheduler/policy/batch_policy.h"
 #include "scheduler/policy/peak_admission.h"
+#include "scheduler/policy/per_sequence.h"
 #include "scheduler/policy/running_step.h"
 
 namespace orrery {
@@ -34,6 +39,7 @@ struct VtcOptions {
   bool profiled = false;
   double priority_weight = 1;
   double quantile = 1;  // of the predicted length; 1: its upper bound
+  double predict = 0;   // quantile of the output that is charged at admission; 0: tokens as they come
 };
 
 // Cost of a request of `input` prompt and `output` tokens as profiled by the authors (S-LoRA, Llama-7B).
@@ -47,6 +53,7 @@ class VtcPolicy final : public BatchPolicy {
   explicit VtcPolicy(const VtcOptions& options) : options_(options) {}
   void Plan(const WorkerView& worker, Time now, BatchDecision* decision) override;
   void OnArrival(const SequenceView& sequence, Time now) override;
+  void OnFinished(const SequenceView& sequence, Time now) override;
 
   // 0 for a tenant that is not known (any more).
   double counter(uint32_t tenant) const;
@@ -61,7 +68,8 @@ class VtcPolicy final : public BatchPolicy {
   Tenant* Of(uint32_t id);
   double LeastWaiting() const;
   void Charge(const SequenceView& sequence, double work);
-  void ChargeInput(const SequenceView& sequence);
+  double Work(const SequenceView& sequence, int32_t output) const;
+  void ChargeAdmission(const WorkerView& worker, const SequenceView& sequence);
   void ChargeToken(const SequenceView& sequence);
   void ChargeRunning(const WorkerView& worker, const BatchDecision& decision);
   void Recount(const WorkerView& worker);
@@ -71,8 +79,9 @@ class VtcPolicy final : public BatchPolicy {
   VtcOptions options_;
   RunningStep step_;
   PeakAdmission peak_;
-  std::vector<Tenant> tenants_;  // ascending id
-  std::vector<int32_t> behind_;  // of worker.waiting: the tenant's next, -1
+  PerSequence<int32_t> charged_;  // with `predict`: output tokens charged at admission
+  std::vector<Tenant> tenants_;   // ascending id
+  std::vector<int32_t> behind_;   // of worker.waiting: the tenant's next, -1
   std::vector<std::pair<std::pair<double, int32_t>, uint32_t>> heads_;  // heap: ((counter, head), tenant)
 };
 
