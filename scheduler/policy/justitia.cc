@@ -69,12 +69,7 @@ void JustitiaPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* dec
   const double step_s = pace_.mean_step().seconds();
   const double tokens = static_cast<double>(worker.blocks_total) * worker.limits.block_tokens;
   capacity_ = step_s > 0 ? tokens / step_s : 0;
-  for (const auto& [sequence, at] : arrived_) {
-    clock_.Advance(at, capacity_);
-    const int32_t output = PredictedOutput(worker, sequence, options_.quantile, 1);
-    tags_.Set(sequence.id, clock_.Arrive(AppOf(sequence), KvTokenSteps(sequence.num_prompt, output)));
-  }
-  arrived_.clear();
+  TagArrivals(worker);
   clock_.Advance(now, capacity_);
 
   const PeakRule rule = {options_.peak_quantile, 0, worker.limits.block_tokens};
@@ -90,14 +85,29 @@ void JustitiaPolicy::Plan(const WorkerView& worker, Time now, BatchDecision* dec
                    .work = static_cast<int64_t>(worker.running.size()) + tried};
 }
 
-double JustitiaPolicy::TagOf(const SequenceView& sequence) const {
+void JustitiaPolicy::TagArrivals(const WorkerView& worker) {
+  together_.clear();
+  for (const auto& [sequence, at] : arrived_) {
+    clock_.Advance(at, capacity_);
+    const int32_t output = PredictedOutput(worker, sequence, options_.quantile, 1);
+    const double tag = clock_.Arrive(AppOf(sequence), KvTokenSteps(sequence.num_prompt, output));
+    tags_.Set(sequence.id, {.own = tag});
+    together_[AppOf(sequence)] = tag;
+  }
+  for (const auto& [sequence, at] : arrived_) {
+    tags_.Set(sequence.id, {.order = together_[AppOf(sequence)], .own = tags_.Find(sequence.id)->own});
+  }
+  arrived_.clear();
+}
+
+JustitiaPolicy::Tag JustitiaPolicy::TagOf(const SequenceView& sequence) const {
   // A sequence that was forgotten while the worker did not show it is due at once.
-  const double* tag = tags_.Find(sequence.id);
-  return tag == nullptr ? clock_.virtual_time() : *tag;
+  const Tag* tag = tags_.Find(sequence.id);
+  return tag == nullptr ? Tag{clock_.virtual_time(), clock_.virtual_time()} : *tag;
 }
 
 int64_t JustitiaPolicy::Admit(const WorkerView& worker, BatchDecision* decision) {
-  waiting_.Build(worker.waiting, [&](const SequenceView& sequence) { return TagOf(sequence); });
+  waiting_.Build(worker.waiting, [&](const SequenceView& sequence) { return TagOf(sequence).order; });
   int64_t tried = 0;
   while (!waiting_.empty()) {
     const SequenceView& sequence = worker.waiting[waiting_.Pop()];
@@ -107,7 +117,7 @@ int64_t JustitiaPolicy::Admit(const WorkerView& worker, BatchDecision* decision)
     if (!peak_.Fits(sequence, predicted)) break;
     if (step_.TryAdmit(worker, sequence, 0, decision) != AdmitResult::kAdmitted) break;
     peak_.Admit(sequence, predicted);
-    clock_.Raise(TagOf(sequence));
+    clock_.Raise(TagOf(sequence).own);
   }
   return tried;
 }

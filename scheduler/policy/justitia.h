@@ -7,15 +7,15 @@
 //                                                 finished in the fluid system
 //   arrival of a request of application j:        F_j = max(V, F_j) + c
 //   admission by ascending F (ties: arrival) while the future KV peak fits; stops at the first that does not;
-//   V = max(V, F of who is admitted)
+//   V = max(V, what F was with who is admitted as the last request)
 //
 // The order of fair queueing by finish tags; formulas from memory of the standard. Reconstructed: the paper
-// knows an application's whole cost at its arrival, here it grows with its requests, an earlier one keeps the
-// tag it got; a request that names no application is one itself; steps per second are the measured ones; and
-// V follows the engine (self-clocked fair queueing), which where lengths are predicted too long is far ahead
-// of the fluid system. So every admission moves V, tags start from V, and nobody starves. Non-preemptive but
-// for want of blocks (latest admitted). O(running + waiting + tried log waiting), arrivals O(log
-// applications).
+// knows an application's whole cost at its arrival, here requests that arrive between two plans do so
+// together and share the F of the last of them, and those of before keep theirs; a request that names no
+// application is one itself; steps per second are the measured ones; and V follows the engine (self-clocked
+// fair queueing), which where lengths are predicted too long is far ahead of the fluid system. So every
+// admission moves V, tags start from V, and nobody starves. Non-preemptive but for want of blocks (latest
+// admitted). O(running + waiting + tried log waiting), arrivals O(log applications).
 #ifndef ORRERY_SCHEDULER_POLICY_JUSTITIA_H_
 #define ORRERY_SCHEDULER_POLICY_JUSTITIA_H_
 
@@ -75,7 +75,12 @@ class JustitiaPolicy final : public BatchPolicy {
   void OnFinished(const SequenceView& sequence, Time) override { tags_.Erase(sequence.id); }
 
  private:
-  double TagOf(const SequenceView& sequence) const;
+  struct Tag {
+    double order = 0;  // F of its application after all that arrived with it
+    double own = 0;    // F with this one as the last
+  };
+  void TagArrivals(const WorkerView& worker);
+  Tag TagOf(const SequenceView& sequence) const;
   int64_t Admit(const WorkerView& worker, BatchDecision* decision);
 
   JustitiaOptions options_;
@@ -86,7 +91,8 @@ class JustitiaPolicy final : public BatchPolicy {
   FairClock clock_;
   double capacity_ = 0;                                 // KV token-steps per second, as of the last Plan
   std::vector<std::pair<SequenceView, Time>> arrived_;  // not tagged yet: the predictor is the worker's
-  PerSequence<double> tags_;
+  PerSequence<Tag> tags_;
+  absl::flat_hash_map<FairClock::App, double> together_;  // scratch: F after those that arrived together
 };
 
 }  // namespace orrery

@@ -60,6 +60,7 @@ class Playground {
     EXPECT_GE(scene_.blocks_free, 0);
   }
 
+  void StopAt(int32_t output) { stop_at_ = output; }
   bool idle() const { return scene_.running.empty() && scene_.waiting.empty(); }
   const std::vector<uint32_t>& started() const { return started_; }
   double work(uint32_t tenant) { return work_[tenant]; }
@@ -78,7 +79,8 @@ class Playground {
     ++at->num_tokens;
     ++at->num_generated;
     work_[at->tenant] += 2;
-    if (at->num_generated < at->max_new_tokens) return;
+    if (at->num_generated < (stop_at_ > 0 ? stop_at_ : at->max_new_tokens)) return;
+    policy_->OnFinished(*at, scene_.now);
     scene_.running.erase(at);
     ++scene_.free_slots;
   }
@@ -86,6 +88,7 @@ class Playground {
   VtcPolicy* policy_;
   Scene scene_;
   uint64_t last_id_ = 0;
+  int32_t stop_at_ = 0;  // tokens after which everybody stops; 0: at the bound
   std::vector<uint32_t> started_;
   std::map<uint32_t, double> work_;
 };
@@ -130,6 +133,38 @@ TEST(Vtc, Ut83ProfiledCost) {
   play.Arrive(kA, 20, 9);
   while (!play.idle()) play.Step();
   EXPECT_NEAR(policy.counter(kA), ProfiledCost(20, 9), 1e-9) << "increments add up to the whole";
+}
+
+// Without a predictor the bound is the prediction: charged at once, and given back as far as it was not made.
+TEST(Vtc, PredictedOutputIsChargedAtAdmissionAndSettledAtTheEnd) {
+  for (const bool profiled : {false, true}) {
+    VtcPolicy policy({.profiled = profiled, .predict = 0.5});
+    const auto work = [&](double in, double out) { return profiled ? ProfiledCost(in, out) : in + 2 * out; };
+    Playground play(&policy, 1, 1000);
+    play.Arrive(kA, 20, 9);
+    play.Step();
+    EXPECT_NEAR(policy.counter(kA), work(20, 9), 1e-9) << "all of it with the first token";
+    play.StopAt(4);
+    while (!play.idle()) play.Step();
+    EXPECT_NEAR(policy.counter(kA), work(20, 4), 1e-9);
+  }
+}
+
+// Who asks for little at a time but lets its requests run is charged before the others have waited for it.
+TEST(Vtc, PredictionCountsWhatRunsBeforeItIsMade) {
+  for (const double predict : {0.0, 0.5}) {
+    VtcPolicy policy({.predict = predict});
+    Playground play(&policy, 3, 1000);
+    for (int i = 0; i < 3; ++i) play.Arrive(kA, 4, 50);
+    for (int i = 0; i < 3; ++i) play.Arrive(kB, 10, 2);
+    play.Step();
+    // As they come: A (4 + 2), B (10 + 2), A again. As predicted A is at 104 after its first.
+    if (predict == 0) {
+      EXPECT_THAT(play.started(), ElementsAre(kA, kB, kA));
+    } else {
+      EXPECT_THAT(play.started(), ElementsAre(kA, kB, kB));
+    }
+  }
 }
 
 TEST(Vtc, PriorityIsAWeight) {
@@ -352,6 +387,42 @@ TEST(Justitia, ServesInTheOrderOfFairFinish) {
   scene.waiting = {WaitingView(1, 100, {}, 100), WaitingView(3, 100, AtMs(1000), 10)};
   policy.OnArrival(scene.waiting[1], scene.now);
   EXPECT_THAT(Decide(&policy, scene), ElementsAre("admit 1:50"));
+}
+
+// UT-8.2b as served: ten requests of the first application and, when two are done, three of the second, each
+// worth a second of the engine: the second runs from 2 to 5 s and the first ends at 13, at equal shares 8 and
+// 13.
+TEST(Justitia, Ut82bTheSecondApplicationRunsFirst) {
+  JustitiaPolicy policy({.quantile = 1, .peak_quantile = 1});
+  Scene scene;
+  scene.limits = {.max_step_tokens = 512, .max_num_seqs = 1, .block_tokens = 1};
+  scene.blocks_free = scene.blocks_total = 100;  // and a step takes a second: 100 token-steps per second
+  scene.totals = {.steps = 1, .time = Duration::Seconds(1)};
+  const auto arrive = [&](uint32_t application, int count) {
+    for (int i = 0; i < count; ++i) {
+      SequenceView view = WaitingView(10 * application + static_cast<uint64_t>(i), 5, scene.now, 10);
+      view.application = application;  // 5 * 10 + 10^2 / 2 = 100
+      policy.OnArrival(view, scene.now);
+      scene.waiting.push_back(view);
+    }
+  };
+  std::map<uint32_t, int64_t> ended;
+  arrive(1, 10);
+  while (!scene.waiting.empty()) {
+    if (scene.now == AtMs(2000)) arrive(2, 3);
+    BatchDecision decision;
+    policy.Plan(scene.view(), scene.now, &decision);
+    ASSERT_EQ(decision.admit.size(), 1u);
+    const auto at = std::find_if(scene.waiting.begin(), scene.waiting.end(), [&](const SequenceView& view) {
+      return view.id == decision.admit[0].sequence;
+    });
+    scene.now = scene.now + Duration::Seconds(1);
+    ended[at->application] = scene.now.ns / 1'000'000'000;
+    policy.OnFinished(*at, scene.now);
+    scene.waiting.erase(at);
+  }
+  EXPECT_EQ(ended[2], 5);
+  EXPECT_EQ(ended[1], 13);
 }
 
 // Lengths predicted so much too long that the fluid system hardly moves, and short requests without end.
