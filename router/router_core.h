@@ -37,6 +37,8 @@ struct WorkerInfo {
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
   int32_t slots = 0;
+  int32_t max_step_tokens = 2048;
+  int32_t block_tokens = 16;
 };
 
 struct Dispatch {

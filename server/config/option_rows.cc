@@ -96,6 +96,8 @@ std::vector<Option> MakeRows() {
        kSecond / 1000},
       {"write-timeout", &C::write_timeout, "TIME", "a client that takes no byte for so long is cut off",
        kSecond / 1000},
+      {"plan-interval", &C::plan_interval, "TIME", "how often the worker's resources are priced",
+       kSecond / 10, kDay},
       {"record", &C::record, "FILE", "journal: what the scheduler was told and decided"},
       {"log-level",
        &C::log_level,

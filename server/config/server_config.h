@@ -68,6 +68,7 @@ struct ServerConfig {
   Duration drain_timeout = Duration::Seconds(30);
   Duration step_timeout = Duration::Seconds(60);
   Duration write_timeout = Duration::Seconds(60);
+  Duration plan_interval = Duration::Seconds(10);
   std::string record;
   // logging
   std::string log_level = "info";

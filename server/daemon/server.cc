@@ -106,6 +106,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   options.admission.max_samples = static_cast<int32_t>(config_.max_choices);
   options.stream_buffer_bytes = static_cast<size_t>(config_.stream_buffer_bytes.bytes);
   options.write_timeout = config_.write_timeout;
+  options.plan_interval = config_.plan_interval;
   auto policy = NewRoutePolicy(config_.router);
   if (!policy.ok()) return policy.status();
   front_ = std::make_unique<FrontLoop>(options, *std::move(policy), &clock_, metrics_.get());
@@ -153,6 +154,8 @@ absl::Status Server::StartWorker(ServerParts& parts) {
   info.kv_capacity_tokens = int64_t{spec.options.num_blocks} * spec.options.block_tokens;
   info.max_context = spec.options.max_context;
   info.slots = spec.options.max_num_seqs;
+  info.max_step_tokens = spec.options.max_step_tokens;
+  info.block_tokens = spec.options.block_tokens;
   front_->AttachWorker(worker_.get(), info);
   return absl::OkStatus();
 }

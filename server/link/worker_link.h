@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "scheduler/cost/step_cost.h"
 #include "scheduler/types/decision_record.h"
 #include "scheduler/types/request.h"
 #include "scheduler/types/worker_state.h"
@@ -21,7 +22,8 @@ struct StepStats {
   int32_t num_prefill_tokens = 0;
   int32_t num_decodes = 0;
   int32_t num_sequences = 0;
-  Duration engine;     // Launch to the end of Wait
+  StepShape shape;
+  Duration engine;     // Launch, or the end of the step before when that is later, to the end of Wait
   Duration host;       // end of the previous Wait, or waking up, to the end of Launch
   Duration decision;   // of that, the policy and the bookkeeping of Plan
   Duration predicted;  // `engine` as the cost model saw it coming; zero: it did not say

@@ -62,6 +62,9 @@ void FrontLoop::AttachWorker(WorkerLink* link, const WorkerInfo& info) {
   link_ = link;
   worker_ = info.worker;
   router_.OnWorkerUp(info, clock_->Now(), &orders_);
+  planner_ =
+      std::make_unique<PricePlanner>(info, options_.plan_interval, clock_->Now(),
+                                     [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); });
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -95,6 +98,7 @@ void FrontLoop::Run() {
     }
     EndAtDeadline();
     if (now_ >= next_sweep_) Sweep();
+    planner_->Tick(now_);
     if (!messages_.empty()) PublishLoad();
     messages_.clear();
     // Ends that no report brought still have to be told.
@@ -109,7 +113,8 @@ void FrontLoop::Run() {
 Time FrontLoop::NextWake() const {
   // With nothing open there is nothing to sweep.
   const Time sweep = live_.empty() && closing_.empty() ? Time::Never() : next_sweep_;
-  return deadlines_.empty() ? sweep : std::min(sweep, deadlines_.begin()->first);
+  const Time beside = std::min(sweep, planner_->next());
+  return deadlines_.empty() ? beside : std::min(beside, deadlines_.begin()->first);
 }
 
 Generation* FrontLoop::Find(RequestId id) {
@@ -132,6 +137,7 @@ absl::Status FrontLoop::Admit(Generation& generation) {
 
 void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
   Generation& generation = *arrival;
+  planner_->OnArrival(static_cast<int64_t>(generation.spec().num_choices));
   if (absl::Status why = Admit(generation); !why.ok()) return Refuse(generation, why);
   const RequestId id = generation.id();
   generation.set_worker(worker_);
@@ -223,6 +229,7 @@ void FrontLoop::On(WorkerReport& report) {
   router_.OnWorkerState(report.state, now_, &orders_);
   Carry();
   metrics_->OnReport(report);
+  for (const StepStats& step : report.steps) planner_->OnStep(step);
   if (new_tokens_ > 0) metrics_->OnTokens(std::exchange(new_tokens_, 0));
   for (const RequestId id : touched_) {
     if (Generation* generation = Find(id)) Pump(*generation);
@@ -298,6 +305,7 @@ void FrontLoop::Pump(Generation& generation) {
 void FrontLoop::Close(Generation& generation, Outcome outcome) {
   const RequestTimes times = generation.times();
   metrics_->OnEnd(outcome, times);
+  planner_->OnEnd(times, static_cast<int64_t>(generation.spec().num_choices));
   if (const auto met = generation.MetSlo(outcome)) metrics_->OnSloEnd(generation.spec().slo_class, *met);
   if (spdlog::should_log(spdlog::level::info)) LogEnd(generation.spec().request_id, outcome, times, now_);
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});

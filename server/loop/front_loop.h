@@ -29,6 +29,7 @@
 #include "server/loop/clock.h"
 #include "server/loop/load_board.h"
 #include "server/loop/mailbox.h"
+#include "server/loop/price_planner.h"
 #include "server/loop/refusal_log.h"
 #include "server/metrics/server_metrics.h"
 
@@ -38,6 +39,7 @@ struct FrontOptions {
   AdmissionLimits admission;
   size_t stream_buffer_bytes = 256 << 10;
   Duration write_timeout = Duration::Seconds(60);
+  Duration plan_interval = Duration::Seconds(10);  // of resource prices
 };
 
 class FrontLoop {
@@ -86,7 +88,7 @@ class FrontLoop {
   };
   struct AbortMessage {};
   using Message = std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
-                               ClosedMessage, DrainMessage, AbortMessage>;
+                               ClosedMessage, DrainMessage, AbortMessage, ResourcePrices>;
 
   void Run();
   void On(std::unique_ptr<Generation>& arrival);
@@ -96,6 +98,7 @@ class FrontLoop {
   void On(ClosedMessage& message);
   void On(DrainMessage& message);
   void On(AbortMessage& message);
+  void On(ResourcePrices& prices) { metrics_->OnPrices(prices); }
 
   absl::Status Admit(Generation& generation);
   void Refuse(Generation& generation, const absl::Status& why);
@@ -140,6 +143,7 @@ class FrontLoop {
   Time next_sweep_;
   int64_t new_tokens_ = 0;  // of the report at hand
   std::function<void()> drained_;
+  std::unique_ptr<PricePlanner> planner_;  // its thread ends before the mailbox does
 
   std::atomic<bool> stop_{false};
   std::thread thread_;

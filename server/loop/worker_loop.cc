@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -104,7 +105,8 @@ void WorkerLoop::LaunchReady() {
     step.step = plan.step;
     step.stats.decision = clock_->Now() - planned;
     step.stats.why = core_->last_decision();
-    if (core_->cost() != nullptr) step.stats.predicted = core_->cost()->Predict(ShapeOf(plan));
+    step.stats.shape = ShapeOf(plan);
+    if (core_->cost() != nullptr) step.stats.predicted = core_->cost()->Predict(step.stats.shape);
     step.stats.num_sequences = static_cast<int32_t>(plan.slices.size());
     for (const Slice& slice : plan.slices) {
       const bool decode = slice.count == 1 && slice.output_index > 0;
@@ -124,7 +126,8 @@ void WorkerLoop::FinishOldest() {
   result_.Clear();
   if (step.error.ok()) step.error = executor_->Wait(step.step, &result_);
   const Time now = clock_->Now();
-  step.stats.engine = now - step.launched;
+  // Of two steps in flight the second waits for the first: that is not time it takes.
+  step.stats.engine = now - std::max(step.launched, std::exchange(last_done_, now));
   result_.start = step.launched;
   result_.end = host_since_ = now;
   if (step.error.ok()) step.error = core_->OnStepDone(result_, now, &report_.events);

@@ -76,6 +76,7 @@ class WorkerLoop final : public WorkerLink {
   StepResult result_;
   WorkerReport report_;
   Time host_since_;
+  Time last_done_;  // the end of the last step
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> step_began_ns_{-1};

@@ -1,5 +1,6 @@
 #include "server/metrics/server_metrics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace orrery {
@@ -12,8 +13,9 @@ constexpr const char* kReasons[] = {"queue_full", "predicted_wait", "shed",     
                                     "draining",   "no_worker",      "not_ready"};
 
 constexpr char kDecisionHelp[] = "Time of a decision";
-constexpr char kObjectiveHelp[] = "Objective value of the last decision";
-constexpr char kBoundGapHelp[] = "(objective - bound) / |bound| of the last decision";
+constexpr char kBoundGapHelp[] = "|objective - bound| / larger of the two of the last decision; 0: optimal";
+constexpr char kPriceHelp[] =
+    "Output tokens that one unit more would bring under the traffic of late (dual of the last plan)";
 
 // 1, 2.5, 5 per decade.
 Buckets Decades(double from, double to) {
@@ -32,13 +34,6 @@ Buckets PowersOfTwo(int last) {
   return buckets;
 }
 
-void ShowObjective(const DecisionRecord& why, prometheus::Gauge* objective, prometheus::Gauge* bound_gap) {
-  objective->Set(why.value);
-  if (!std::isnan(why.bound) && why.bound != 0) {
-    bound_gap->Set((why.value - why.bound) / std::abs(why.bound));
-  }
-}
-
 void CatchUp(prometheus::Counter* counter, int64_t total) {
   const double behind = static_cast<double>(total) - counter->Value();
   if (behind > 0) counter->Increment(behind);
@@ -55,6 +50,20 @@ prometheus::Gauge* ServerMetrics::Gauge(const char* name, const char* help, cons
 prometheus::Histogram* ServerMetrics::Histogram(const char* name, const char* help, const Labels& labels,
                                                 const Buckets& buckets) {
   return &prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add(labels, buckets);
+}
+
+ServerMetrics::ObjectiveGauges ServerMetrics::Objective(const Labels& labels) {
+  return {labels, Gauge("orrery_policy_objective", "Objective value of the last decision", labels)};
+}
+
+void ServerMetrics::ShowObjective(const DecisionRecord& why, ObjectiveGauges* gauges) {
+  gauges->value->Set(why.value);
+  if (std::isnan(why.bound)) return;
+  if (gauges->bound_gap == nullptr) {
+    gauges->bound_gap = Gauge("orrery_policy_bound_gap_ratio", kBoundGapHelp, gauges->labels);
+  }
+  const double scale = std::max(std::abs(why.value), std::abs(why.bound));
+  gauges->bound_gap->Set(scale > 0 ? std::abs(why.value - why.bound) / scale : 0);
 }
 
 ServerMetrics::ServerMetrics(const MetricsIdentity& identity)
@@ -102,8 +111,7 @@ void ServerMetrics::RegisterRouter(const MetricsIdentity& identity) {
   Labels policy = edge_labels_;
   policy.insert({{"kind", "route"}, {"policy", identity.router}});
   route_decision_ = Histogram("orrery_policy_decision_seconds", kDecisionHelp, policy, Decades(1e-6, 1));
-  route_objective_ = Gauge("orrery_policy_objective", kObjectiveHelp, policy);
-  route_bound_gap_ = Gauge("orrery_policy_bound_gap_ratio", kBoundGapHelp, policy);
+  route_objective_ = Objective(policy);
 }
 
 void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
@@ -136,8 +144,13 @@ void ServerMetrics::RegisterWorker(const MetricsIdentity& identity) {
                                 {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
   const auto policy = with({{"kind", "batch"}, {"policy", identity.scheduler}});
   decision_ = Histogram("orrery_policy_decision_seconds", kDecisionHelp, policy, Decades(1e-6, 1));
-  objective_ = Gauge("orrery_policy_objective", kObjectiveHelp, policy);
-  bound_gap_ = Gauge("orrery_policy_bound_gap_ratio", kBoundGapHelp, policy);
+  batch_objective_ = Objective(policy);
+  const auto price = [&](const char* resource) {
+    return Gauge("orrery_shadow_price", kPriceHelp, with({{"resource", resource}}));
+  };
+  block_price_ = price("kv_block_seconds");
+  prefill_price_ = price("prefill_tokens");
+  slot_price_ = price("slots");
   fallbacks_ = Counter("orrery_policy_fallbacks_total", "Decisions taken by the fallback rule",
                        with({{"kind", "batch"}, {"policy", identity.scheduler}, {"reason", "idle"}}));
   Gauge("orrery_build_info", "1; what this is",
@@ -225,12 +238,18 @@ void ServerMetrics::OnStep(const StepStats& step) {
   if (step.predicted.ns > 0 && step.engine.ns > 0) {
     prediction_error_->Observe(std::abs(step.predicted.seconds() / step.engine.seconds() - 1));
   }
-  ShowObjective(step.why, objective_, bound_gap_);
+  ShowObjective(step.why, &batch_objective_);
 }
 
 void ServerMetrics::OnRouteDecision(Duration took, const DecisionRecord& why) {
   route_decision_->Observe(took.seconds());
-  ShowObjective(why, route_objective_, route_bound_gap_);
+  ShowObjective(why, &route_objective_);
+}
+
+void ServerMetrics::OnPrices(const ResourcePrices& prices) {
+  block_price_->Set(prices.kv_block_second);
+  prefill_price_->Set(prices.prefill_token);
+  slot_price_->Set(prices.slot_second);
 }
 
 void ServerMetrics::SetQueueTokens(int64_t tokens) { queue_tokens_->Set(static_cast<double>(tokens)); }

@@ -15,6 +15,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
+#include "scheduler/planning/resource_prices.h"
 #include "server/delivery/generation.h"
 #include "server/link/worker_link.h"
 #include "server/metrics/slo_attainment.h"
@@ -51,11 +52,18 @@ class ServerMetrics {
   void OnRefused(Outcome outcome, absl::string_view reason);
   void OnReport(const WorkerReport& report);
   void SetQueueTokens(int64_t tokens);
+  // The last plan of the worker's resources.
+  void OnPrices(const ResourcePrices& prices);
 
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
  private:
   using Labels = std::map<std::string, std::string>;
+  // Of one policy's last decision. The gap exists once the policy has named a bound.
+  struct ObjectiveGauges {
+    Labels labels;
+    prometheus::Gauge *value = nullptr, *bound_gap = nullptr;
+  };
   prometheus::Counter* Counter(const char* name, const char* help, const Labels& labels);
   prometheus::Gauge* Gauge(const char* name, const char* help, const Labels& labels);
   prometheus::Histogram* Histogram(const char* name, const char* help, const Labels& labels,
@@ -65,16 +73,19 @@ class ServerMetrics {
   void RegisterWorker(const MetricsIdentity& identity);
   void RegisterVllmNames(const MetricsIdentity& identity);
   void OnStep(const StepStats& step);
+  ObjectiveGauges Objective(const Labels& labels);
+  void ShowObjective(const DecisionRecord& why, ObjectiveGauges* gauges);
 
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   Labels edge_labels_, worker_labels_;
   prometheus::Family<prometheus::Counter>* rejections_ = nullptr;
   std::array<prometheus::Counter*, kNumOutcomes> requests_{};
   prometheus::Counter *prompt_tokens_, *generated_tokens_, *prefix_hit_tokens_, *preemptions_, *fallbacks_;
-  prometheus::Gauge *waiting_, *running_, *kv_used_, *queue_tokens_, *objective_, *bound_gap_;
+  prometheus::Gauge *waiting_, *running_, *kv_used_, *queue_tokens_;
   prometheus::Gauge *blocks_free_, *blocks_used_, *blocks_cached_;
   prometheus::Histogram* route_decision_;
-  prometheus::Gauge *route_objective_, *route_bound_gap_;
+  ObjectiveGauges batch_objective_, route_objective_;
+  prometheus::Gauge *block_price_, *prefill_price_, *slot_price_;
   SloAttainment slo_attainment_;
   prometheus::Gauge *vllm_waiting_ = nullptr, *vllm_running_ = nullptr, *vllm_kv_used_ = nullptr;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;

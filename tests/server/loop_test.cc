@@ -56,6 +56,7 @@ class Loops {
     }
     FrontOptions options;
     options.stream_buffer_bytes = 16 << 10;
+    options.plan_interval = Duration::Milliseconds(10);
     front_ = std::make_unique<FrontLoop>(options, NewRoutePolicy("jsq-tokens").value(), &clock_, &metrics_);
     worker_ = std::make_unique<WorkerLoop>(
         std::move(parts), &clock_, [this](WorkerReport report) { front_->Report(std::move(report)); });
@@ -565,6 +566,55 @@ TEST(Loops, CallsMeetTheirTransportInTheGateAlone) {
   EXPECT_TRUE(loops.AllCounted(kCalls));
   EXPECT_GE(loops.Count("length"), kCalls / 2);
   loops.Stop();
+}
+
+// Traffic of one kind on one worker: its price is that of the resource that runs out.
+TEST(PricePlanner, PricesWhatIsShortAndForgets) {
+  WorkerInfo worker;
+  worker.kv_capacity_tokens = 16'000;
+  worker.slots = 64;
+  worker.max_step_tokens = 512;
+  std::mutex mutex;
+  std::vector<ResourcePrices> plans;
+  PricePlanner planner(worker, Duration::Seconds(10), Time{}, [&](ResourcePrices prices) {
+    std::lock_guard lock(mutex);
+    plans.push_back(std::move(prices));
+  });
+  const auto next_plan = [&, seen = size_t{0}](Time now) mutable {
+    planner.Tick(now);
+    ++seen;
+    EXPECT_TRUE(Eventually([&] {
+      std::lock_guard lock(mutex);
+      return plans.size() == seen;
+    }));
+    return plans.back();
+  };
+  RequestTimes times;
+  times.prompt_tokens = 500;
+  times.output_tokens = 500;
+  StepStats step;
+  for (int i = 0; i < 20; ++i) step.shape.AddDecode(750);
+  step.num_decodes = step.num_sequences = 20;
+  step.engine = Duration::Milliseconds(20);
+  for (int i = 0; i < 500; ++i) planner.OnStep(step);
+  for (int i = 0; i < 20; ++i) planner.OnEnd(times, 1);
+  for (int i = 0; i < 100; ++i) planner.OnArrival(1);  // ten a second, and memory for two
+  planner.Tick(Time{} + Duration::Seconds(5));         // not yet
+  const ResourcePrices full = next_plan(Time{} + Duration::Seconds(10));
+  const RequestUse use = UseOf(500, 0, 500, 512, 16);
+  const double blocks = 16'000 / 16.0;
+  EXPECT_NEAR(full.kv_block_second, 500 / (0.02 * use.block_steps), 1e-6);
+  EXPECT_NEAR(full.output_tokens_per_s, full.kv_block_second * blocks, 1e-6);
+  EXPECT_EQ(full.prefill_token, 0);
+  EXPECT_EQ(full.slot_second, 0);
+  // Nobody comes any more: the prices fall to nothing, and then nobody has to be woken.
+  double last = 1;
+  int rounds = 1;
+  for (; !planner.next().is_never() && rounds < 64; ++rounds)
+    last = next_plan(planner.next()).kv_block_second;
+  EXPECT_EQ(last, 0);
+  EXPECT_LT(rounds, 64);
+  EXPECT_TRUE(plans.back().served_rate_per_s.empty());
 }
 
 }  // namespace
