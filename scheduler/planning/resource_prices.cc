@@ -1,5 +1,6 @@
 #include "scheduler/planning/resource_prices.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -80,9 +81,10 @@ absl::StatusOr<ResourcePrices> PriceResources(const WorkerResources& worker,
   if (solution->status != SolveStatus::kOptimal) {
     return absl::InternalError(Cat("resource prices: program is ", SolveStatusName(solution->status)));
   }
-  return ResourcePrices{.kv_block_second = solution->duals[kBlockSeconds],
-                        .prefill_token = solution->duals[kPrefillTokens],
-                        .slot_second = solution->duals[kSlots],
+  const auto price = [&](Resource resource) { return std::max(0.0, solution->duals[resource]); };
+  return ResourcePrices{.kv_block_second = price(kBlockSeconds),
+                        .prefill_token = price(kPrefillTokens),
+                        .slot_second = price(kSlots),
                         .output_tokens_per_s = solution->objective,
                         .served_rate_per_s = std::move(solution->values)};
 }

@@ -580,7 +580,7 @@ TEST(PricePlanner, PricesWhatIsShortAndForgets) {
     std::lock_guard lock(mutex);
     plans.push_back(std::move(prices));
   });
-  const auto next_plan = [&, seen = size_t{0}](Time now) mutable {
+  auto next_plan = [&, seen = size_t{0}](Time now) mutable {
     planner.Tick(now);
     ++seen;
     EXPECT_TRUE(Eventually([&] {
