@@ -128,17 +128,31 @@ class WorkerCore {
   bool idle() const;
   int32_t in_flight() const;
 
-  // How many of the next steps are known: nothing but a decode of every running sequence, with the decision
-  // *why each time, as long as no sample ends before the last of them and nothing comes in between. 0 where
-  // the policy promises nothing, where ids matter (prefix cache), a step is in flight or a journal is kept.
-  // O(running).
-  int32_t KnownSteps(DecisionRecord* why) const;
-  // Such a step from Plan to OnStepDone in O(1), without events: for a simulator, which knows when samples
-  // stop. The rest of the bookkeeping follows when somebody asks. REQUIRES: within KnownSteps.
+  // For a simulator, which knows when samples stop: sequences that decode stand apart, and what they do costs
+  // nothing per step; everybody else is planned as ever. Everything that comes of it is the same, the order
+  // of free blocks included. It works where the policy promises it (BatchPolicy::SteadyDecision), ids do not
+  // matter (no prompt has any), no journal is kept, steps are not pipelined and plans carry no block
+  // tables; else nobody stands apart.
+  struct Beside {
+    int32_t decodes = 0;
+    int64_t decode_context = 0;  // as in StepShape
+  };
+  // As Plan, but the plan leaves out those apart, who decode too: *beside. The result of such a step names,
+  // before the plan's samples, those apart whom it ends.
+  const StepPlan& PlanBeside(Time now, Beside* beside);
+  // Who stands apart, if the next step were theirs alone. Sets apart who can be. REQUIRES: no step in flight.
+  Beside Apart();
+  // How many of the next steps are theirs alone, with the decision *why each time, as long as no sample ends
+  // before the last of them and nothing comes in between.
+  int32_t KnownSteps(DecisionRecord* why);
+  // Such a step from Plan to OnStepDone without events. What arrives while it is in flight may come before.
+  // REQUIRES: within KnownSteps.
   void PassKnownStep(Time start, Time end);
-  // The step passed last ended these sequences, named with the token it made, in ascending order: their last
-  // events. All that reached their bound must be among them. REQUIRES: nothing came since PassKnownStep.
+  // The step passed last ended these, named with the token it made, in ascending order: their last events.
+  // All that reached their bound must be among them. REQUIRES: nothing but arrivals since PassKnownStep.
   void EndAfterKnownStep(absl::Span<const SampledToken> ended, std::vector<TokenEvent>* events);
+  // Nobody stands apart any more; a step in flight lists them.
+  void Settle();
 
   // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) and leaves
   // `running` and the block counts empty.
@@ -147,7 +161,7 @@ class WorkerCore {
   std::optional<SampleReport> Report(const SampleKey& key) const;
   const WorkerCounters& counters() const;
   const WorkerOptions& options() const;
-  const StepCostModel* cost() const;  // null: none
+  const StepCostModel* cost() const;            // null: none
   const DecisionRecord& last_decision() const;  // of the last Plan that asked the policy
   int32_t num_waiting() const;
   int32_t num_running() const;

@@ -60,8 +60,9 @@ Submit SubmitOf(const LiveRequest& live, bool prefill) {
 
 absl::Status SimWorker::Start(const WorkerSpec& spec, uint64_t incarnation, bool fast_forward) {
   fast_forward_ = fast_forward;
-  known_left_ = 0;
-  known_in_flight_ = slots_stale_ = false;
+  known_left_ = num_apart_ = 0;
+  known_in_flight_ = false;
+  members_.clear();
   WorkerSpec own = spec;
   own.options.incarnation = incarnation_ = incarnation;
   auto oracle = ParseOracle(own.predictor);
@@ -83,12 +84,17 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
     --known_left_;
     known_in_flight_ = true;
     known_start_ = now;
-    shape_.decode_context += shape_.decodes;
+    const WorkerCore::Beside beside = core_->Apart();
+    num_apart_ = beside.decodes;
+    shape_ = StepShape{.decodes = beside.decodes, .decode_context = beside.decode_context};
     return true;
   }
-  SettleSlots();
-  const StepPlan& plan = core_->Plan(now);
-  if (plan.empty()) return false;
+  WorkerCore::Beside beside;
+  const StepPlan& plan = members_.empty() ? core_->Plan(now) : core_->PlanBeside(now, &beside);
+  num_apart_ = beside.decodes;
+  if (num_apart_ == 0) SettleSlots();
+  ORRERY_CHECK(static_cast<size_t>(num_apart_) == members_.size());
+  if (plan.empty() && num_apart_ == 0) return false;
   step_ = &plan;
   for (const AdmittedSequence& admitted : plan.admitted) {
     LiveRequest* request = live->Find(admitted.submit->key.request);
@@ -101,85 +107,103 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
                              .measured = request->measured};
   }
   shape_ = ShapeOf(plan);
+  shape_.decodes += beside.decodes;
+  shape_.decode_context += beside.decode_context;
   return true;
 }
 
 void SimWorker::Interrupt() {
   known_left_ = 0;
+  if (std::exchange(known_in_flight_, false)) {
+    WorkerCore::Beside beside;
+    step_ = &core_->PlanBeside(known_start_, &beside);
+    ORRERY_CHECK(beside.decodes == num_apart_ && step_->slices.empty());
+  }
+  core_->Settle();
   SettleSlots();
-  if (!std::exchange(known_in_flight_, false)) return;
-  const size_t expected = step_->slices.size();
-  step_ = &core_->Plan(known_start_);
-  ORRERY_CHECK(step_->slices.size() == expected && step_->admitted.empty());
+  num_apart_ = 0;
 }
 
 void SimWorker::SettleSlots() {
-  if (!std::exchange(slots_stale_, false)) return;
-  for (const Slice& slice : step_->slices) slots_[slice.slot].last_token = last_end_;
+  for (const Member& member : members_) slots_[member.slot].last_token = last_end_;
+  members_.clear();
 }
 
-void SimWorker::LookAhead(Time end) {
-  const size_t num_slices = step_->slices.size();
-  // All that run made a token in this step, in the order in which the next one takes them.
-  if (static_cast<size_t>(step_->num_samples) != num_slices ||
-      static_cast<size_t>(core_->num_running()) != num_slices) {
-    return;
-  }
-  int32_t steps = std::numeric_limits<int32_t>::max();  // until the first of them ends
-  int64_t context = 0;
-  class_runs_.clear();
-  enders_.clear();
-  for (size_t i = 0; i < num_slices; ++i) {
-    const Slice& slice = step_->slices[i];
-    if (i > 0 && slice.sequence < step_->slices[i - 1].sequence) return;
+void SimWorker::TakeIn() {
+  for (const Slice& slice : step_->slices) {
     const Slot& slot = slots_[slice.slot];
     const int32_t left = slot.output_tokens - slice.output_index - 1;
-    if (left < steps) enders_.clear();
-    steps = std::min(steps, left);
-    if (left == steps) {
-      SampledToken& last = enders_.emplace_back();
-      last.sequence = slice.sequence;
-      last.token = kStopToken;
-    }
-    context += slice.begin + slice.count;
-    if (class_runs_.empty() || class_runs_.back().class_index != slot.class_index ||
-        class_runs_.back().measured != slot.measured) {
-      class_runs_.push_back({slot.class_index, slot.measured, 0});
+    if (!slice.sample || left == 0) continue;
+    const Member member = {slice.sequence, slice.slot, slot.class_index, slot.measured, clock_ + left};
+    const auto later = [](SequenceId id, const Member& other) { return id < other.id; };
+    members_.insert(std::upper_bound(members_.begin(), members_.end(), member.id, later), member);
+  }
+}
+
+void SimWorker::EndDue(std::vector<SampledToken>* ended) {
+  ended->clear();
+  if (members_.empty() || clock_ < next_end_) return;
+  std::erase_if(members_, [&](const Member& member) {
+    if (member.ends_at > clock_) return false;
+    SampledToken& last = ended->emplace_back();
+    last.sequence = member.id;
+    last.token = kStopToken;
+    return true;
+  });
+}
+
+void SimWorker::LookAhead() {
+  next_end_ = std::numeric_limits<int64_t>::max();
+  class_runs_.clear();
+  for (const Member& member : members_) {
+    next_end_ = std::min(next_end_, member.ends_at);
+    if (class_runs_.empty() || class_runs_.back().class_index != member.class_index ||
+        class_runs_.back().measured != member.measured) {
+      class_runs_.push_back({member.class_index, member.measured, 0});
     }
     ++class_runs_.back().count;
   }
-  known_left_ = std::min(steps, core_->KnownSteps(&known_why_));
-  if (known_left_ == 0) return;
-  known_to_end_ = known_left_ == steps;
-  shape_ = StepShape{.decodes = static_cast<int32_t>(num_slices), .decode_context = context};
-  last_end_ = end;
+  known_left_ = 0;
+  if (members_.empty()) return;
+  const int64_t known = core_->KnownSteps(&known_why_);
+  known_left_ = static_cast<int32_t>(std::min(known, next_end_ - clock_));
 }
 
 absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* events) {
+  ++clock_;
   if (std::exchange(known_in_flight_, false)) {
     core_->PassKnownStep(start, end);
     last_end_ = end;
-    slots_stale_ = true;
-    if (known_left_ == 0 && known_to_end_) core_->EndAfterKnownStep(enders_, events);
+    EndDue(&ended_);
+    if (ended_.empty()) return absl::OkStatus();
+    core_->EndAfterKnownStep(ended_, events);
+    LookAhead();
     return absl::OkStatus();
   }
   result_.step = step_->step;
   result_.start = start;
   result_.end = end;
-  result_.sampled.resize(static_cast<size_t>(step_->num_samples));
-  SampledToken* sampled = result_.sampled.data();
+  result_.sampled.clear();
+  if (num_apart_ > 0) EndDue(&result_.sampled);
   for (const Slice& slice : step_->slices) {
     if (!slice.sample) continue;
     const Slot& slot = slots_[slice.slot];
-    sampled->sequence = slice.sequence;
-    sampled->token = slice.output_index + 1 == slot.output_tokens
-                         ? kStopToken
-                         : OutputToken(slot.seed, slice.output_index);
-    ++sampled;
+    SampledToken& sampled = result_.sampled.emplace_back();
+    sampled.sequence = slice.sequence;
+    sampled.token = slice.output_index + 1 == slot.output_tokens ? kStopToken
+                                                                 : OutputToken(slot.seed, slice.output_index);
   }
   const absl::Status status = core_->OnStepDone(result_, end, events);
-  if (fast_forward_ && status.ok()) LookAhead(end);
-  return status;
+  if (!fast_forward_ || !status.ok()) return status;
+  last_end_ = end;
+  TakeIn();
+  // Nobody may, or one that decodes was left out of this step: they are listed, and their slots up to date.
+  if (core_->Apart().decodes != static_cast<int32_t>(members_.size())) {
+    core_->Settle();
+    SettleSlots();
+  }
+  LookAhead();
+  return absl::OkStatus();
 }
 
 }  // namespace orrery::sim

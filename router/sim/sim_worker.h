@@ -1,6 +1,7 @@
 // One worker of a simulation: a WorkerCore, and an engine that knows only how long a step takes and how many
-// tokens a request makes. Since it knows who ends when, it passes the decode steps up to the next end that
-// WorkerCore vouches for in O(1) each; every other step is planned and finished as it would be live.
+// tokens a request makes. Since it knows who ends when, decodes stand apart wherever WorkerCore lets them: a
+// step costs what its newcomers and those that end in it cost, and one without either nothing. Everything
+// else is planned and finished as it would be live.
 #ifndef ORRERY_ROUTER_SIM_SIM_WORKER_H_
 #define ORRERY_ROUTER_SIM_SIM_WORKER_H_
 
@@ -31,69 +32,92 @@ class SimWorker {
     bool measured = false;
   };
 
-  // A new incarnation, empty. The predictor may be an oracle. `fast_forward`: steps that are known beforehand
-  // (WorkerCore::KnownSteps) are passed without planning them.
+  // A new incarnation, empty. The predictor may be an oracle. `fast_forward`: decodes may stand apart
+  // (WorkerCore::PlanBeside, KnownSteps).
   absl::Status Start(const WorkerSpec& spec, uint64_t incarnation, bool fast_forward);
   void Stop() { core_.reset(); }
   bool up() const { return core_ != nullptr; }
-  // To ask; whoever is about to tell it something calls Interrupt() first.
+  // To ask; whoever is about to tell it something calls ExpectArrival or Interrupt first.
   WorkerCore* core() { return core_.get(); }
   const WorkerCore* core() const { return core_.get(); }
   uint64_t incarnation() const { return incarnation_; }
-  // What comes next is not known any more: a known step in flight is planned after all.
+  // Nobody stands apart any more; a known step in flight is planned after all.
   void Interrupt();
+  // What comes after the step in flight has to be planned; with ids all of it.
+  void ExpectArrival(const Submit& submit) {
+    known_left_ = 0;
+    if (submit.tokens != nullptr) Interrupt();
+  }
 
   // The core has just accepted this request.
   void OnAccepted(const LiveRequest& live) {
     if (oracle_ != nullptr) oracle_->Set(SequenceId{core_->counters().accepted}, live.request.output_tokens);
   }
-  // Plans the next step; false when there is nothing to do. Then step() is in flight, of this composition.
+  // Plans the next step; false when there is nothing to do. Then it is in flight: the sequences of plan(),
+  // and those apart, whose tokens all come after the same gap, counted by class as they follow each other.
   bool Plan(Time now, LiveTable* live);
-  // A known step has the slices of the last planned one, only further on.
-  const StepPlan& step() const { return *step_; }
-  const StepShape& shape() const { return shape_; }
-  Slot& slot(const Slice& slice) { return slots_[slice.slot]; }
-  // Plan would pass the next step.
-  bool knows_next() const { return known_left_ > 0; }
-  // step() is a known one: its tokens all come after the same gap, counted by class as they follow each
-  // other.
-  bool known() const { return known_in_flight_; }
+  // Empty while the step is known.
+  const StepPlan& plan() const { return known_in_flight_ ? no_plan_ : *step_; }
   struct ClassRun {
     int32_t class_index = 0;
     bool measured = false;
     int64_t count = 0;
   };
-  absl::Span<const ClassRun> class_runs() const { return class_runs_; }
+  absl::Span<const ClassRun> class_runs() const {
+    return absl::MakeSpan(class_runs_).first(num_apart_ > 0 ? class_runs_.size() : 0);
+  }
+  int32_t num_sequences() const { return static_cast<int32_t>(plan().slices.size()) + num_apart_; }
+  int32_t num_samples() const { return plan().num_samples + num_apart_; }
+  const StepShape& shape() const { return shape_; }
+  Slot& slot(const Slice& slice) { return slots_[slice.slot]; }
+  // Plan would pass the next step.
+  bool knows_next() const { return known_left_ > 0; }
+  bool known() const { return known_in_flight_; }
   Time last_end() const { return last_end_; }
   // With the step in flight.
-  int64_t kv_tokens() const { return core_->kv_tokens() + (known_in_flight_ ? shape_.decodes : 0); }
+  int64_t kv_tokens() const { return core_->kv_tokens() + (known_in_flight_ ? num_apart_ : 0); }
   const DecisionRecord& decision() const { return known_in_flight_ ? known_why_ : core_->last_decision(); }
   // The step ends: its tokens go to the core. Events are appended to *events.
   absl::Status Finish(Time start, Time end, std::vector<TokenEvent>* events);
 
  private:
-  // After a planned step: how far the future is known.
-  void LookAhead(Time end);
+  // A sequence apart.
+  struct Member {
+    SequenceId id{};
+    uint32_t slot = 0;
+    int32_t class_index = 0;
+    bool measured = false;
+    int64_t ends_at = 0;  // clock after the step that makes its last token
+  };
+  // Writes to the slots what those apart have made, and forgets them.
   void SettleSlots();
+  // Those of the plan that decode from now on.
+  void TakeIn();
+  void EndDue(std::vector<SampledToken>* ended);
+  // After a planned step, or a change of members.
+  void LookAhead();
 
   std::unique_ptr<WorkerCore> core_;
   uint64_t incarnation_ = 0;
   std::shared_ptr<OracleTable> oracle_;  // null: the predictor has to guess
   std::vector<Slot> slots_;              // [max_num_seqs]
   const StepPlan* step_ = nullptr;
+  const StepPlan no_plan_;
   StepShape shape_;
   StepResult result_;
 
   bool fast_forward_ = false;
-  int32_t known_left_ = 0;  // known steps to come
-  bool known_in_flight_ = false;
-  bool known_to_end_ = false;         // the last of them ends...
-  std::vector<SampledToken> enders_;  // ...these
-  bool slots_stale_ = false;          // they do not show last_end_ yet
-  Time known_start_;                  // of the one in flight
-  Time last_end_;                     // of the last step
-  DecisionRecord known_why_;
+  std::vector<Member> members_;  // ascending id
+  int64_t clock_ = 0;            // steps done
+  int64_t next_end_ = 0;         // least ends_at
   std::vector<ClassRun> class_runs_;
+  std::vector<SampledToken> ended_;  // scratch
+  int32_t num_apart_ = 0;            // in the step in flight
+  int32_t known_left_ = 0;           // known steps to come
+  bool known_in_flight_ = false;
+  Time known_start_;  // of the one in flight
+  Time last_end_;     // of the last step
+  DecisionRecord known_why_;
 };
 
 // The request as it is submitted: what it will make is known to the slot alone.

@@ -87,7 +87,6 @@ class Simulation {
   absl::Status Refill(Time now);
   absl::Status FinishStep(uint32_t w, Time now);
   void CountTokens(Seat* seat, Time now);
-  void CountKnownTokens(const Seat& seat, Time now);
   void LoseWorker(uint32_t w, Time now);
   // Gives the router's output to the workers.
   void Deliver(Time now);
@@ -339,7 +338,7 @@ absl::Status Simulation::FinishStep(uint32_t w, Time now) {
 }
 
 void Simulation::CountStep(const Seat& seat, Time now) {
-  const bool worked = !seat.worker.step().slices.empty();
+  const bool worked = seat.worker.num_sequences() > 0;
   const bool was_measuring = Measuring();
   finished_steps_ += worked;
   group_worked_ |= worked;
@@ -358,50 +357,35 @@ void Simulation::CountStep(const Seat& seat, Time now) {
 }
 
 void Simulation::CountTokens(Seat* seat, Time now) {
-  const StepPlan& step = seat->worker.step();
   const bool saturated = Saturated(), measuring = Measuring();
   report_.passed_steps += seat->worker.known();
-  if (measuring) report_.measured_tokens += step.num_samples;
-  if (seat->worker.known()) return CountKnownTokens(*seat, now);
+  if (measuring) report_.measured_tokens += seat->worker.num_samples();
+  // Equal gaps that follow each other are told together.
   Duration gap;
   int32_t class_index = -1;
   int64_t count = 0;
-  for (const Slice& slice : step.slices) {
+  const auto add = [&](int32_t its_class, Duration its_gap, int64_t n) {
+    if (its_gap != gap || its_class != class_index) {
+      if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
+      gap = its_gap;
+      class_index = its_class;
+      count = 0;
+    }
+    count += n;
+  };
+  for (const SimWorker::ClassRun& run : seat->worker.class_runs()) {
+    if (saturated ? measuring : run.measured) add(run.class_index, now - seat->worker.last_end(), run.count);
+  }
+  for (const Slice& slice : seat->worker.plan().slices) {
     if (!slice.sample) continue;
     SimWorker::Slot& slot = seat->worker.slot(slice);
     if (slice.output_index == 0) {
       LiveRequest* live = live_.Find(slot.request);
       if (live != nullptr) live->first_token = now;
     } else if (saturated ? measuring : slot.measured) {
-      const Duration own = now - slot.last_token;
-      if (own == gap && slot.class_index == class_index) {
-        ++count;
-      } else {
-        if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
-        gap = own;
-        class_index = slot.class_index;
-        count = 1;
-      }
+      add(slot.class_index, now - slot.last_token, 1);
     }
     slot.last_token = now;
-  }
-  if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
-}
-
-// As CountTokens, where everybody's last token came with the step before.
-void Simulation::CountKnownTokens(const Seat& seat, Time now) {
-  const Duration gap = now - seat.worker.last_end();
-  const bool saturated = Saturated();
-  if (saturated && !Measuring()) return;
-  int32_t class_index = -1;
-  int64_t count = 0;
-  for (const SimWorker::ClassRun& run : seat.worker.class_runs()) {
-    if (!saturated && !run.measured) continue;
-    if (run.class_index != class_index && count > 0) {
-      observer_->OnTokenGaps(class_index, gap, std::exchange(count, 0));
-    }
-    class_index = run.class_index;
-    count += run.count;
   }
   if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
 }
@@ -445,7 +429,7 @@ void Simulation::Deliver(Time now) {
         const DecisionRecord& why = router_->last_decision();
         Tell(now, Cat("placed on worker ", w, " by ", why.policy, ": ", why.objective, " = ", why.value));
       }
-      seats_[w].worker.Interrupt();
+      seats_[w].worker.ExpectArrival(dispatch.submit);
       const absl::Status status = seats_[w].worker.core()->OnArrival(std::move(dispatch.submit), now);
       if (!status.ok()) {
         router_->OnRefused(dispatch.worker, key, status, now, &router_out_);
@@ -575,7 +559,7 @@ void Simulation::Launch(uint32_t w, Time now, Duration takes) {
   ++num_busy_;
   seat.step_start = now;
   seat.takes = takes;
-  report_.sequence_steps += static_cast<int64_t>(seat.worker.step().slices.size());
+  report_.sequence_steps += seat.worker.num_sequences();
   events_.Push(
       {.at = now + takes, .kind = EventKind::kStepDone, .worker = w, .number = seat.worker.incarnation()});
   const WorkerCore& core = *seat.worker.core();
@@ -584,7 +568,7 @@ void Simulation::Launch(uint32_t w, Time now, Duration takes) {
                      .end = now + takes,
                      .shape = seat.worker.shape(),
                      .kv_tokens = loads_[w],
-                     .num_samples = seat.worker.step().num_samples,
+                     .num_samples = seat.worker.num_samples(),
                      .num_running = core.num_running(),
                      .num_waiting = core.num_waiting(),
                      .pooled = router_->num_pooled(),
@@ -622,7 +606,7 @@ void Simulation::WatchLoads() {
 void Simulation::TellPlan(uint32_t w, Time now) {
   const LiveRequest* live = live_.Find(explained_);
   SimWorker& worker = seats_[w].worker;
-  const StepPlan& step = worker.step();
+  const StepPlan& step = worker.plan();
   const DecisionRecord& why = worker.core()->last_decision();
   for (const Slice& slice : step.slices) {
     if (live == nullptr || worker.slot(slice).request != explained_) continue;

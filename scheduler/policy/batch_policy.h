@@ -40,6 +40,9 @@ struct WorkerView {
   int32_t blocks_free = 0;                 // free + evictable cached blocks
   int32_t blocks_total = 0;
   int32_t free_slots = 0;  // for sequences that never ran; preempted ones have kept theirs
+  // Sequences that run and decode but are not in `running`: each has its token and its row in this step, and
+  // the blocks they take are off blocks_free. Only for policies that promise it (SteadyDecision).
+  int32_t beside = 0;
   BatchLimits limits;
   StepTotals totals;
   const StepCostModel* cost = nullptr;  // null: none fitted
@@ -84,8 +87,9 @@ class BatchPolicy {
   // What Plan would say of a step in which all running sequences decode and nobody is admitted, if it
   // promises that of every such step: that (1) it lets all decode, in ascending order of id, whenever each is
   // one token short, blocks are there and nobody waits; that (2) whom it did not admit into a step in which
-  // all decoded it does not admit into the next one, when nothing happened but that step; and that it keeps
-  // no account of steps. The default promises nothing.
+  // all decoded it does not admit into the next one, when nothing happened but that step; that (3) it decides
+  // about the others alike when those who decode stand beside (WorkerView::beside), as long as there are
+  // blocks for them; and that it keeps no account of steps. The default promises nothing.
   virtual std::optional<DecisionRecord> SteadyDecision(const SteadyView&) const { return std::nullopt; }
   // Facts a policy may learn from; default: none needed. Every sequence arrives once, before the first Plan
   // that shows it.

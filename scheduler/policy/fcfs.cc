@@ -25,8 +25,9 @@ void FcfsPolicy::Plan(const WorkerView& worker, Time, BatchDecision* decision) {
     }
   }
   const size_t admitted = decision->admit.size();
+  const size_t running = worker.running.size() + static_cast<size_t>(worker.beside);
   decision->why = AdmissionRecord("fcfs", worker.waiting.size(), admitted, room,
-                                  static_cast<int64_t>(worker.running.size() + admitted));
+                                  static_cast<int64_t>(running + admitted));
 }
 
 std::optional<DecisionRecord> FcfsPolicy::SteadyDecision(const SteadyView& view) const {

@@ -36,12 +36,12 @@ DecisionRecord AdmissionRecord(std::string_view policy, size_t num_waiting, size
 
 void RunningStep::Begin(const WorkerView& worker, int32_t token_budget) {
   budget_ = BudgetOf(worker.limits, token_budget);
-  used_ = 0;
+  used_ = worker.beside;
   ledger_ = BlockLedger(worker.blocks_free);
   free_slots_ = worker.free_slots;
   order_.resize(worker.running.size());
   std::iota(order_.begin(), order_.end(), 0);
-  num_running_ = order_.size();
+  num_running_ = order_.size() + static_cast<size_t>(worker.beside);
 }
 
 void RunningStep::GrantRunning(const WorkerView& worker, BatchDecision* decision, size_t active) {

@@ -160,6 +160,10 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   sequence->key = own.key;
   sequence->num_given = own.num_prompt + own.num_emitted;
   sequence->has_ids = own.tokens != nullptr && !own.tokens->empty();
+  if (sequence->has_ids && !ids_seen_) {
+    Settle();
+    ids_seen_ = true;
+  }
   sequence->num_emitted = own.num_emitted;
   sequence->min_tokens = own.stop.min_tokens;
   sequence->max_tokens = own.stop.max_tokens;
@@ -324,7 +328,6 @@ absl::StatusOr<std::unique_ptr<WorkerCore>> WorkerCore::Create(const WorkerOptio
 }
 
 absl::Status WorkerCore::OnArrival(Submit submit, Time now) {
-  impl_->Settle();
   return impl_->OnArrival(std::move(submit), now);
 }
 void WorkerCore::OnCancel(const SampleKey& key, Time now, TokenEvents* events) {
@@ -345,13 +348,21 @@ void WorkerCore::Drain(Time now) {
 }
 const StepPlan& WorkerCore::Plan(Time now) {
   impl_->Settle();
-  return impl_->Plan(now);
+  return impl_->Plan(now, false);
 }
+const StepPlan& WorkerCore::PlanBeside(Time now, Beside* beside) {
+  const StepPlan& plan = impl_->Plan(now, true);
+  *beside =
+      impl_->num_flights_ > 0 && impl_->flights_[impl_->first_flight_].beside > 0 ? impl_->Apart() : Beside{};
+  return plan;
+}
+WorkerCore::Beside WorkerCore::Apart() { return impl_->SetApart() ? impl_->Apart() : Beside{}; }
 bool WorkerCore::can_plan() const { return impl_->num_flights_ < impl_->options_.max_in_flight; }
 absl::Status WorkerCore::OnStepDone(const StepResult& result, Time now, TokenEvents* events) {
   return impl_->OnStepDone(result, now, events);
 }
 absl::Status WorkerCore::OnStepFailed(StepId step, std::string_view error, Time now, TokenEvents* events) {
+  impl_->Settle();
   return impl_->OnStepFailed(step, error, now, events);
 }
 Time WorkerCore::NextWake() const { return impl_->NextWake(); }
@@ -360,11 +371,12 @@ bool WorkerCore::has_work() const {
 }
 bool WorkerCore::idle() const { return !has_work() && impl_->num_flights_ == 0; }
 int32_t WorkerCore::in_flight() const { return impl_->num_flights_; }
-int32_t WorkerCore::KnownSteps(DecisionRecord* why) const { return impl_->KnownSteps(why); }
+int32_t WorkerCore::KnownSteps(DecisionRecord* why) { return impl_->KnownSteps(why); }
 void WorkerCore::PassKnownStep(Time start, Time end) { impl_->PassKnownStep(start, end); }
 void WorkerCore::EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events) {
   impl_->EndAfterKnownStep(ended, events);
 }
+void WorkerCore::Settle() { impl_->Settle(); }
 void WorkerCore::State(Time now, WorkerState* state, StateScope scope) { impl_->State(now, state, scope); }
 std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
   for (const auto* reports : {&impl_->reports_, &impl_->old_reports_}) {
@@ -380,7 +392,10 @@ int32_t WorkerCore::num_waiting() const { return impl_->waiting_.size() + impl_-
 int32_t WorkerCore::num_running() const { return static_cast<int32_t>(impl_->running_.size()); }
 int64_t WorkerCore::waiting_tokens() const { return impl_->waiting_tokens_; }
 int64_t WorkerCore::kv_tokens() const { return impl_->kv_tokens_; }
-void WorkerCore::set_journal(JournalWriter* journal) { impl_->journal_ = journal; }
+void WorkerCore::set_journal(JournalWriter* journal) {
+  impl_->Settle();
+  impl_->journal_ = journal;
+}
 absl::Status WorkerCore::CheckInvariants() const {
   impl_->Settle();
   return impl_->CheckInvariants();

@@ -37,19 +37,20 @@ class WorkerCore::Impl {
   void State(Time now, WorkerState* state, StateScope scope);
 
   // plan.cc
-  const StepPlan& Plan(Time now);
+  // `beside`: decodes may stand apart.
+  const StepPlan& Plan(Time now, bool beside);
 
   // step.cc
   absl::Status OnStepDone(const StepResult& result, Time now, TokenEvents* events);
   absl::Status OnStepFailed(StepId step, std::string_view error, Time now, TokenEvents* events);
 
   // steady.cc
-  int32_t KnownSteps(DecisionRecord* why) const;
+  bool SetApart();  // false: nobody stands apart
+  Beside Apart() const { return {num_apart_, apart_tokens_ + num_apart_}; }
+  int32_t KnownSteps(DecisionRecord* why);
   void PassKnownStep(Time start, Time end);
   void EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEvents* events);
-  void Settle() {
-    if (known_passed_ > 0) WritePassedSteps();
-  }
+  void Settle();
 
   // check.cc
   absl::Status CheckInvariants() const;
@@ -72,6 +73,7 @@ class WorkerCore::Impl {
     StepPlan plan;
     std::vector<FlightRow> rows;  // [plan.slices]
     StepShape shape;
+    int32_t beside = 0;  // sequences apart that decode in this step too
   };
   // A grant that was checked but not yet committed.
   struct Row {
@@ -95,8 +97,11 @@ class WorkerCore::Impl {
 
   // plan.cc
   void RefreshMatches();
-  void BuildViews();
+  void BuildViews(absl::Span<Sequence* const> running);
+  void Ask(BatchPolicy* policy, absl::Span<Sequence* const> running, int32_t beside, Time now);
   void Decide(BatchPolicy* policy, Time now, Flight* flight);
+  // False: it cannot be decided without those apart, and nothing was.
+  bool DecideBeside(Time now, Flight* flight);
   void CommitPreemptions(const BatchDecision& decision);
   void CommitRun(const BatchDecision& decision, Flight* flight, Time now);
   void CommitAdmissions(const BatchDecision& decision, Flight* flight, Time now);
@@ -106,6 +111,7 @@ class WorkerCore::Impl {
   void FinishPlan(Flight* flight);
   Sequence* Find(SequenceId id) const;
   int32_t NewBlocks(const Sequence& sequence, int32_t count) const;
+  static Slice NextSlice(const Sequence& sequence, int32_t count);
 
   // step.cc
   absl::Status ValidateResult(const Flight& flight, const StepResult& result) const;
@@ -129,7 +135,18 @@ class WorkerCore::Impl {
   void CloseFlight();
 
   // steady.cc
-  void WritePassedSteps();
+  static bool CanStandApart(const Sequence& sequence);
+  // Index into crossing_: of the next step of those apart, and of the steps in which one needs a block.
+  size_t PhaseNow() const { return static_cast<size_t>(clock_ % options_.block_tokens); }
+  size_t PhaseOf(const Sequence& sequence) const;
+  void JoinApart(Sequence* sequence);
+  void JoinIfDecoding(Sequence* sequence);
+  void LeaveApart(Sequence* sequence);
+  void ShowPassed(Sequence* sequence);
+  void FindFirstBound();
+  void StartApartStep();
+  void EndApartStep(Time end);
+  void List(Flight* flight);  // those apart, into a plan that left them out
 
   WorkerOptions options_;
   WorkerParts parts_;
@@ -169,13 +186,17 @@ class WorkerCore::Impl {
 
   // The last plan let everybody decode and admitted nobody, and nobody came or left since it was made.
   bool undisturbed_ = false;
-  int32_t known_passed_ = 0;  // steps passed that the sequences do not show yet
-  Time known_end_;            // of the last of them
-  struct Crossing {           // of a sequence into its next block, at the step'th passed step
-    int32_t step = 0;
-    Sequence* sequence = nullptr;
-  };
-  std::vector<Crossing> crossings_;  // scratch of Settle
+  // Those apart. They hold their blocks; their counts and times are as of Sequence::apart_since.
+  bool apart_ = false;
+  bool ids_seen_ = false;  // a prompt with ids came: nobody stands apart from then on
+  int32_t clock_ = 0;      // steps they made since the first was set apart
+  int32_t num_apart_ = 0;
+  int64_t apart_tokens_ = 0;  // num_computed of all, by the clock
+  int32_t first_bound_ = 0;   // clock at which the first of them has max_new tokens
+  Time apart_end_;            // of their last step
+  std::vector<std::vector<Sequence*>>
+      crossing_;                  // [block_tokens] who needs a block when clock mod that; by id
+  std::vector<Sequence*> fresh_;  // the others that run, in admission order
 
   std::array<Flight, 2> flights_;
   int32_t first_flight_ = 0, num_flights_ = 0;

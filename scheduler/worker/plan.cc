@@ -10,7 +10,7 @@
 
 namespace orrery {
 
-const StepPlan& WorkerCore::Impl::Plan(Time now) {
+const StepPlan& WorkerCore::Impl::Plan(Time now, bool beside) {
   ORRERY_CHECK(num_flights_ < options_.max_in_flight);
   old_reports_.swap(reports_);
   reports_.clear();
@@ -19,6 +19,7 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
   flight->plan.Clear();
   flight->rows.clear();
   flight->shape = {};
+  flight->beside = 0;
 
   // Slots of sequences that ended: the plan announces them before anybody gets them.
   flight->plan.released_slots.swap(released_slots_);
@@ -26,16 +27,19 @@ const StepPlan& WorkerCore::Impl::Plan(Time now) {
                      flight->plan.released_slots.end());
 
   if (!running_.empty() || waiting_.size() > 0) {
-    Decide(parts_.policy.get(), now, flight);
+    if (!beside || options_.block_tables || !SetApart() || !DecideBeside(now, flight)) {
+      Settle();
+      Decide(parts_.policy.get(), now, flight);
+    }
     last_decision_ = decision_.why;
-    const bool stuck = flight->rows.empty() && num_flights_ == 0 && wake_.is_never();
+    const bool stuck = flight->rows.empty() && flight->beside == 0 && num_flights_ == 0 && wake_.is_never();
     if (stuck && (!running_.empty() || waiting_.size() > 0)) {
       ++counters_.fallbacks;
       Decide(&fallback_, now, flight);
     }
   }
   counters_.evicted_blocks = kv_.evicted();
-  undisturbed_ = flight->plan.num_samples == static_cast<int32_t>(running_.size()) &&
+  undisturbed_ = flight->plan.num_samples + flight->beside == static_cast<int32_t>(running_.size()) &&
                  flight->plan.num_tokens == flight->plan.num_samples && flight->plan.admitted.empty() &&
                  decision_.admit.empty() && preempted_.empty();
   FinishPlan(flight);
@@ -47,22 +51,26 @@ void WorkerCore::Impl::FinishPlan(Flight* flight) {
   StepPlan& plan = flight->plan;
   if (!plan.slices.empty() && options_.block_tables)
     plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
-  if (plan.empty()) return;
+  if (plan.empty() && flight->beside == 0) return;
   plan.preempted.swap(preempted_);
   plan.step = StepId{next_step_++};
   plan.group_step = Value(plan.step);
   ++num_flights_;
 }
 
-void WorkerCore::Impl::Decide(BatchPolicy* policy, Time now, Flight* flight) {
+// The policy's decision about `running` and those who wait, while `beside` others decode.
+void WorkerCore::Impl::Ask(BatchPolicy* policy, absl::Span<Sequence* const> running, int32_t beside,
+                           Time now) {
   waiting_.Compact();
   RefreshMatches();
-  BuildViews();
+  BuildViews(running);
   WorkerView view;
   view.waiting = waiting_.views();
   if (free_slots_.empty() && waiting_with_slot_ > 0) view.waiting = admissible_;
   view.running = running_views_;
+  view.beside = beside;
   view.blocks_free = kv_.available();
+  if (beside > 0) view.blocks_free -= static_cast<int32_t>(crossing_[PhaseNow()].size());
   view.blocks_total = options_.num_blocks;
   view.free_slots = static_cast<int32_t>(free_slots_.size());
   view.limits = limits_;
@@ -71,12 +79,37 @@ void WorkerCore::Impl::Decide(BatchPolicy* policy, Time now, Flight* flight) {
   view.predictor = parts_.predictor.get();
   decision_.Clear();
   policy->Plan(view, now, &decision_);
-  wake_ = decision_.wake;
-
   ++plan_serial_;
+}
+
+void WorkerCore::Impl::Decide(BatchPolicy* policy, Time now, Flight* flight) {
+  Ask(policy, running_, 0, now);
+  wake_ = decision_.wake;
   CommitPreemptions(decision_);
   CommitRun(decision_, flight, now);
   CommitAdmissions(decision_, flight, now);
+}
+
+bool WorkerCore::Impl::DecideBeside(Time now, Flight* flight) {
+  // Blocks that are free now are enough: nothing cached is evicted, and what waits finds the same prefixes.
+  const auto crossing = static_cast<int32_t>(crossing_[PhaseNow()].size());
+  if (kv_.pool().num_free() < crossing) return false;
+  Ask(parts_.policy.get(), fresh_, num_apart_, now);
+  int64_t need = crossing;
+  for (const Grant& grant : decision_.run) {
+    const Sequence* sequence = Find(grant.sequence);
+    if (sequence != nullptr) need += NewBlocks(*sequence, grant.count);
+  }
+  if (!decision_.preempt.empty() || need > kv_.available()) return false;
+  wake_ = decision_.wake;
+  flight->beside = num_apart_;
+  flight->shape.decodes = num_apart_;
+  flight->shape.decode_context = apart_tokens_ + num_apart_;
+  StartApartStep();
+  kv_tokens_ += num_apart_;
+  CommitRun(decision_, flight, now);
+  CommitAdmissions(decision_, flight, now);
+  return true;
 }
 
 void WorkerCore::Impl::RefreshMatches() {
@@ -105,11 +138,11 @@ void WorkerCore::Impl::RefreshMatches() {
   }
 }
 
-void WorkerCore::Impl::BuildViews() {
+void WorkerCore::Impl::BuildViews(absl::Span<Sequence* const> running) {
   running_views_.clear();
-  for (size_t i = 0; i < running_.size(); ++i) {
-    if (i + kPrefetchAhead < running_.size()) Prefetch(running_[i + kPrefetchAhead]);
-    Sequence* sequence = running_[i];
+  for (size_t i = 0; i < running.size(); ++i) {
+    if (i + kPrefetchAhead < running.size()) Prefetch(running[i + kPrefetchAhead]);
+    Sequence* sequence = running[i];
     if (sequence->ending()) continue;
     // Blocks that a sequence gets are its own until somebody else holds them.
     if (sequence->shared_version != kv_.sharing_version()) {
@@ -156,15 +189,15 @@ void WorkerCore::Impl::CommitRun(const BatchDecision& decision, Flight* flight, 
   rows_.clear();
   int32_t tokens = 0;
   int64_t need = 0;
+  const std::vector<Sequence*>& listed = flight->beside > 0 ? fresh_ : running_;
   size_t next = 0;  // policies mostly grant in admission order: there the search is over before it began
   for (const Grant& grant : decision.run) {
-    while (next < running_.size() && running_[next]->id < grant.sequence) ++next;
-    Sequence* sequence = next < running_.size() && running_[next]->id == grant.sequence
-                             ? running_[next]
-                             : Find(grant.sequence);
+    while (next < listed.size() && listed[next]->id < grant.sequence) ++next;
+    Sequence* sequence =
+        next < listed.size() && listed[next]->id == grant.sequence ? listed[next] : Find(grant.sequence);
     const bool usable = sequence != nullptr && sequence->state == SequenceState::kRunning &&
                         !sequence->ending() && sequence->planned_by != plan_serial_;
-    const int32_t room = limits_.max_step_tokens - tokens;
+    const int32_t room = limits_.max_step_tokens - flight->beside - tokens;
     const int32_t count =
         usable ? std::min({grant.count, sequence->num_tokens() - sequence->num_computed, room}) : 0;
     if (count < 1) {
@@ -204,7 +237,8 @@ void WorkerCore::Impl::CommitAdmissions(const BatchDecision& decision, Flight* f
     const bool usable = sequence != nullptr && sequence->state == SequenceState::kWaiting &&
                         static_cast<int32_t>(running_.size()) < limits_.max_num_seqs &&
                         (sequence->slot >= 0 || !free_slots_.empty());
-    const int32_t count = std::min(grant.count, limits_.max_step_tokens - flight->plan.num_tokens);
+    const int32_t count =
+        std::min(grant.count, limits_.max_step_tokens - flight->beside - flight->plan.num_tokens);
     if (!usable || count < 1 || !AdmitOne(sequence, count, flight, now)) ++counters_.repairs;
   }
 }
@@ -254,6 +288,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   sequence->num_published = static_cast<int32_t>(match.size());
   sequence->planned_by = plan_serial_;
   running_.push_back(sequence);
+  if (apart_) fresh_.push_back(sequence);
   const auto by_key = [](const Sequence* a, const Sequence* b) { return a->key < b->key; };
   running_by_key_.insert(std::upper_bound(running_by_key_.begin(), running_by_key_.end(), sequence, by_key),
                          sequence);
@@ -261,16 +296,21 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   return true;
 }
 
+Slice WorkerCore::Impl::NextSlice(const Sequence& sequence, int32_t count) {
+  Slice slice;
+  slice.sequence = sequence.id;
+  slice.slot = static_cast<uint32_t>(sequence.slot);
+  slice.begin = sequence.num_computed;
+  slice.count = count;
+  slice.sample = slice.begin + count == sequence.num_tokens();
+  slice.input = sequence.pending > 0 ? InputSource::kPreviousStep : InputSource::kHost;
+  slice.output_index = slice.sample ? sequence.num_emitted + sequence.num_generated() : 0;
+  return slice;
+}
+
 void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* flight, Time) {
   StepPlan& plan = flight->plan;
-  Slice& slice = plan.slices.emplace_back();
-  slice.sequence = sequence->id;
-  slice.slot = static_cast<uint32_t>(sequence->slot);
-  slice.begin = sequence->num_computed;
-  slice.count = count;
-  slice.sample = slice.begin + count == sequence->num_tokens();
-  slice.input = sequence->pending > 0 ? InputSource::kPreviousStep : InputSource::kHost;
-  slice.output_index = slice.sample ? sequence->num_emitted + sequence->num_generated() : 0;
+  const Slice& slice = plan.slices.emplace_back(NextSlice(*sequence, count));
   if (options_.block_tables) {
     plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
     plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());

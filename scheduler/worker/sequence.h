@@ -55,6 +55,7 @@ struct alignas(64) Sequence {
   int32_t num_shared = 0;     // leading blocks that others hold too, as of shared_version
   int32_t num_emitted = 0, min_tokens = 0, max_tokens = 0;  // of the submit
   TokenId first_stop = -1;
+  int32_t apart_since = -1;  // clock of the decoders apart (steady.cc) that its counts show; -1: not apart
 
   std::vector<BlockId> blocks;  // covers tokens [0, num_computed)
   uint64_t planned_by = 0;      // serial of the last plan with a slice for it: one slice per plan

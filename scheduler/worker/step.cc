@@ -22,11 +22,19 @@ absl::Status WorkerCore::Impl::ValidateResult(const Flight& flight, const StepRe
     return absl::InvalidArgumentError(Cat("result of step ", Value(result.step), " while step ",
                                           Value(flight.plan.step), " is the oldest in flight"));
   }
-  if (result.sampled.size() != static_cast<size_t>(flight.plan.num_samples)) {
+  const auto num_samples = static_cast<size_t>(flight.plan.num_samples);
+  if (result.sampled.size() < num_samples || (result.sampled.size() > num_samples && flight.beside == 0)) {
     return absl::InvalidArgumentError(Cat("step ", Value(result.step), " sampled ", result.sampled.size(),
                                           " tokens instead of ", flight.plan.num_samples));
   }
-  size_t next = 0;
+  size_t next = result.sampled.size() - num_samples;
+  for (const SampledToken& ended : absl::MakeSpan(result.sampled).first(next)) {
+    const Sequence* sequence = Find(ended.sequence);
+    if (sequence == nullptr || sequence->apart_since < 0 || ended.status != SampleStatus::kOk) {
+      return absl::InvalidArgumentError(
+          Cat("step ", Value(result.step), " ended sequence ", Value(ended.sequence), " beside it"));
+    }
+  }
   for (const Slice& slice : flight.plan.slices) {
     if (!slice.sample) continue;
     const SampledToken& sampled = result.sampled[next++];
@@ -50,10 +58,14 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
   if (absl::Status status = ValidateResult(flight, result); !status.ok()) return status;
   if (journal_ != nullptr) journal_->StepDone(result, now);
   ++counters_.steps;
-  counters_.computed_tokens += static_cast<uint64_t>(flight.plan.num_tokens);
+  counters_.computed_tokens += static_cast<uint64_t>(flight.plan.num_tokens + flight.beside);
   CountStep(flight, result);
 
-  size_t next = 0;
+  size_t next = result.sampled.size() - static_cast<size_t>(flight.plan.num_samples);
+  if (flight.beside > 0) {
+    EndApartStep(now);
+    EndAfterKnownStep(absl::MakeSpan(result.sampled).first(next), events);
+  }
   for (size_t i = 0; i < flight.rows.size(); ++i) {
     if (i + kPrefetchAhead < flight.rows.size()) Prefetch(flight.rows[i + kPrefetchAhead].sequence);
     const Slice& slice = flight.plan.slices[i];
@@ -69,6 +81,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
     if (sequence->epoch == flight.rows[i].epoch && !sequence->poisoned)
       Landed(sequence, slice.begin + slice.count);
     if (sampled != nullptr && !Sampled(sequence, *sampled, now, events)) continue;
+    if (flight.beside > 0) JoinIfDecoding(sequence);
     if (sequence->state == SequenceState::kHidden && !sequence->follower && sequence->flying == 0) {
       --num_hidden_;  // preempted in flight: all its tokens are known now
       Queue(sequence);
@@ -81,7 +94,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
 void WorkerCore::Impl::CountStep(const Flight& flight, const StepResult& result) {
   last_step_ = result.step;
   last_step_time_ = result.end - result.start;
-  if (flight.plan.slices.empty()) return;
+  if (flight.plan.slices.empty() && flight.beside == 0) return;
   // Of two steps in flight the second waits for the first: that is not time it takes.
   const Duration took{std::max<int64_t>(
       0, (result.end - std::max(result.start, std::exchange(last_step_end_, result.end))).ns)};
@@ -229,6 +242,7 @@ void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, To
       kv_tokens_ -= sequence->num_computed;
       running_.erase(std::find(running_.begin(), running_.end(), sequence));
       running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));
+      if (apart_) std::erase(fresh_, sequence);
       break;
     case SequenceState::kEnded:
       ORRERY_CHECK(false);

@@ -2,6 +2,8 @@
 // see the same events, one of them passes what it can.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -9,6 +11,7 @@
 
 #include "scheduler/base/random.h"
 #include "scheduler/base/text.h"
+#include "scheduler/cost/step_cost.h"
 #include "scheduler/worker_factory.h"
 
 namespace orrery {
@@ -67,6 +70,56 @@ void EndThoseAtTheirBound(WorkerCore* core, const Bounds& bounds, Time now) {
   std::vector<TokenEvent> events;
   if (!ended.empty()) core->EndAfterKnownStep(ended, &events);
   ASSERT_EQ(events.size(), ended.size());
+}
+
+// One step of both, of which the second leaves out those apart: in all it says the same. `meanwhile` happens
+// while the step is in flight. Returns how many stood apart.
+int32_t DoStepBeside(WorkerCore* planned, WorkerCore* passing, const Bounds& bounds, Time start, Time end,
+                     const std::function<void()>& meanwhile) {
+  const StepPlan& whole = planned->Plan(start);
+  WorkerCore::Beside beside;
+  const StepPlan& rest = passing->PlanBeside(start, &beside);
+  const StepShape shape = ShapeOf(whole);
+  StepShape sum = ShapeOf(rest);
+  sum.decodes += beside.decodes;
+  sum.decode_context += beside.decode_context;
+  EXPECT_EQ(sum.decodes, shape.decodes);
+  EXPECT_EQ(sum.decode_context, shape.decode_context);
+  EXPECT_EQ(sum.prefill_tokens, shape.prefill_tokens);
+  EXPECT_EQ(rest.slices.size() + static_cast<size_t>(beside.decodes), whole.slices.size());
+  EXPECT_EQ(whole.released_slots, rest.released_slots);
+  if (whole.empty()) return 0;
+  if (!whole.slices.empty()) {
+    EXPECT_EQ(planned->last_decision().value, passing->last_decision().value);
+    EXPECT_EQ(planned->last_decision().bound, passing->last_decision().bound);
+    EXPECT_EQ(planned->last_decision().work, passing->last_decision().work);
+  }
+  meanwhile();  // it may list everybody in `rest`
+  StepResult all, some;
+  all.step = some.step = whole.step;
+  all.start = some.start = start;
+  all.end = some.end = end;
+  std::map<SequenceId, int32_t> output_of;
+  for (const auto& [request, facts] : bounds) output_of[facts.first] = facts.second;
+  const size_t apart = whole.slices.size() - rest.slices.size();
+  for (size_t i = 0; i < whole.slices.size(); ++i) {
+    const Slice& slice = whole.slices[i];
+    if (!slice.sample) continue;
+    SampledToken sampled;
+    sampled.sequence = slice.sequence;
+    sampled.token = 1;
+    all.sampled.push_back(sampled);
+    const bool ends = slice.output_index + 1 == output_of.at(slice.sequence);
+    if (i >= apart || ends) some.sampled.push_back(sampled);
+  }
+  std::vector<TokenEvent> events, less;
+  EXPECT_TRUE(planned->OnStepDone(all, end, &events).ok());
+  EXPECT_TRUE(passing->OnStepDone(some, end, &less).ok());
+  std::erase_if(events, [](const TokenEvent& event) { return event.finish == FinishReason::kNone; });
+  std::erase_if(less, [](const TokenEvent& event) { return event.finish == FinishReason::kNone; });
+  EXPECT_EQ(events.size(), less.size());
+  for (size_t i = 0; i < std::min(events.size(), less.size()); ++i) EXPECT_EQ(events[i].key, less[i].key);
+  return beside.decodes;
 }
 
 std::string Shown(WorkerCore* core, Time now) {
@@ -133,6 +186,48 @@ TEST(KnownSteps, LeaveTheWorkerAsPlannedStepsDo) {
     }
   }
   EXPECT_GT(passed, 5000);
+}
+
+// Arrivals all the time, now and then a cancel, some of them while a step is in flight; looked at only at the
+// end of a history, since looking lists everybody again.
+TEST(KnownSteps, DecodesApartLeaveTheWorkerAsListedOnesDo) {
+  int64_t apart = 0;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    RandomStream random(seed);
+    WorkerSpec spec = Spec("fcfs", 20 + static_cast<int32_t>(random.Below(80)));
+    spec.options.block_tables = false;
+    auto planned = *NewWorkerCore(spec), passing = *NewWorkerCore(spec);
+    uint64_t next = 1, num_accepted = 0;
+    Bounds bounds;
+    Time now;
+    const auto arrive = [&] {
+      if (random.Below(4) > 0) return;
+      const auto prompt = 1 + static_cast<int32_t>(random.Below(30));
+      const Submit submit = Unread(next++, prompt, 1 + static_cast<int32_t>(random.Below(30)));
+      const bool accepted = planned->OnArrival(submit, now).ok();
+      ASSERT_EQ(passing->OnArrival(submit, now).ok(), accepted);
+      if (accepted) bounds[submit.key.request] = {SequenceId{++num_accepted}, submit.stop.max_tokens};
+    };
+    const auto meanwhile = [&] {
+      arrive();
+      if (random.Below(60) > 0) return;
+      std::vector<TokenEvent> events;
+      const RequestId one{1 + random.Below(next)};
+      planned->OnCancelRequest(one, now, &events);
+      passing->OnCancelRequest(one, now, &events);
+    };
+    for (int turn = 0; turn < 60 + static_cast<int>(random.Below(100)); ++turn) {
+      arrive();
+      const Time end = now + Duration::Microseconds(100);
+      passing->Apart();
+      apart += DoStepBeside(planned.get(), passing.get(), bounds, now, end, meanwhile);
+      ASSERT_FALSE(HasFailure()) << "seed " << seed << " turn " << turn;
+      now = end;
+    }
+    ASSERT_EQ(Shown(planned.get(), now), Shown(passing.get(), now)) << "seed " << seed;
+    ASSERT_TRUE(passing->CheckInvariants().ok()) << passing->CheckInvariants();
+  }
+  EXPECT_GT(apart, 20'000);
 }
 
 TEST(KnownSteps, AreNotKnownWhereSomethingElseDecides) {
