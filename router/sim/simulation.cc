@@ -101,7 +101,7 @@ class Simulation {
   void WatchLoads();
   void SetLoad(uint32_t w, int64_t kv_tokens);
   void MarkDirty(uint32_t w);
-  int64_t WaitingForSlots() const;
+  void CountWaiting(uint32_t w);
   bool Saturated() const { return options_.pool > 0; }
   bool Measuring() const { return !Saturated() || counted_steps_ >= options_.warmup_steps; }
   bool Done() const;
@@ -130,6 +130,9 @@ class Simulation {
   int32_t num_busy_ = 0;
   // A request ended, a planned step did, or a worker came or went: only then the pool may want refilling.
   bool pool_changed_ = true;
+  // Saturated: who waits on a worker beyond its free slots.
+  std::vector<int32_t> waiting_for_slots_;  // [workers]
+  int64_t num_waiting_for_slots_ = 0;
   std::vector<TokenEvent> token_events_;
   WorkerState state_;
 
@@ -149,6 +152,7 @@ absl::Status Simulation::Start() {
   router_ = std::make_unique<RouterCore>(options_.admission, *std::move(policy));
   seats_ = std::vector<Seat>(static_cast<size_t>(options_.num_workers));
   loads_.assign(seats_.size(), 0);
+  waiting_for_slots_.assign(seats_.size(), 0);
   for (uint32_t w = 0; w < seats_.size(); ++w) {
     if (!options_.slowdown.empty()) seats_[w].slowdown = options_.slowdown[w];
     if (absl::Status status = BringUp(w, Time{}); !status.ok()) return status;
@@ -288,22 +292,22 @@ absl::Status Simulation::OnArrival(Time now) {
   return Saturated() ? absl::OkStatus() : PullArrival();
 }
 
-int64_t Simulation::WaitingForSlots() const {
-  int64_t waiting = router_->num_pooled();
-  for (const Seat& seat : seats_) {
-    if (!seat.worker.up()) continue;
-    const WorkerCore& core = *seat.worker.core();
+void Simulation::CountWaiting(uint32_t w) {
+  if (!Saturated()) return;
+  int32_t waiting = 0;
+  if (seats_[w].worker.up()) {
+    const WorkerCore& core = *seats_[w].worker.core();
     const WorkerOptions& made = core.options();
     const int32_t free = std::min(made.max_num_seqs, made.max_step_tokens) - core.num_running();
-    waiting += std::max(0, core.num_waiting() - free);
+    waiting = std::max(0, core.num_waiting() - free);
   }
-  return waiting;
+  num_waiting_for_slots_ += waiting - std::exchange(waiting_for_slots_[w], waiting);
 }
 
 absl::Status Simulation::Refill(Time now) {
   if (!std::exchange(pool_changed_, false)) return absl::OkStatus();
-  for (int64_t missing = options_.pool - WaitingForSlots(); missing > 0;
-       missing = options_.pool - WaitingForSlots()) {
+  const auto waiting = [&] { return router_->num_pooled() + num_waiting_for_slots_; };
+  for (int64_t missing = options_.pool - waiting(); missing > 0; missing = options_.pool - waiting()) {
     for (; missing > 0; --missing) {
       SimRequest request;
       auto more = source_->Next(&request);
@@ -400,6 +404,7 @@ void Simulation::LoseWorker(uint32_t w, Time now) {
   seat.wake = Time::Never();
   SetLoad(w, 0);
   seat.worker.Stop();
+  CountWaiting(w);
   router_->OnWorkerDown(WorkerId{w}, now, &router_out_);
   Deliver(now);
   // Behind a barrier the others may have waited for this one.
@@ -503,6 +508,7 @@ void Simulation::End(LiveRequest* live, Outcome outcome, std::string_view reason
 }
 
 void Simulation::MarkDirty(uint32_t w) {
+  CountWaiting(w);
   if (std::exchange(seats_[w].dirty, true)) return;
   dirty_.push_back(w);
 }
@@ -535,6 +541,7 @@ void Simulation::PlanOne(uint32_t w, Time now) {
   const int64_t clock = timed ? options_.wall_clock() : 0;
   const bool planned = seat.worker.Plan(now, &live_);
   observer_->OnDecision(seat.worker.decision(), timed ? options_.wall_clock() - clock : -1);
+  if (!seat.worker.known()) CountWaiting(w);
   SetLoad(w, seat.worker.kv_tokens());
   if (!planned) {
     const Time wake = core->NextWake();

@@ -2,6 +2,7 @@
 #ifndef ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
 #define ORRERY_SCHEDULER_KV_BLOCK_POOL_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -33,6 +34,16 @@ class BlockPool {
     freed_.pop_back();
     references_[static_cast<size_t>(Value(block))] = 1;
     return block;
+  }
+  // The same `count` times, appended to *table.
+  void Take(int32_t count, std::vector<BlockId>* table) {
+    const auto again = std::min(freed_.size(), static_cast<size_t>(count));
+    table->insert(table->end(), freed_.rbegin(), freed_.rbegin() + static_cast<std::ptrdiff_t>(again));
+    freed_.resize(freed_.size() - again);
+    for (auto at = table->end() - static_cast<std::ptrdiff_t>(again); at != table->end(); ++at) {
+      references_[static_cast<size_t>(Value(*at))] = 1;
+    }
+    for (auto fresh = static_cast<size_t>(count) - again; fresh > 0; --fresh) table->push_back(Take());
   }
   // One more reference; a detached block is held again.
   void Hold(BlockId block) { ++references_[static_cast<size_t>(Value(block))]; }

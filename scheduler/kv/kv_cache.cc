@@ -1,5 +1,6 @@
 #include "scheduler/kv/kv_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/base/check.h"
@@ -17,27 +18,28 @@ KvCache::KvCache(int32_t num_blocks, int32_t block_tokens, bool prefix_cache,
 
 bool KvCache::Allocate(int32_t count, std::vector<BlockId>* table) {
   if (count > available()) return false;
-  for (int32_t i = 0; i < count; ++i) {
-    if (pool_.num_free() == 0) {
-      const BlockId victim = eviction_->Evict();
-      index_->Withdraw(victim);
-      pool_.Free(victim);
-      --num_cached_;
-      ++evicted_;
-    }
+  const int32_t free = std::min(count, pool_.num_free());
+  pool_.Take(free, table);
+  for (int32_t i = free; i < count; ++i) {
+    const BlockId victim = eviction_->Evict();
+    index_->Withdraw(victim);
+    pool_.Free(victim);
+    --num_cached_;
+    ++evicted_;
     table->push_back(pool_.Take());
   }
   return true;
 }
 
 void KvCache::Release(absl::Span<const BlockId> table) {
+  const bool may_be_published = index_ && index_->size() > 0;
   for (size_t i = table.size(); i-- > 0;) {
     const BlockId block = table[i];
     if (pool_.Drop(block) > 0) {
       ++sharing_version_;
       continue;
     }
-    if (index_ && index_->published(block)) {
+    if (may_be_published && index_->published(block)) {
       eviction_->Insert({block, index_->depth(block), hits_[Value(block)]});
       ++num_cached_;
     } else {
