@@ -142,6 +142,8 @@ class Backend {
   virtual void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) = 0;
   // logits f32 [args.size(), vocab], overwritten. Results are there after Synchronize.
   virtual void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) = 0;
+  // The same for rows whose next token is known: its log-probability and the best ones.
+  virtual void Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) = 0;
   // Returns when all that was enqueued is done, and says whether it went well.
   virtual absl::Status Synchronize() = 0;
 };

@@ -109,6 +109,7 @@ class CpuBackend final : public Backend {
   void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) override;
   void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) override;
   void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) override;
+  void Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) override;
   absl::Status Synchronize() override {
     stream_.Run();
     return absl::OkStatus();
@@ -270,6 +271,13 @@ void CpuBackend::Sample(const Tensor& logits, absl::Span<const SampleArgs> args,
   stream_.Enqueue("sample", [this, logits, args, results] {
     SampleRows(threads_, F32(logits), logits.cols, limits_.vocab_size, args.data(),
                static_cast<int64_t>(args.size()), scratch_->data(), results);
+  });
+}
+
+void CpuBackend::Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) {
+  stream_.Enqueue("score", [this, logits, args, results] {
+    ScoreRows(threads_, F32(logits), logits.cols, limits_.vocab_size, args.data(),
+              static_cast<int64_t>(args.size()), scratch_->data(), results);
   });
 }
 

@@ -26,7 +26,7 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& o
                     {.weights = plan->weights,
                      .activations = backend->ActivationDtype(plan->weights),
                      .max_rows = plan->limits.max_step_tokens,
-                     .max_samples = plan->limits.max_num_seqs,
+                     .max_samples = ModelExecutor::SelectedRows(plan->limits),
                      .max_logit_rows = ModelExecutor::kLogitRows});
   if (!decoder.ok()) return decoder.status();
   absl::StatusOr<KvPool> pool =

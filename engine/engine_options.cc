@@ -91,10 +91,10 @@ void EstimateFixedMemory(DType stored_dtype, EnginePlan* plan) {
   const int64_t stored = plan->weights == DType::kBF16 || plan->weights == DType::kI8 ? 2 : 4;
   const int64_t per_row = 4 * (model.hidden_size + model.q_size() + 2 * model.kv_size()) +
                           stored * (model.hidden_size + model.q_size() + model.intermediate_size);
-  plan->memory.activation_bytes = rows * per_row +
-                                  4 * plan->limits.max_num_seqs * (model.q_size() + model.hidden_size) +
-                                  4 * ModelExecutor::kLogitRows * model.vocab_size +
-                                  CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads);
+  plan->memory.activation_bytes =
+      rows * per_row + 4 * ModelExecutor::SelectedRows(plan->limits) * (model.q_size() + model.hidden_size) +
+      4 * ModelExecutor::kLogitRows * model.vocab_size +
+      CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads);
 }
 
 absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {

@@ -66,6 +66,24 @@ uint64_t& FakeExecutor::Place(const StepPlan& plan, size_t slice, int32_t positi
   return pool_[block * static_cast<size_t>(block_tokens) + static_cast<size_t>(position % block_tokens)];
 }
 
+// False where the rows are not the next ones, or some are missing before the first token.
+bool FakeExecutor::ScoreSlice(const Slice& slice, Slot& slot, StepResult* result) {
+  const Submit& submit = *slot.submit;
+  if (submit.sampling.num_prompt_logprobs < 0 || submit.num_emitted > 0) return slice.num_scored == 0;
+  if (slice.num_scored > 0) {
+    const int32_t first = slice.ScoredBegin(submit.num_prompt);
+    if (first != slot.num_scored || first < slice.begin) return false;
+    slot.num_scored += slice.num_scored;
+    auto logprobs = std::make_shared<PromptLogprobs>();
+    logprobs->begin = first + 1;
+    logprobs->chosen.resize(static_cast<size_t>(slice.num_scored));
+    ScoredPrompt& scored = result->scored.emplace_back();
+    scored.sequence = slice.sequence;
+    scored.logprobs = std::move(logprobs);
+  }
+  return !slice.sample || slot.num_scored == submit.num_prompt - 1;
+}
+
 absl::Status FakeExecutor::RunSlice(const StepPlan& plan, size_t index, StepResult* result) {
   const Slice& slice = plan.slices[index];
   const auto problem = [&](absl::string_view what) {
@@ -93,6 +111,9 @@ absl::Status FakeExecutor::RunSlice(const StepPlan& plan, size_t index, StepResu
   }
   for (int32_t p = slice.begin; p < end; ++p) {
     Place(plan, index, p) = slot.prefix_hashes[static_cast<size_t>(p) + 1];
+  }
+  if (!ScoreSlice(slice, slot, result)) {
+    return problem(absl::StrCat("scores ", slice.num_scored, " rows behind ", slot.num_scored));
   }
   if (!slice.sample) return absl::OkStatus();
   const int32_t output_index = slot.known() - slot.submit->num_prompt;
@@ -145,9 +166,11 @@ absl::Status FakeExecutor::Launch(const StepPlan& plan) {
     tokens += plan.slices[i].count;
   }
   if (tokens != plan.num_tokens || tokens > options_.limits.max_step_tokens ||
-      static_cast<int32_t>(step.result.sampled.size()) != plan.num_samples) {
+      static_cast<int32_t>(step.result.sampled.size()) != plan.num_samples ||
+      static_cast<int32_t>(step.result.scored.size()) != plan.num_scoring) {
     in_flight_.pop_back();
-    return PlanError(plan, "num_tokens or num_samples does not count the slices, or is over the limit");
+    return PlanError(
+        plan, "num_tokens, num_samples or num_scoring does not count the slices, or is over the limit");
   }
   ++steps_;
   rows_ += tokens;

@@ -2,7 +2,9 @@
 // index (token_function.h). It computes nothing and checks everything that a plan promises. Its KV pool
 // holds, for every place of every block, which prefix was written there; a slice whose block table does not
 // hold exactly the sequence's own prefix is an error, so a wrong block table, a block freed too early, a
-// false prefix hit or a missing copy ends the step that it would have corrupted.
+// false prefix hit or a missing copy ends the step that it would have corrupted. Log-probabilities that are
+// asked for are all 0 and come without alternatives; a row of a prompt that is scored twice, or not before
+// the first token, is an error.
 //
 // Faults can be injected: a step that does not start, a step that is lost, a row with broken logits.
 #ifndef ORRERY_ENGINE_FAKE_EXECUTOR_H_
@@ -50,11 +52,13 @@ class FakeExecutor final : public Executor {
     SequenceId id{};
     std::shared_ptr<const Submit> submit;  // null: free
     std::vector<uint64_t> prefix_hashes;   // [known tokens + 1]
+    int32_t num_scored = 0;                // leading rows of the prompt
     int32_t known() const { return static_cast<int32_t>(prefix_hashes.size()) - 1; }
   };
 
   absl::Status ApplyMembership(const StepPlan& plan);
   absl::Status RunSlice(const StepPlan& plan, size_t index, StepResult* result);
+  static bool ScoreSlice(const Slice& slice, Slot& slot, StepResult* result);
   void Extend(Slot& slot, TokenId token);
   uint64_t& Place(const StepPlan& plan, size_t slice, int32_t position);
 

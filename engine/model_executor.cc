@@ -81,6 +81,10 @@ absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const
   if (slice.sample && (end != state.num_tokens() || slice.output_index != state.num_output())) {
     return problem("samples before its last token");
   }
+  if (slice.num_scored != 0 && (slice.num_scored < 0 || state.num_prompt_logprobs() < 0 ||
+                                slice.ScoredBegin(state.num_prompt()) < slice.begin)) {
+    return problem(absl::StrCat("scores ", slice.num_scored, " rows"));
+  }
   const int32_t first = plan.block_begin[index], last = plan.block_begin[index + 1];
   if (first < 0 || last < first || static_cast<size_t>(last) > plan.blocks.size() ||
       (last - first) * int64_t{limits_.block_tokens} < end) {
@@ -153,11 +157,13 @@ absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
   }
   if (plan.slices.empty()) return backend_->Synchronize();
   backend_->BeginStep({.ids = ids_, .slices = slices_});
-  decoder_->Forward(static_cast<int64_t>(ids_.size()), sampled_rows_, pool_.layers());
+  const bool samples = !sampled_rows_.empty();
+  decoder_->Forward(static_cast<int64_t>(ids_.size()), samples || plan.num_scoring > 0, pool_.layers());
+  if (samples) decoder_->Select(sampled_rows_);
   if (absl::Status status = SampleAll(); !status.ok()) return status;
   if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
   FillResult(result);
-  return absl::OkStatus();
+  return plan.num_scoring > 0 ? ScorePrompts(plan, result) : absl::OkStatus();
 }
 
 absl::Status ModelExecutor::SampleAll() {
@@ -198,6 +204,67 @@ void ModelExecutor::FillResult(StepResult* result) {
     }
     state.Append(sample.token);
   }
+}
+
+absl::Status ModelExecutor::ScorePrompts(const StepPlan& plan, StepResult* result) {
+  for (size_t i = 0; i < plan.slices.size(); ++i) {
+    if (plan.slices[i].num_scored == 0) continue;
+    if (absl::Status status = ScoreSlice(plan, i, &result->scored.emplace_back()); !status.ok())
+      return status;
+  }
+  return absl::OkStatus();
+}
+
+// What the step left behind the last attention is still there.
+absl::Status ModelExecutor::ScoreSlice(const StepPlan& plan, size_t index, ScoredPrompt* out) {
+  const Slice& slice = plan.slices[index];
+  const SlotState& state = slots_[slice.slot];
+  const int32_t first = slice.ScoredBegin(state.num_prompt());
+  const auto rows = static_cast<size_t>(slice.num_scored);
+  auto logprobs = std::make_shared<PromptLogprobs>();
+  logprobs->begin = first + 1;
+  logprobs->num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
+  logprobs->chosen.reserve(rows);
+  logprobs->top.reserve(rows * static_cast<size_t>(logprobs->num_top));
+  out->sequence = slice.sequence;
+  for (int32_t done = 0; done < slice.num_scored; done += static_cast<int32_t>(scores_.size())) {
+    const int32_t position = first + done;
+    const auto count = static_cast<int32_t>(std::min<int64_t>(slice.num_scored - done, kLogitRows));
+    if (absl::Status status =
+            ScoreGroup(slices_[index].row_begin + position - slice.begin, position, count, state);
+        !status.ok()) {
+      return status;
+    }
+    for (const SampleResult& score : scores_) {
+      if (score.status == SampleRowStatus::kNotFinite) {
+        out->status = SampleStatus::kNumericalError;
+        return absl::OkStatus();
+      }
+      logprobs->chosen.push_back(score.logprob);
+      for (int32_t k = 0; k < score.num_top; ++k) {
+        logprobs->top.emplace_back(score.top[k].id, score.top[k].logprob);
+      }
+    }
+  }
+  out->logprobs = std::move(logprobs);
+  return absl::OkStatus();
+}
+
+// Rows [row, row + count) of the step, which are of the positions from `position` on.
+absl::Status ModelExecutor::ScoreGroup(int32_t row, int32_t position, int32_t count, const SlotState& state) {
+  const int32_t num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
+  scored_rows_.clear();
+  score_args_.clear();
+  scores_.clear();
+  score_top_.resize(static_cast<size_t>(count) * static_cast<size_t>(num_top));
+  for (int32_t i = 0; i < count; ++i) {
+    scored_rows_.push_back(row + i);
+    score_args_.push_back({.id = state.token(position + i + 1), .num_top = num_top});
+    scores_.push_back({.top = score_top_.data() + static_cast<ptrdiff_t>(i) * num_top});
+  }
+  decoder_->Select(scored_rows_);
+  backend_->Score(decoder_->Logits(0, count), score_args_, scores_.data());
+  return backend_->Synchronize();
 }
 
 }  // namespace orrery

@@ -1,11 +1,12 @@
 // The executor that computes: a model over a backend, the KV pool and the state of the admitted sequences.
 //
 // Launch applies releases and admissions, checks the plan against the limits and gathers the step's rows;
-// Wait runs the layers and samples. A plan that breaks a limit is an Internal error and changes nothing that
-// a later step relies on. Depth 1.
+// Wait runs the layers, samples, and scores prompts a group of rows at a time. A plan that breaks a limit is
+// an Internal error and changes nothing that a later step relies on. Depth 1.
 #ifndef ORRERY_ENGINE_MODEL_EXECUTOR_H_
 #define ORRERY_ENGINE_MODEL_EXECUTOR_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,8 +24,12 @@ namespace orrery {
 
 class ModelExecutor final : public Executor {
  public:
-  // Most sampled rows whose logits exist at a time: bounds the logits buffer (rows * vocab * 4 bytes).
+  // Most rows whose logits exist at a time: bounds the logits buffer (rows * vocab * 4 bytes).
   static constexpr int64_t kLogitRows = 64;
+  // Rows of a step that go on behind the last attention at a time: all samples, or a group that is scored.
+  static constexpr int64_t SelectedRows(const EngineLimits& limits) {
+    return std::max<int64_t>(limits.max_num_seqs, kLogitRows);
+  }
 
   ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<Decoder> decoder, KvPool pool,
                 const EngineLimits& limits);
@@ -48,6 +53,9 @@ class ModelExecutor final : public Executor {
   void GatherRows(const StepPlan& plan);
   absl::Status SampleAll();
   void FillResult(StepResult* result);
+  absl::Status ScorePrompts(const StepPlan& plan, StepResult* result);
+  absl::Status ScoreSlice(const StepPlan& plan, size_t index, ScoredPrompt* out);
+  absl::Status ScoreGroup(int32_t row, int32_t position, int32_t count, const SlotState& state);
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Decoder> decoder_;
@@ -65,6 +73,12 @@ class ModelExecutor final : public Executor {
   std::vector<uint32_t> sampled_slots_;  // [samples]
   std::vector<SampleArgs> rules_;
   std::vector<SampleResult> samples_;
+
+  // The group of prompt rows that is scored, [kLogitRows] at most each.
+  std::vector<int32_t> scored_rows_;
+  std::vector<ScoreArgs> score_args_;
+  std::vector<SampleResult> scores_;
+  std::vector<TokenLogprob> score_top_;  // [kLogitRows, alternatives]
 };
 
 }  // namespace orrery

@@ -1,5 +1,6 @@
 // `--backend modeled`: computes nothing, takes the time that a cost function predicts for each step, and
-// gives tokens by token_function.h. What a cluster of accelerators looks like from above, on any machine.
+// gives tokens by token_function.h, with log-probabilities of 0 where they are asked for. What a cluster of
+// accelerators looks like from above, on any machine.
 #ifndef ORRERY_ENGINE_MODELED_EXECUTOR_H_
 #define ORRERY_ENGINE_MODELED_EXECUTOR_H_
 

@@ -39,6 +39,9 @@ class alignas(64) SlotState {
   int32_t num_tokens() const { return num_tokens_; }
   // Output ids so far, those of an earlier attempt included.
   int32_t num_output() const { return num_tokens_ - num_prompt_; }
+  int32_t num_prompt() const { return num_prompt_; }
+  // Alternatives wanted for each prompt token but the first; -1: not even its own log-probability.
+  int32_t num_prompt_logprobs() const { return submit_->sampling.num_prompt_logprobs; }
   TokenId token(int32_t position) const {
     if (position == num_tokens_ - 1) return last_token_;
     const std::vector<TokenId>& given = *submit_->tokens;

@@ -205,6 +205,7 @@ void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
     submit.key.attempt = request->samples[i].attempt;
     submit.submission = worker.next_submission++;
     submit.sampling.seed += i;
+    if (i > 0) submit.sampling.num_prompt_logprobs = -1;  // the prompt they share is told of once
     // The samples share the prompt: it is computed once.
     const int64_t tokens = i == 0 ? submit.num_prompt + submit.num_emitted : 0;
     worker.sent.push_back({submit.submission, tokens});

@@ -1,7 +1,7 @@
 // The journal of one worker: everything that went into its WorkerCore, and a digest of everything that came
 // out. Replaying it must give equal digests; that is the proof that live and simulated runs share one policy.
 //
-// Format, version 2. Bytes "ORRYJRNL", then records: type (1 byte), payload length (varint), payload, and 8
+// Format, version 3. Bytes "ORRYJRNL", then records: type (1 byte), payload length (varint), payload, and 8
 // bytes of a hash over the record and the hash of the record before, so that a flipped, lost or moved byte is
 // seen. The first record is the header (WorkerSpec: options, policies, seeds); then inputs in the order in
 // which they were applied. Integers are varints (zigzag where negative), times are deltas. Prompts are

@@ -10,7 +10,7 @@
 namespace orrery {
 
 inline constexpr std::string_view kJournalMagic = "ORRYJRNL";
-inline constexpr uint64_t kJournalVersion = 2;
+inline constexpr uint64_t kJournalVersion = 3;
 
 enum class JournalRecord : uint8_t {
   kHeader = 1,

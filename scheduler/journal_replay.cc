@@ -44,6 +44,7 @@ Sampling ReadSampling(ByteReader* in) {
   }
   sampling.seed = in->Varint();
   sampling.num_logprobs = in->Integer<int32_t>();
+  sampling.num_prompt_logprobs = in->Integer<int32_t>();
   return sampling;
 }
 
@@ -110,6 +111,10 @@ absl::StatusOr<WorkerSpec> ReadSpec(ByteReader* in) {
   return spec;
 }
 
+SampleStatus ReadStatus(ByteReader* in) {
+  return in->Varint() == 0 ? SampleStatus::kOk : SampleStatus::kNumericalError;
+}
+
 StepResult ReadResult(ByteReader* in) {
   StepResult result;
   result.step = StepId{in->Varint()};
@@ -119,7 +124,12 @@ StepResult ReadResult(ByteReader* in) {
   for (SampledToken& sampled : result.sampled) {
     sampled.sequence = SequenceId{in->Varint()};
     sampled.token = in->Integer<TokenId>();
-    sampled.status = in->Varint() == 0 ? SampleStatus::kOk : SampleStatus::kNumericalError;
+    sampled.status = ReadStatus(in);
+  }
+  result.scored.resize(in->Count(2));
+  for (ScoredPrompt& scored : result.scored) {
+    scored.sequence = SequenceId{in->Varint()};
+    scored.status = ReadStatus(in);
   }
   result.expert_tokens = ReadTokens(in);
   result.completed_transfers.resize(in->Count(1));

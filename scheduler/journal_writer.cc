@@ -27,6 +27,7 @@ void PutSampling(const Sampling& sampling, std::string* out) {
   }
   PutVarint(sampling.seed, out);
   PutSigned(sampling.num_logprobs, out);
+  PutSigned(sampling.num_prompt_logprobs, out);
 }
 
 void PutTokens(const std::vector<TokenId>& tokens, std::string* out) {
@@ -152,6 +153,11 @@ void JournalWriter::StepDone(const StepResult& result, Time now) {
     PutVarint(Value(sampled.sequence), &payload_);
     PutSigned(sampled.token, &payload_);
     PutVarint(static_cast<uint64_t>(sampled.status), &payload_);
+  }
+  PutVarint(result.scored.size(), &payload_);
+  for (const ScoredPrompt& scored : result.scored) {
+    PutVarint(Value(scored.sequence), &payload_);
+    PutVarint(static_cast<uint64_t>(scored.status), &payload_);
   }
   PutVarint(result.expert_tokens.size(), &payload_);
   for (const int32_t tokens : result.expert_tokens) PutSigned(tokens, &payload_);

@@ -31,6 +31,7 @@ uint64_t PlanDigest(const StepPlan& plan) {
     hash.Add(slice.slot);
     hash.Add((Word(slice.begin) << 32) | Word(slice.count));
     hash.Add((Word(slice.output_index) << 8) | (Word(slice.input) << 1) | Word(slice.sample));
+    hash.Add(Word(slice.num_scored));
   }
   hash.Add(plan.blocks.size());
   for (const BlockId block : plan.blocks) hash.Add(Word(block));
@@ -56,6 +57,7 @@ uint64_t PlanDigest(const StepPlan& plan) {
     hash.Add(Word(move.expert));
   }
   hash.Add((Word(plan.num_tokens) << 32) | Word(plan.num_samples));
+  hash.Add(Word(plan.num_scoring));
   return hash.Finish().low;
 }
 

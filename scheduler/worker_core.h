@@ -13,10 +13,11 @@
 //   executor.Wait(oldest) -> core.OnStepDone(result, now, &events)  or  core.OnStepFailed(step, ...)
 //
 // Promises. Every accepted sample ends exactly once, with one event whose `finish` is not kNone; its tokens
-// come before, in order, with ascending index. Any sample accepted can finish when it runs alone, so repair
-// by preemption always makes progress. Steps take effect in launch order: a block freed by one plan may be
-// written by the next. Blocks and slots of a sequence that ends while a step with it is in flight are freed
-// when that step is done; a slot is reused only in or after the plan that lists it in released_slots.
+// come before, in order, with ascending index; before them the log-probabilities of its prompt where it asked
+// for them, every position once whatever is preempted. Any sample accepted can finish when it runs alone, so
+// repair by preemption always makes progress. Steps take effect in launch order: a block freed by one plan
+// may be written by the next. Blocks and slots of a sequence that ends while a step with it is in flight are
+// freed when that step is done; a slot is reused only in or after the plan that lists it in released_slots.
 // All queues are bounded; steady decoding does not allocate.
 #ifndef ORRERY_SCHEDULER_WORKER_CORE_H_
 #define ORRERY_SCHEDULER_WORKER_CORE_H_

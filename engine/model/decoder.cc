@@ -24,7 +24,7 @@ void Decoder::FeedForward(const Layer& layer, const Tensor& hidden) {
   backend_.MatMul(hidden, inner, *layer.down, layer.down_bias, static_cast<const float*>(hidden.data));
 }
 
-void Decoder::Forward(int64_t rows, absl::Span<const int32_t> sampled, absl::Span<const KvLayer> kv) {
+void Decoder::Forward(int64_t rows, bool select, absl::Span<const KvLayer> kv) {
   const float eps = config_.rms_norm_eps;
   const Tensor hidden = hidden_.First(rows);
   const Tensor normed = normed_.First(rows);
@@ -40,31 +40,32 @@ void Decoder::Forward(int64_t rows, absl::Span<const int32_t> sampled, absl::Spa
     backend_.RmsNorm(normed, hidden, layer.attention_gain, eps);
     backend_.MatMul(qkv, normed, *layer.qkv, layer.qkv_bias, nullptr);
     backend_.RopeAndWriteKv(qkv, layer.q_gain, layer.k_gain, eps, kv[i]);
-    if (i + 1 < layers_.size()) {
-      backend_.PagedAttention(attended, qkv, kv[i]);
-      backend_.MatMul(hidden, attended, *layer.o, layer.o_bias, static_cast<const float*>(hidden.data));
-      FeedForward(layer, hidden);
-      continue;
-    }
-    // Only the sampled rows are needed from here on; without one the step was for the KV pool's sake.
-    if (sampled.empty()) return;
+    // From here on the last layer is for selected rows.
+    const bool last = i + 1 == layers_.size();
+    if (last && !select) return;
     backend_.PagedAttention(attended, qkv, kv[i]);
-    const auto count = static_cast<int64_t>(sampled.size());
-    const Tensor last_attended = gathered_.First(count);
-    const Tensor last_hidden = sampled_.First(count);
-    backend_.GatherRows(last_attended, attended, sampled);
-    backend_.GatherRows(last_hidden, hidden, sampled);
-    backend_.MatMul(last_hidden, last_attended, *layer.o, layer.o_bias,
-                    static_cast<const float*>(last_hidden.data));
-    FeedForward(layer, last_hidden);
+    if (last) return;
+    backend_.MatMul(hidden, attended, *layer.o, layer.o_bias, static_cast<const float*>(hidden.data));
+    FeedForward(layer, hidden);
   }
+}
+
+void Decoder::Select(absl::Span<const int32_t> rows) {
+  ORRERY_DCHECK(static_cast<int64_t>(rows.size()) <= selected_.rows);
+  const Layer& layer = layers_.back();
+  const Tensor attended = gathered_.First(static_cast<int64_t>(rows.size()));
+  const Tensor hidden = selected_.First(attended.rows);
+  backend_.GatherRows(attended, attended_, rows);
+  backend_.GatherRows(hidden, hidden_, rows);
+  backend_.MatMul(hidden, attended, *layer.o, layer.o_bias, static_cast<const float*>(hidden.data));
+  FeedForward(layer, hidden);
 }
 
 Tensor Decoder::Logits(int64_t begin, int64_t count) {
   ORRERY_DCHECK(count <= logits_.rows);
   const Tensor normed = normed_.First(count);
   const Tensor logits = logits_.First(count);
-  backend_.RmsNorm(normed, sampled_.Slice(begin, count), final_gain_, config_.rms_norm_eps);
+  backend_.RmsNorm(normed, selected_.Slice(begin, count), final_gain_, config_.rms_norm_eps);
   backend_.MatMul(logits, normed, *head_, nullptr, nullptr);
   return logits;
 }
@@ -248,10 +249,10 @@ absl::Status Decoder::Loader::AllocateActivations() {
   d.attended_ = tensor(dtype, rows, config_.q_size());
   d.inner_ = tensor(dtype, rows, config_.intermediate_size);
   d.gathered_ = tensor(DType::kF32, options_.max_samples, config_.q_size());
-  d.sampled_ = tensor(DType::kF32, options_.max_samples, config_.hidden_size);
+  d.selected_ = tensor(DType::kF32, options_.max_samples, config_.hidden_size);
   d.logits_ = tensor(DType::kF32, options_.max_logit_rows, config_.vocab_size);
-  const std::array<Tensor*, 8> all = {&d.hidden_, &d.normed_,   &d.qkv_,     &d.attended_,
-                                      &d.inner_,  &d.gathered_, &d.sampled_, &d.logits_};
+  const std::array<Tensor*, 8> all = {&d.hidden_, &d.normed_,   &d.qkv_,      &d.attended_,
+                                      &d.inner_,  &d.gathered_, &d.selected_, &d.logits_};
   int64_t bytes = 0;
   for (const Tensor* t : all) bytes += Aligned(static_cast<int64_t>(t->bytes()));
   absl::StatusOr<std::unique_ptr<Buffer>> buffer = d.backend_.Allocate(static_cast<size_t>(bytes));

@@ -7,7 +7,8 @@
 //   norm(h)) logits = Whead norm(h), for the sampled rows alone
 //
 // The residual stream h and the logits are f32. Q, K, V are one matrix, gate and up another. In the last
-// layer everything behind attention is computed for the sampled rows alone.
+// layer everything behind attention is computed for the rows alone whose logits are asked for: those that are
+// sampled and, where prompts are scored, theirs.
 #ifndef ORRERY_ENGINE_MODEL_DECODER_H_
 #define ORRERY_ENGINE_MODEL_DECODER_H_
 
@@ -28,7 +29,7 @@ struct DecoderOptions {
   DType weights = DType::kF32;  // of all matrices: kF32, kBF16, kF16 or kI8
   DType activations = DType::kF32;
   int64_t max_rows = 0;        // tokens of a step
-  int64_t max_samples = 0;     // sampled rows of a step
+  int64_t max_samples = 0;     // rows of one call of Select
   int64_t max_logit_rows = 0;  // rows of one call of Logits
 };
 
@@ -39,10 +40,13 @@ class Decoder {
                                                        const ModelConfig& config,
                                                        const DecoderOptions& options);
 
-  // Runs all layers for the step that the backend has begun. `sampled` [n], ascending rows of the step, are
-  // those whose logits will be asked for; kv [layers].
-  void Forward(int64_t rows, absl::Span<const int32_t> sampled, absl::Span<const KvLayer> kv);
-  // f32 [count, vocab] of sampled rows [begin, begin + count), count <= max_logit_rows. The view is
+  // Runs all layers up to and with the last attention for the step that the backend has begun; kv [layers].
+  // Without `select` no row's logits will be asked for: the step is for the KV pool's sake.
+  void Forward(int64_t rows, bool select, absl::Span<const KvLayer> kv);
+  // Takes these rows of the step, [n <= max_samples] and there until they are computed, through what is left
+  // of the last layer. As often as wanted: the next call takes their place.
+  void Select(absl::Span<const int32_t> rows);
+  // f32 [count, vocab] of selected rows [begin, begin + count), count <= max_logit_rows. The view is
   // overwritten by the next call.
   Tensor Logits(int64_t begin, int64_t count);
 
@@ -71,11 +75,11 @@ class Decoder {
   std::unique_ptr<Buffer> vectors_;
   int64_t weight_bytes_ = 0;
 
-  // [max_rows, ...] each; gathered_ and sampled_ [max_samples, ...]: the rows that go on behind the last
+  // [max_rows, ...] each; gathered_ and selected_ [max_samples, ...]: the rows that go on behind the last
   // attention.
   std::unique_ptr<Buffer> activations_;
   int64_t activation_bytes_ = 0;
-  Tensor hidden_, normed_, qkv_, attended_, inner_, gathered_, sampled_, logits_;
+  Tensor hidden_, normed_, qkv_, attended_, inner_, gathered_, selected_, logits_;
 };
 
 }  // namespace orrery

@@ -152,8 +152,8 @@ void FillLogprobs(const VectorKernels& kernels, const float* logits, int32_t voc
   for (int32_t i = 0; i < result->num_top; ++i) result->top[i] = {.id = ids[i], .logprob = logprob(ids[i])};
 }
 
-void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab, const SampleArgs& args,
-               const Scratch& scratch, SampleResult* result) {
+// Says in *result whether the row is broken; its largest logit.
+float BeginRow(const VectorKernels& kernels, const float* logits, int32_t vocab, SampleResult* result) {
   bool broken = false;
   const float best = kernels.max_logit(logits, vocab, &broken);
   broken |= best == -kInfinity;
@@ -161,13 +161,20 @@ void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab,
   result->num_top = 0;
   result->logprob = 0.0f;
   result->status = broken ? SampleRowStatus::kNotFinite : SampleRowStatus::kOk;
-  if (broken) return;
+  return best;
+}
+
+void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab, const SampleArgs& args,
+               const Scratch& scratch, SampleResult* result) {
+  const float best = BeginRow(kernels, logits, vocab, result);
+  if (result->status != SampleRowStatus::kOk) return;
   const float* changed = logits;
   float changed_best = best;
   if (ChangesLogits(args)) {
     std::copy_n(logits, vocab, scratch.weights);
     ChangeLogits(args, scratch.weights);
     changed = scratch.weights;
+    bool broken = false;  // never: what is no number was masked
     changed_best = kernels.max_logit(changed, vocab, &broken);
   }
   if (changed_best == -kInfinity) {
@@ -177,6 +184,14 @@ void SampleRow(const VectorKernels& kernels, const float* logits, int32_t vocab,
     result->token = SampleToken(kernels, args, changed, vocab, changed_best, scratch);
   }
   if (args.num_logprobs >= 0) FillLogprobs(kernels, logits, vocab, best, args.num_logprobs, scratch, result);
+}
+
+void ScoreRow(const VectorKernels& kernels, const float* logits, int32_t vocab, const ScoreArgs& args,
+              const Scratch& scratch, SampleResult* result) {
+  const float best = BeginRow(kernels, logits, vocab, result);
+  if (result->status != SampleRowStatus::kOk) return;
+  result->token = args.id;
+  FillLogprobs(kernels, logits, vocab, best, args.num_top, scratch, result);
 }
 
 }  // namespace
@@ -191,6 +206,16 @@ void SampleRows(ThreadPool& pool, const float* logits, int64_t stride, int32_t v
   pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t r = begin; r < end; ++r) {
       SampleRow(kernels, logits + r * stride, vocab, args[r], ScratchAt(scratch, vocab, thread), &results[r]);
+    }
+  });
+}
+
+void ScoreRows(ThreadPool& pool, const float* logits, int64_t stride, int32_t vocab, const ScoreArgs* args,
+               int64_t rows, void* scratch, SampleResult* results) {
+  const VectorKernels& kernels = ActiveVectorKernels();
+  pool.ParallelFor(rows, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t r = begin; r < end; ++r) {
+      ScoreRow(kernels, logits + r * stride, vocab, args[r], ScratchAt(scratch, vocab, thread), &results[r]);
     }
   });
 }

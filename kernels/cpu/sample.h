@@ -68,13 +68,23 @@ struct SampleResult {
   TokenLogprob* top = nullptr;  // in: room for num_logprobs entries; best first, lower ids first on ties
 };
 
-// Bytes of scratch that SampleRows needs for one thread; a multiple of 64.
+// A row whose next token is known and whose log-probability is asked for.
+struct ScoreArgs {
+  int32_t id = 0;       // in [0, vocab)
+  int32_t num_top = 0;  // the so many best with it, at most the vocabulary
+};
+
+// Bytes of scratch that SampleRows and ScoreRows need for one thread; a multiple of 64.
 int64_t SampleScratchBytes(int32_t vocab);
 
 // logits: row r at logits + r * stride, `vocab` (>= 1) values -> results [rows]. scratch: SampleScratchBytes
 // for each thread of the pool, 64-byte aligned. One row is one thread's work.
 void SampleRows(ThreadPool& pool, const float* logits, int64_t stride, int32_t vocab, const SampleArgs* args,
                 int64_t rows, void* scratch, SampleResult* results);
+
+// As above for rows that are not sampled: `token` is args.id, with its log-probability and the best ones.
+void ScoreRows(ThreadPool& pool, const float* logits, int64_t stride, int32_t vocab, const ScoreArgs* args,
+               int64_t rows, void* scratch, SampleResult* results);
 
 }  // namespace orrery
 

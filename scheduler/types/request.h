@@ -63,7 +63,17 @@ struct TokenLogprobs {
   std::vector<std::pair<TokenId, float>> top;
 };
 
-// One output token (token >= 0), the end of a sample, or both.
+// The same of neighbouring prompt tokens, which a chunk of prefill has scored: those at positions
+// [begin, begin + chosen.size()) of the prompt, each given all before it. The first token has none.
+struct PromptLogprobs {
+  int32_t begin = 1;
+  int32_t num_top = 0;                         // alternatives at each position
+  std::vector<float> chosen;                   // [positions], of the prompt's own tokens
+  std::vector<std::pair<TokenId, float>> top;  // [positions, num_top], best first
+};
+
+// One output token (token >= 0), the end of a sample, or both; or log-probabilities of its prompt, which come
+// in order, every position once for an attempt, before the attempt's first token.
 struct TokenEvent {
   SampleKey key;
   int32_t index =
@@ -72,6 +82,7 @@ struct TokenEvent {
   FinishReason finish = FinishReason::kNone;
   std::string error;  // with kError: what went wrong, for the client
   std::shared_ptr<const TokenLogprobs> logprobs;
+  std::shared_ptr<const PromptLogprobs> prompt_logprobs;
   Time at;  // when the step that made it ended
 };
 

@@ -23,6 +23,7 @@ struct Sampling {
   uint64_t seed = 0;  // resolved at admission; draw j of a sequence is Philox(seed, j)
   int32_t num_logprobs =
       -1;  // -1: none; k: the chosen token's and the k best, from the unmodified log-softmax
+  int32_t num_prompt_logprobs = -1;  // the same of every prompt token but the first, given those before it
 
   bool greedy() const { return temperature == 0.0f; }
   bool has_penalties() const {

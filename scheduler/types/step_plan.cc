@@ -5,7 +5,7 @@ namespace orrery {
 void StepPlan::Clear() {
   step = {};
   group_step = expert_map_epoch = 0;
-  graph_size = num_tokens = num_samples = 0;
+  graph_size = num_tokens = num_samples = num_scoring = 0;
   participate_only = false;
   admitted.clear();
   slices.clear();
@@ -22,6 +22,7 @@ void StepPlan::Clear() {
 void StepResult::Clear() {
   step = {};
   sampled.clear();
+  scored.clear();
   start = end = {};
   expert_tokens.clear();
   completed_transfers.clear();

@@ -4,6 +4,7 @@
 #ifndef ORRERY_SCHEDULER_TYPES_STEP_PLAN_H_
 #define ORRERY_SCHEDULER_TYPES_STEP_PLAN_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,6 +31,14 @@ struct Slice {
   bool sample = false;  // the slice reaches the last known token: sample the next one
   InputSource input = InputSource::kHost;
   int32_t output_index = 0;  // with sample: index of the sampled id among the output ids
+  // Of the slice's positions below num_prompt - 1, the last so many are scored: the log-probability of the
+  // prompt token behind each is wanted.
+  int32_t num_scored = 0;
+
+  // The first position that is scored.
+  int32_t ScoredBegin(int32_t num_prompt) const {
+    return std::min(begin + count, num_prompt - 1) - num_scored;
+  }
 };
 
 // A sequence the engine sees for the first time. The engine keeps `submit` until the sequence is released: it
@@ -74,6 +83,7 @@ struct StepPlan {
   std::vector<ExpertMove> expert_moves;
   int32_t num_tokens = 0;   // sum of slices[i].count
   int32_t num_samples = 0;  // slices with sample
+  int32_t num_scoring = 0;  // slices with num_scored > 0
 
   bool has_work() const { return !slices.empty() || participate_only; }
   // Nothing for the engine to do and nothing for it to forget.
@@ -96,9 +106,17 @@ struct SampledToken {
   std::shared_ptr<const TokenLogprobs> logprobs;  // null unless asked for
 };
 
+struct ScoredPrompt {
+  SequenceId sequence{};
+  SampleStatus status = SampleStatus::kOk;
+  // [slice.num_scored] positions; null where the status is not kOk, and in a replay.
+  std::shared_ptr<const PromptLogprobs> logprobs;
+};
+
 struct StepResult {
   StepId step{};
   std::vector<SampledToken> sampled;   // [plan.num_samples], slice order
+  std::vector<ScoredPrompt> scored;    // [plan.num_scoring], slice order
   Time start, end;                     // on the driver's clock; filled by the driver
   std::vector<int32_t> expert_tokens;  // [layers, experts]; empty if dense
   std::vector<TransferId> completed_transfers;

@@ -20,6 +20,9 @@ absl::Status CheckSequence(const Sequence& s, int32_t block_tokens) {
   if (s.has_ids && s.made.size() != static_cast<size_t>(s.num_made)) return broken("lost an output id");
   if (s.pending > s.flying) return broken("waits for a token that no step makes");
   if (s.num_generated() > s.max_new()) return broken("generates more than max_tokens");
+  if (s.num_unscored < 0 || (s.num_unscored > 0 && s.num_computed > s.first_unscored())) {
+    return broken("skipped a row of the prompt whose log-probabilities are wanted");
+  }
   if (s.num_resident > s.num_computed || s.num_computed > s.num_tokens()) return broken("token counts");
   if (s.num_published * block_tokens > s.num_resident) return broken("published a block before it was full");
   if (static_cast<int32_t>(s.blocks.size()) != BlocksFor(s.num_computed, block_tokens)) {

@@ -174,7 +174,12 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
   sequence->priority = own.priority;
   sequence->tenant = own.tenant;
   sequence->application = own.application;
-  if (sequence->submit->kv_source.has_value()) {
+  // An earlier attempt that got as far as an output token has told all about the prompt.
+  if (own.sampling.num_prompt_logprobs >= 0 && own.num_emitted == 0) {
+    sequence->num_unscored = own.num_prompt - 1;
+  }
+  // What somebody else computed cannot be scored here.
+  if (sequence->submit->kv_source.has_value() && sequence->num_unscored == 0) {
     // The last token is computed here in any case: it makes the first sample.
     sequence->transferred = std::min(sequence->submit->kv_source->num_tokens, sequence->num_given - 1);
   }
@@ -198,8 +203,9 @@ void WorkerCore::Impl::JoinGroup(Sequence* sequence) {
     group->request = sequence->submit->key.request;
   }
   sequence->group = group.get();
-  // Samples of one prompt: the first computes it, the others find it in the prefix cache.
-  if (!sequence->chain.empty()) {
+  // Samples of one prompt: the first computes it, the others find it in the prefix cache, but for one that
+  // wants the prompt's log-probabilities.
+  if (!sequence->chain.empty() && sequence->num_unscored == 0) {
     for (const Sequence* other : group->members) {
       if (other->chain.size() < sequence->chain.size() || PromptResident(*other)) continue;
       if (other->chain[sequence->chain.size() - 1] == sequence->chain.back()) sequence->follower = true;

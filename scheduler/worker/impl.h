@@ -112,13 +112,19 @@ class WorkerCore::Impl {
   Sequence* Find(SequenceId id) const;
   int32_t NewBlocks(const Sequence& sequence, int32_t count) const;
   static Slice NextSlice(const Sequence& sequence, int32_t count);
+  // Leading blocks of the chain that it need not compute itself.
+  size_t ReusableBlocks(const Sequence& sequence) const;
+  static int32_t TakeScored(Sequence* sequence, int32_t end);
 
   // step.cc
   absl::Status ValidateResult(const Flight& flight, const StepResult& result) const;
   void CountStep(const Flight& flight, const StepResult& result);
   void Landed(Sequence* sequence, int32_t num_resident);
   // False when the sequence ended (and may be gone).
+  bool Scored(Sequence* sequence, const Slice& slice, const ScoredPrompt& scored, Time now,
+              TokenEvents* events);
   bool Sampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
+  void EndBroken(Sequence* sequence, Time now, TokenEvents* events);
   // It was its last token.
   void EndSampled(Sequence* sequence, const SampledToken& sampled, Time now, TokenEvents* events);
   static bool Stops(const Sequence& sequence, TokenId last) {

@@ -124,9 +124,7 @@ void WorkerCore::Impl::RefreshMatches() {
       // A block is published before its children and (by lru) evicted after them, so the last one vouches for
       // all. Should an eviction policy break that, the view is too hopeful; admission looks at every block.
       if (!match.empty() && !kv_.Has(match.back(), sequence->chain[match.size() - 1])) match.clear();
-      const auto reusable = std::min<size_t>(
-          sequence->chain.size(), static_cast<size_t>((sequence->num_tokens() - 1) / options_.block_tokens));
-      kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
+      kv_.Match(absl::MakeSpan(sequence->chain).first(ReusableBlocks(*sequence)), sequence->ids(), &match);
       sequence->match_version = kv_.version();
     }
     views[i].cached_tokens =
@@ -172,6 +170,12 @@ Sequence* WorkerCore::Impl::Find(SequenceId id) const {
 int32_t WorkerCore::Impl::NewBlocks(const Sequence& sequence, int32_t count) const {
   return std::max(0, BlocksFor(sequence.num_computed + count, options_.block_tokens) -
                          static_cast<int32_t>(sequence.blocks.size()));
+}
+
+size_t WorkerCore::Impl::ReusableBlocks(const Sequence& sequence) const {
+  // The last token makes the next one; a row whose log-probabilities are wanted is computed too.
+  const int32_t tokens = sequence.num_unscored > 0 ? sequence.first_unscored() : sequence.num_tokens() - 1;
+  return std::min(sequence.chain.size(), static_cast<size_t>(tokens / options_.block_tokens));
 }
 
 void WorkerCore::Impl::CommitPreemptions(const BatchDecision& decision) {
@@ -247,9 +251,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   std::vector<BlockId>& match = sequence->match;
   match.clear();
   if (!sequence->chain.empty()) {
-    const auto reusable = std::min<size_t>(
-        sequence->chain.size(), static_cast<size_t>((sequence->num_tokens() - 1) / options_.block_tokens));
-    kv_.Match(absl::MakeSpan(sequence->chain).first(reusable), sequence->ids(), &match);
+    kv_.Match(absl::MakeSpan(sequence->chain).first(ReusableBlocks(*sequence)), sequence->ids(), &match);
   }
   const auto found = static_cast<int32_t>(match.size()) * options_.block_tokens;
   const int32_t cached = std::max(found, sequence->transferred);
@@ -308,15 +310,26 @@ Slice WorkerCore::Impl::NextSlice(const Sequence& sequence, int32_t count) {
   return slice;
 }
 
+// How many rows of a slice that ends at `end` are scored. Asked once for each row: a result is delivered even
+// if its sequence is preempted meanwhile.
+int32_t WorkerCore::Impl::TakeScored(Sequence* sequence, int32_t end) {
+  const int32_t first = sequence->first_unscored();
+  const int32_t rows = std::clamp(end - first, 0, sequence->num_unscored);
+  sequence->num_unscored -= rows;
+  return rows;
+}
+
 void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* flight, Time) {
   StepPlan& plan = flight->plan;
-  const Slice& slice = plan.slices.emplace_back(NextSlice(*sequence, count));
+  Slice& slice = plan.slices.emplace_back(NextSlice(*sequence, count));
+  if (sequence->num_unscored > 0) slice.num_scored = TakeScored(sequence, slice.begin + count);
   if (options_.block_tables) {
     plan.block_begin.push_back(static_cast<int32_t>(plan.blocks.size()));
     plan.blocks.insert(plan.blocks.end(), sequence->blocks.begin(), sequence->blocks.end());
   }
   plan.num_tokens += count;
   plan.num_samples += slice.sample;
+  plan.num_scoring += slice.num_scored > 0;
   if (slice.sample && slice.count == 1) {
     flight->shape.AddDecode(slice.begin + 1);
   } else {

@@ -56,6 +56,7 @@ struct alignas(64) Sequence {
   int32_t num_emitted = 0, min_tokens = 0, max_tokens = 0;  // of the submit
   TokenId first_stop = -1;
   int32_t apart_since = -1;  // clock of the decoders apart (steady.cc) that its counts show; -1: not apart
+  int32_t num_unscored = 0;  // last rows of the prompt whose log-probabilities no plan has asked for
 
   std::vector<BlockId> blocks;  // covers tokens [0, num_computed)
   uint64_t planned_by = 0;      // serial of the last plan with a slice for it: one slice per plan
@@ -82,6 +83,9 @@ struct alignas(64) Sequence {
   int32_t num_generated() const { return num_made + pending; }
   int32_t num_tokens() const { return num_given + num_generated(); }
   int32_t max_new() const { return max_tokens - num_emitted; }
+  // With num_unscored > 0 (then nothing was emitted): the row of the last prompt token makes the first output
+  // token, those before it the prompt's log-probabilities, and from here on they are still to be computed.
+  int32_t first_unscored() const { return num_given - 1 - num_unscored; }
   bool StopsAt(TokenId id) const {
     return id == first_stop ||
            (stop_ids.size() > 1 && std::binary_search(stop_ids.begin(), stop_ids.end(), id));

@@ -27,7 +27,11 @@ absl::Status WorkerCore::Impl::ValidateResult(const Flight& flight, const StepRe
     return absl::InvalidArgumentError(Cat("step ", Value(result.step), " sampled ", result.sampled.size(),
                                           " tokens instead of ", flight.plan.num_samples));
   }
-  size_t next = result.sampled.size() - num_samples;
+  if (result.scored.size() != static_cast<size_t>(flight.plan.num_scoring)) {
+    return absl::InvalidArgumentError(Cat("step ", Value(result.step), " scored ", result.scored.size(),
+                                          " prompts instead of ", flight.plan.num_scoring));
+  }
+  size_t next = result.sampled.size() - num_samples, next_scored = 0;
   for (const SampledToken& ended : absl::MakeSpan(result.sampled).first(next)) {
     const Sequence* sequence = Find(ended.sequence);
     if (sequence == nullptr || sequence->apart_since < 0 || ended.status != SampleStatus::kOk) {
@@ -36,6 +40,15 @@ absl::Status WorkerCore::Impl::ValidateResult(const Flight& flight, const StepRe
     }
   }
   for (const Slice& slice : flight.plan.slices) {
+    if (slice.num_scored > 0) {
+      const ScoredPrompt& scored = result.scored[next_scored++];
+      const bool fits = scored.logprobs == nullptr ||
+                        scored.logprobs->chosen.size() == static_cast<size_t>(slice.num_scored);
+      if (scored.sequence != slice.sequence || !fits) {
+        return absl::InvalidArgumentError(Cat("step ", Value(result.step), " did not score ",
+                                              slice.num_scored, " rows of sequence ", Value(slice.sequence)));
+      }
+    }
     if (!slice.sample) continue;
     const SampledToken& sampled = result.sampled[next++];
     if (sampled.sequence != slice.sequence) {
@@ -62,6 +75,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
   CountStep(flight, result);
 
   size_t next = result.sampled.size() - static_cast<size_t>(flight.plan.num_samples);
+  size_t next_scored = 0;
   if (flight.beside > 0) {
     EndApartStep(now);
     EndAfterKnownStep(absl::MakeSpan(result.sampled).first(next), events);
@@ -71,15 +85,18 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
     const Slice& slice = flight.plan.slices[i];
     Sequence* sequence = flight.rows[i].sequence;
     const SampledToken* sampled = slice.sample ? &result.sampled[next++] : nullptr;
+    const ScoredPrompt* scored = slice.num_scored > 0 ? &result.scored[next_scored++] : nullptr;
     --sequence->flying;
     if (sequence->state == SequenceState::kEnded) {
       counters_.wasted_rows += static_cast<uint64_t>(slice.count);
       if (sequence->flying == 0) Retire(sequence);
       continue;
     }
-    sequence->poisoned = sampled != nullptr && sampled->status != SampleStatus::kOk;
+    sequence->poisoned = (sampled != nullptr && sampled->status != SampleStatus::kOk) ||
+                         (scored != nullptr && scored->status != SampleStatus::kOk);
     if (sequence->epoch == flight.rows[i].epoch && !sequence->poisoned)
       Landed(sequence, slice.begin + slice.count);
+    if (scored != nullptr && !Scored(sequence, slice, *scored, now, events)) continue;
     if (sampled != nullptr && !Sampled(sequence, *sampled, now, events)) continue;
     if (flight.beside > 0) JoinIfDecoding(sequence);
     if (sequence->state == SequenceState::kHidden && !sequence->follower && sequence->flying == 0) {
@@ -100,7 +117,8 @@ void WorkerCore::Impl::CountStep(const Flight& flight, const StepResult& result)
       0, (result.end - std::max(result.start, std::exchange(last_step_end_, result.end))).ns)};
   ++totals_.steps;
   totals_.time = totals_.time + took;
-  if (parts_.cost != nullptr) parts_.cost->Observe(flight.shape, took);
+  // Scoring takes time that the shape does not show.
+  if (parts_.cost != nullptr && flight.plan.num_scoring == 0) parts_.cost->Observe(flight.shape, took);
   if (flight.shape.prefill_tokens == 0) return;
   totals_.prefill_tokens += flight.shape.prefill_tokens;
   totals_.prefill_time = totals_.prefill_time + took;
@@ -114,13 +132,32 @@ void WorkerCore::Impl::Landed(Sequence* sequence, int32_t num_resident) {
   if (!was_resident && PromptResident(*sequence)) ReleaseFollowers(sequence->group);
 }
 
+bool WorkerCore::Impl::Scored(Sequence* sequence, const Slice& slice, const ScoredPrompt& scored, Time now,
+                              TokenEvents* events) {
+  if (scored.status != SampleStatus::kOk) {
+    sequence->pending -= slice.sample;
+    EndBroken(sequence, now, events);
+    return false;
+  }
+  if (scored.logprobs == nullptr) return true;
+  TokenEvent& event = events->emplace_back();
+  event.prompt_logprobs = scored.logprobs;
+  event.key = sequence->key;
+  event.at = now;
+  return true;
+}
+
+void WorkerCore::Impl::EndBroken(Sequence* sequence, Time now, TokenEvents* events) {
+  TokenEvent event;
+  event.error = "numerical error: logits are not finite";
+  End(sequence, FinishReason::kError, now, std::move(event), events);
+}
+
 bool WorkerCore::Impl::Sampled(Sequence* sequence, const SampledToken& sampled, Time now,
                                TokenEvents* events) {
   --sequence->pending;
   if (sampled.status != SampleStatus::kOk) {
-    TokenEvent event;
-    event.error = "numerical error: logits are not finite";
-    End(sequence, FinishReason::kError, now, std::move(event), events);
+    EndBroken(sequence, now, events);
     return false;
   }
   ++sequence->num_made;

@@ -24,6 +24,7 @@ struct Choice {
   std::string text;
   std::vector<uint32_t> token_ids;
   json logprobs = json::array();
+  json prompt_logprobs = json::array({nullptr});  // nothing comes before the first token
   v1::Finished finished;
 };
 
@@ -81,8 +82,10 @@ json ToJson(const Choice& choice, bool with_logprobs) {
   return out;
 }
 
-json ToJson(const Answer& answer, bool with_logprobs) {
+json ToJson(const Answer& answer, const v1::Sampling& asked) {
+  const bool with_logprobs = asked.has_logprobs();
   json out = ToJson(answer.choices.begin()->second, with_logprobs);
+  if (asked.has_prompt_logprobs()) out["prompt_logprobs"] = answer.choices.begin()->second.prompt_logprobs;
   out["request_id"] = answer.started.request_id();
   out["prompt_token_ids"] = answer.started.prompt_token_ids();
   if (answer.choices.size() > 1) {
@@ -105,6 +108,7 @@ void Take(const v1::GenerateResponse& message, bool stream, Answer* answer) {
     choice.text += delta.text();
     choice.token_ids.insert(choice.token_ids.end(), delta.token_ids().begin(), delta.token_ids().end());
     for (const auto& logprob : delta.logprobs()) choice.logprobs.push_back(ToJson(logprob));
+    for (const auto& logprob : delta.prompt_logprobs()) choice.prompt_logprobs.push_back(ToJson(logprob));
     if (stream) {
       std::fwrite(delta.text().data(), 1, delta.text().size(), stdout);
       std::fflush(stdout);
@@ -152,9 +156,8 @@ int RunGenerate(const GenerateOptions& options) {
   if (!options.json && !stream) PrintChoices(answer);
   // An answer that ended at its deadline is an answer, and a failure.
   if (options.json && answer.finished) {
-    std::puts(ToJson(answer, request->sampling().has_logprobs())
-                  .dump(2, ' ', false, json::error_handler_t::replace)
-                  .c_str());
+    std::puts(
+        ToJson(answer, request->sampling()).dump(2, ' ', false, json::error_handler_t::replace).c_str());
     return status.ok() ? kDone : kRefused;
   }
   // A deadline of the request itself ends with a final message or a reason.

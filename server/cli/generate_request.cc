@@ -127,6 +127,8 @@ void AddSampling(CLI::App* command, orrery::v1::Sampling* sampling) {
   AddField(command, "--n", sampling, &S::set_n, "Choices");
   AddField(command, "--logprobs", sampling, &S::set_logprobs,
            "Log-probabilities of the chosen and the N best tokens");
+  AddField(command, "--prompt-logprobs", sampling, &S::set_prompt_logprobs,
+           "The same of every token of the prompt (with --json)");
   command
       ->add_option_function<std::vector<std::string>>(
           "--stop",

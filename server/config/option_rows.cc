@@ -76,7 +76,7 @@ std::vector<Option> MakeRows() {
       {"max-streams-per-connection", &C::max_streams_per_connection, "N", "calls of one connection at once",
        1, 1'000'000},
       {"max-choices", &C::max_choices, "N", "largest sampling.n", 1, 512},
-      {"max-logprobs", &C::max_logprobs, "N", "largest sampling.logprobs", 0, 1'000},
+      {"max-logprobs", &C::max_logprobs, "N", "largest sampling.logprobs and prompt_logprobs", 0, 1'000},
       {"stream-buffer-bytes", &C::stream_buffer_bytes, "SIZE",
        "output a client may leave unread before its request is ended", 1 << 10, 1 << 30},
       {"grpc-memory", &C::grpc_memory, "SIZE",

@@ -37,6 +37,12 @@ ChoiceStream::ChoiceStream(uint32_t choice, const GenerationSpec* spec,
 ChoiceStream::Effect ChoiceStream::OnEvent(const TokenEvent& event) {
   if (ended()) return Effect::kNone;
   bool stopped = false;
+  if (event.prompt_logprobs != nullptr) {
+    if (prompt_logprobs_ == nullptr) {
+      prompt_logprobs_ = std::make_unique<PromptLogprobQueue>(choice_, *spec_->prompt);
+    }
+    prompt_logprobs_->Add(event.prompt_logprobs);
+  }
   if (event.token >= 0) {
     if (event.index < num_tokens_) return Effect::kNone;  // an older attempt said it already
     ++num_tokens_;
@@ -101,6 +107,7 @@ void ChoiceStream::AddLogprobs(const TokenEvent& event) {
 }
 
 void ChoiceStream::ClearDelta() {
+  if (has_prompt_delta()) return prompt_logprobs_->Pop();
   orrery::v1::Delta* delta = delta_.mutable_delta();
   delta->clear_text();
   delta->clear_token_ids();

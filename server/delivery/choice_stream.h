@@ -10,6 +10,7 @@
 #include "orrery/v1/inference.pb.h"
 #include "scheduler/types/request.h"
 #include "server/delivery/generation_spec.h"
+#include "server/delivery/prompt_logprob_queue.h"
 #include "server/delivery/text_codec.h"
 
 namespace orrery {
@@ -22,7 +23,7 @@ class ChoiceStream {
   // What an event meant for the choice.
   enum class Effect {
     kNone,        // dropped: the choice has ended, or the token was seen before
-    kProgress,    // a token, perhaps the last one
+    kProgress,    // a token, perhaps the last one, or something about the prompt
     kStopString,  // the token completed a stop string: the worker must be told to stop
   };
   Effect OnEvent(const TokenEvent& event);
@@ -36,16 +37,22 @@ class ChoiceStream {
   Time first_token() const { return first_token_; }  // Never() before
   Time last_token() const { return last_token_; }    // Never() before
 
-  // What the client has not been given yet. The caller clears it after sending.
-  bool has_delta() const { return delta_tokens_ > 0 || !delta()->text().empty(); }
-  const orrery::v1::GenerateResponse& delta_message() const { return delta_; }
-  size_t delta_bytes() const { return delta_bytes_; }
+  // What the client has not been given yet: a message, behind which there may be another. The caller clears
+  // it after sending.
+  bool has_delta() const { return has_prompt_delta() || delta_tokens_ > 0 || !delta()->text().empty(); }
+  const orrery::v1::GenerateResponse& delta_message() const {
+    return has_prompt_delta() ? prompt_logprobs_->message() : delta_;
+  }
+  size_t delta_bytes() const {
+    return delta_bytes_ + (prompt_logprobs_ == nullptr ? 0 : prompt_logprobs_->bytes());
+  }
   void ClearDelta();
 
   // Fills finish_reason, stop_reason and error of the final message.
   void FillFinished(orrery::v1::Finished* finished) const;
 
  private:
+  bool has_prompt_delta() const { return prompt_logprobs_ != nullptr && !prompt_logprobs_->empty(); }
   const orrery::v1::Delta* delta() const { return &delta_.delta(); }
   bool TakeText(const TokenEvent& event);
   void AddLogprobs(const TokenEvent& event);
@@ -54,6 +61,7 @@ class ChoiceStream {
   const GenerationSpec* spec_;
   std::unique_ptr<StreamDecoder> decoder_;
   StopMatcher matcher_;
+  std::unique_ptr<PromptLogprobQueue> prompt_logprobs_;  // null without any
 
   orrery::v1::GenerateResponse delta_;
   size_t delta_tokens_ = 0;

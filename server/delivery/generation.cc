@@ -146,7 +146,7 @@ bool Generation::Pump(Time now) {
 
 // False when the writer takes no more.
 bool Generation::SendChoice(Choice* choice) {
-  if (choice->stream.has_delta()) {
+  while (choice->stream.has_delta()) {
     if (!Taken(writer_->TryWrite(choice->stream.delta_message()))) return false;
     choice->stream.ClearDelta();
   }
@@ -213,6 +213,9 @@ void Generation::FillEffective(orrery::v1::Sampling* out) const {
   out->set_ignore_eos(spec_.ignore_eos);
   out->set_n(spec_.num_choices);
   if (sampling.num_logprobs >= 0) out->set_logprobs(static_cast<uint32_t>(sampling.num_logprobs));
+  if (sampling.num_prompt_logprobs >= 0) {
+    out->set_prompt_logprobs(static_cast<uint32_t>(sampling.num_prompt_logprobs));
+  }
 }
 
 Outcome Generation::outcome() const {

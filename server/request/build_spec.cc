@@ -99,6 +99,7 @@ Sampling ResolveSampling(const WireSampling& wire, const SamplingDefaults& defau
   std::sort(out.logit_bias.begin(), out.logit_bias.end());
   out.seed = wire.has_seed() ? wire.seed() : random_seed;
   out.num_logprobs = wire.has_logprobs() ? static_cast<int32_t>(wire.logprobs()) : -1;
+  out.num_prompt_logprobs = wire.has_prompt_logprobs() ? static_cast<int32_t>(wire.prompt_logprobs()) : -1;
   return out;
 }
 

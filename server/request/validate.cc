@@ -123,13 +123,6 @@ absl::Status CheckStops(const WireSampling& sampling, const RequestLimits& limit
 }
 
 absl::Status CheckCounts(const WireSampling& sampling, const RequestLimits& limits) {
-  if (sampling.has_prompt_logprobs()) {
-    orrery::v1::ErrorInfo info;
-    info.set_reason("unimplemented");
-    info.set_field("sampling.prompt_logprobs");
-    return ErrorWithInfo(absl::StatusCode::kUnimplemented, "sampling.prompt_logprobs is not implemented",
-                         info);
-  }
   const auto optional = [](absl::string_view field, bool has, int64_t value, int64_t low, int64_t high) {
     return has ? CheckInteger(field, value, low, high) : absl::OkStatus();
   };
@@ -138,6 +131,8 @@ absl::Status CheckCounts(const WireSampling& sampling, const RequestLimits& limi
       {optional("sampling.top_k", sampling.has_top_k(), sampling.top_k(), -1, limits.vocab_size),
        optional("sampling.n", sampling.has_n(), sampling.n(), 1, limits.max_choices),
        optional("sampling.logprobs", sampling.has_logprobs(), sampling.logprobs(), 0, limits.max_logprobs),
+       optional("sampling.prompt_logprobs", sampling.has_prompt_logprobs(), sampling.prompt_logprobs(), 0,
+                limits.max_logprobs),
        optional("sampling.max_tokens", sampling.has_max_tokens(), sampling.max_tokens(), 1, context - 1),
        optional("sampling.min_tokens", sampling.has_min_tokens(), sampling.min_tokens(), 0, context - 1),
        optional("sampling.truncate_prompt_tokens", sampling.has_truncate_prompt_tokens(),

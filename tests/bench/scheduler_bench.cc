@@ -148,6 +148,7 @@ void BM_RouteJsqTokens(benchmark::State& state) {
                    .finish = FinishReason::kCancelled,
                    .error = {},
                    .logprobs = {},
+                   .prompt_logprobs = {},
                    .at = {}};
     router.OnTokenEvent(out.dispatch[0].worker, end, Time{}, &out);
   }

@@ -46,12 +46,14 @@ TEST(FakeExecutor, RandomLegalPlansAreAccepted) {
   FakeExecutor executor({.limits = Limits()});
   PlanDriver driver(executor);
   RandomStream random(5);
+  Sampling scoring = Greedy();
+  scoring.num_prompt_logprobs = 3;
   std::vector<int> live;
   for (int step = 0; step < 2000; ++step) {
     if (live.size() < 8 && random.Below(4) == 0) {
       live.push_back(
           driver.Add(std::vector<TokenId>(1 + random.Below(60), static_cast<TokenId>(random.Below(1000))),
-                     static_cast<int32_t>(1 + random.Below(60)), Greedy()));
+                     static_cast<int32_t>(1 + random.Below(60)), random.Below(2) == 0 ? Greedy() : scoring));
     }
     std::vector<std::pair<int, int32_t>> work;
     for (size_t i = 0; i < live.size();) {

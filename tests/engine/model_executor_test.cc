@@ -309,6 +309,60 @@ TEST_P(InvarianceTest, LogitsAreBitwiseTheSameHoweverTheyAreComputed) {
   }
 }
 
+// Log-probabilities of a prompt alone and whole, in odd chunks, on two threads, and in a crowd that is
+// preempted in the middle of the prompt and behind it: the same bits, every position once.
+TEST_P(InvarianceTest, PromptLogprobsAreBitwiseTheSameHoweverTheyAreComputed) {
+  testing::TempDir dir;
+  const json config = testing::TinyConfig("qwen3");
+  const bool int8 = GetParam() == DType::kI8;
+  testing::WriteModel(dir.path(), config, testing::RandomTensors(config, 8),
+                      int8 ? DType::kBF16 : GetParam());
+  EngineOptions options = SmallOptions(dir.path());
+  options.int8_weights = int8;
+  const auto engine = Load(options);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(13);
+  const std::vector<TokenId> prompt = RandomPrompt(random, 150, 150);
+  Sampling sampling = Greedy();
+  sampling.num_prompt_logprobs = 4;
+  const auto alone = [&](ModelExecutor& executor, int32_t chunk) {
+    PlanDriver driver(executor);
+    const int handle = driver.Add(prompt, 2, sampling);
+    EXPECT_TRUE(driver.RunAll(chunk).ok());
+    const PromptLogprobs scored = driver.sequence(handle).scored;
+    driver.Release(handle);
+    EXPECT_TRUE(driver.Step({}).ok());
+    return scored;
+  };
+  const PromptLogprobs whole = alone(*engine, 256);
+  ASSERT_EQ(whole.chosen.size(), 149u);
+  const auto expect_whole = [&](const PromptLogprobs& other, const char* what) {
+    EXPECT_EQ(other.chosen, whole.chosen) << what;
+    EXPECT_EQ(other.top, whole.top) << what;
+  };
+  expect_whole(alone(*engine, 7), "in chunks of 7");
+  expect_whole(alone(*engine, 67), "in chunks of 67");
+  options.num_threads = 2;
+  const auto other = Load(options);
+  ASSERT_NE(other, nullptr);
+  expect_whole(alone(*other, 256), "two threads");
+
+  PlanDriver crowd(*engine);
+  std::vector<std::pair<int, int32_t>> work;
+  for (int i = 0; i < 12; ++i) {
+    Sampling theirs = i % 3 == 0 ? sampling : Greedy();
+    if (i % 3 == 1) theirs.num_prompt_logprobs = 1;
+    work.emplace_back(crowd.Add(i == 6 ? prompt : RandomPrompt(random, 5 + 9 * i, 150), 40, theirs), 11);
+  }
+  for (int step = 0; step < 50; ++step) {
+    if (step == 5 || step == 25) crowd.Preempt(6);  // 55 positions done; all of them
+    std::erase_if(work, [&](const auto& entry) { return crowd.sequence(entry.first).done(); });
+    ASSERT_TRUE(crowd.Step(work).ok());
+  }
+  EXPECT_GT(crowd.sequence(6).output.size(), 5u);
+  expect_whole(crowd.sequence(6).scored, "in a crowd");
+}
+
 // What a sequence samples depends on its seed and its tokens, not on its neighbours.
 TEST_P(InvarianceTest, SampledTokensDoNotDependOnTheBatch) {
   testing::TempDir dir;
@@ -416,6 +470,11 @@ TEST_F(TinyLlamaTest, NanWeightsEndTheSequencesOfThatRowAlone) {
   PlanDriver driver(*engine_);
   const int broken = driver.Add({7, 8}, 5, Greedy());
   const int fine = driver.Add({9, 8, 1}, 5, Greedy());
+  Sampling scoring = Greedy();
+  scoring.num_prompt_logprobs = 1;
+  const int broken_row = driver.Add({1, 7, 8, 9}, 5, scoring);
+  ASSERT_TRUE(driver.Step({{broken_row, 2}}).ok());  // no sample, but one row to score
+  EXPECT_TRUE(driver.sequence(broken_row).failed);
   ASSERT_TRUE(driver.RunAll(256).ok());
   EXPECT_TRUE(driver.sequence(broken).failed);
   EXPECT_FALSE(driver.sequence(fine).failed);
@@ -543,6 +602,46 @@ TEST_F(TinyLlamaTest, FiveHundredAndTwelveSequencesAtOnceEqualThemselvesAlone) {
   }
 }
 
+TEST_F(TinyLlamaTest, PromptLogprobsEqualTheReferenceAtEveryPosition) {
+  RandomStream random(17);
+  Sampling sampling = Greedy();
+  sampling.num_prompt_logprobs = 5;
+  PlanDriver driver(*engine_);
+  for (const int length : {1, 2, 3, 90}) driver.Add(RandomPrompt(random, length, 150), 3, sampling);
+  sampling.num_prompt_logprobs = 0;
+  driver.Add(RandomPrompt(random, 20, 150), 3, sampling);
+  sampling.num_prompt_logprobs = 1000;
+  driver.Add(RandomPrompt(random, 10, 150), 3, sampling);
+  ASSERT_TRUE(driver.RunAll(13).ok());
+  const ReferenceModel reference(dir_.path());
+  for (int handle = 0; handle < 6; ++handle) {
+    const auto& sequence = driver.sequence(handle);
+    const std::vector<TokenId>& prompt = *sequence.submit->tokens;
+    const std::vector<double> logits = reference.AllLogits(prompt);
+    const PromptLogprobs& scored = sequence.scored;
+    const auto wanted = static_cast<size_t>(sequence.submit->sampling.num_prompt_logprobs);
+    ASSERT_EQ(scored.chosen.size(), prompt.size() - 1);
+    if (prompt.size() > 1) {
+      ASSERT_EQ(static_cast<size_t>(scored.num_top), std::min<size_t>(wanted, 150));
+    }
+    for (size_t i = 0; i + 1 < prompt.size(); ++i) {
+      std::vector<double> row(logits.begin() + static_cast<ptrdiff_t>(i * 150),
+                              logits.begin() + static_cast<ptrdiff_t>((i + 1) * 150));
+      double sum = 0;
+      for (const double x : row) sum += std::exp(x);
+      for (double& x : row) x -= std::log(sum);
+      EXPECT_NEAR(scored.chosen[i], row[static_cast<size_t>(prompt[i + 1])], 2e-5) << "position " << i + 1;
+      std::vector<double> sorted = row;
+      std::sort(sorted.rbegin(), sorted.rend());
+      for (size_t k = 0; k < static_cast<size_t>(scored.num_top); ++k) {
+        const auto& [id, logprob] = scored.top[i * static_cast<size_t>(scored.num_top) + k];
+        EXPECT_NEAR(logprob, sorted[k], 2e-5) << "position " << i + 1 << " rank " << k;
+        EXPECT_NEAR(logprob, row[static_cast<size_t>(id)], 2e-5) << "position " << i + 1 << " rank " << k;
+      }
+    }
+  }
+}
+
 TEST_F(TinyLlamaTest, BrokenPlansAreErrorsAndTheNextStepWorks) {
   PlanDriver driver(*engine_);
   const int handle = driver.Add({1, 2, 3}, 6, Greedy());
@@ -563,6 +662,7 @@ TEST_F(TinyLlamaTest, BrokenPlansAreErrorsAndTheNextStepWorks) {
   expect_internal([](StepPlan& p) { p.slices[0].begin = -1; }, "negative position");
   expect_internal([](StepPlan& p) { p.slices[0].begin = 2; }, "samples early");
   expect_internal([](StepPlan& p) { p.slices[0].output_index = 7; }, "wrong output index");
+  expect_internal([](StepPlan& p) { p.slices[0].num_scored = 1; }, "scores what nobody asked for");
   expect_internal([](StepPlan& p) { p.blocks[0] = BlockId{1 << 20}; }, "block out of range");
   expect_internal([](StepPlan& p) { p.block_begin[1] = 0; }, "no block table");
   expect_internal([](StepPlan& p) { p.block_begin.pop_back(); }, "short block_begin");

@@ -19,6 +19,20 @@ PlanDriver::PlanDriver(Executor& executor) : executor_(executor) {
   for (int32_t i = limits.max_num_seqs - 1; i >= 0; --i) free_slots_.push_back(static_cast<uint32_t>(i));
 }
 
+namespace {
+
+// The next positions, as many as the slice asked for.
+void AppendScored(const PromptLogprobs& part, const Slice& slice, PromptLogprobs* all) {
+  ORRERY_CHECK(part.begin == 1 + static_cast<int32_t>(all->chosen.size()));
+  ORRERY_CHECK(part.chosen.size() == static_cast<size_t>(slice.num_scored));
+  ORRERY_CHECK(part.top.size() == part.chosen.size() * static_cast<size_t>(part.num_top));
+  all->num_top = part.num_top;
+  all->chosen.insert(all->chosen.end(), part.chosen.begin(), part.chosen.end());
+  all->top.insert(all->top.end(), part.top.begin(), part.top.end());
+}
+
+}  // namespace
+
 int PlanDriver::Add(std::vector<TokenId> tokens, int32_t max_tokens, const Sampling& sampling, StopRules stop,
                     int32_t num_emitted) {
   auto submit = std::make_shared<Submit>();
@@ -59,12 +73,17 @@ void PlanDriver::Append(Sequence& sequence, int32_t count) {
   slice.count = std::min(count, sequence.num_tokens() - sequence.computed);
   slice.sample = slice.begin + slice.count == sequence.num_tokens();
   if (slice.sample) slice.output_index = sequence.num_tokens() - sequence.submit->num_prompt;
+  if (sequence.submit->sampling.num_prompt_logprobs >= 0 && sequence.submit->num_emitted == 0) {
+    const int32_t last = std::min(slice.begin + slice.count, sequence.submit->num_prompt - 1);
+    slice.num_scored = std::max(0, last - static_cast<int32_t>(sequence.scored.chosen.size()));
+  }
   const int32_t blocks = (slice.begin + slice.count + block_tokens - 1) / block_tokens;
   while (static_cast<int32_t>(sequence.blocks.size()) < blocks) sequence.blocks.push_back(TakeBlock());
   plan_.blocks.insert(plan_.blocks.end(), sequence.blocks.begin(), sequence.blocks.end());
   plan_.block_begin.push_back(static_cast<int32_t>(plan_.blocks.size()));
   plan_.num_tokens += slice.count;
   plan_.num_samples += slice.sample ? 1 : 0;
+  plan_.num_scoring += slice.num_scored > 0 ? 1 : 0;
   plan_.slices.push_back(slice);
 }
 
@@ -78,20 +97,26 @@ absl::Status PlanDriver::Step(const std::vector<std::pair<int, int32_t>>& work) 
   if (absl::Status status = executor_.Launch(plan_); !status.ok()) return status;
   if (absl::Status status = executor_.Wait(plan_.step, &result_); !status.ok()) return status;
   ORRERY_CHECK(result_.step == plan_.step);
-  size_t next = 0;
+  size_t next = 0, next_scored = 0;
   for (size_t i = 0; i < work.size(); ++i) {
     Sequence& sequence = sequences_.at(work[i].first);
     const Slice& slice = plan_.slices[i];
     sequence.computed += slice.count;
+    if (slice.num_scored > 0) {
+      const ScoredPrompt& scored = result_.scored.at(next_scored++);
+      ORRERY_CHECK(scored.sequence == sequence.id);
+      sequence.failed = scored.status != SampleStatus::kOk;
+      if (scored.logprobs != nullptr) AppendScored(*scored.logprobs, slice, &sequence.scored);
+    }
     if (!slice.sample) continue;
     const SampledToken& sampled = result_.sampled.at(next++);
     ORRERY_CHECK(sampled.sequence == sequence.id);
-    sequence.failed = sampled.status != SampleStatus::kOk;
+    sequence.failed |= sampled.status != SampleStatus::kOk;
     if (sequence.failed) continue;
     sequence.output.push_back(sampled.token);
     sequence.sampled.push_back(sampled);
   }
-  ORRERY_CHECK(next == result_.sampled.size());
+  ORRERY_CHECK(next == result_.sampled.size() && next_scored == result_.scored.size());
   return absl::OkStatus();
 }
 

@@ -22,6 +22,7 @@ class PlanDriver {
     std::shared_ptr<const Submit> submit;
     std::vector<TokenId> output;
     std::vector<SampledToken> sampled;  // parallel to output
+    PromptLogprobs scored;              // of all positions so far
     std::vector<BlockId> blocks;
     int32_t computed = 0;  // tokens whose KV is in the pool
     bool admitted = false;

@@ -31,6 +31,8 @@ inline void CheckSpec(const GenerationSpec& spec, const RequestLimits& limits) {
   ORRERY_CHECK(std::isfinite(s.presence_penalty) && std::isfinite(s.frequency_penalty));
   ORRERY_CHECK(s.repetition_penalty >= 0.009f && s.repetition_penalty <= 100);
   ORRERY_CHECK(s.num_logprobs >= -1 && s.num_logprobs <= static_cast<int32_t>(limits.max_logprobs));
+  ORRERY_CHECK(s.num_prompt_logprobs >= -1 &&
+               s.num_prompt_logprobs <= static_cast<int32_t>(limits.max_logprobs));
   for (size_t i = 0; i < s.logit_bias.size(); ++i) {
     ORRERY_CHECK(std::isfinite(s.logit_bias[i].second) && s.logit_bias[i].first < limits.vocab_size);
     ORRERY_CHECK(i == 0 || s.logit_bias[i - 1].first < s.logit_bias[i].first);

@@ -90,10 +90,17 @@ TEST(Binaries, DemonstrationModelAnswersAChat) {
       daemon.Generate({"--json", "--chat", chat.string(), "--seed", "1", "--max-tokens", "300"});
   EXPECT_EQ(json::parse(again.output)["token_ids"], answer["token_ids"]);  // equal seed, equal answer
   const RunResult several = daemon.Generate({"--json", "--chat", chat.string(), "--seed", "1", "--max-tokens",
-                                             "20", "--n", "3", "--logprobs", "2"});
+                                             "20", "--n", "3", "--logprobs", "2", "--prompt-logprobs", "1"});
   const json choices = json::parse(several.output);
   ASSERT_EQ(choices["choices"].size(), 3u);
   EXPECT_EQ(choices["logprobs"].size(), choices["token_ids"].size());
+  const json& prompt = choices["prompt_logprobs"];
+  ASSERT_EQ(prompt.size(), choices["prompt_token_ids"].size());
+  EXPECT_TRUE(prompt[0].is_null());
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    EXPECT_EQ(prompt[i]["id"], choices["prompt_token_ids"][i]);
+    EXPECT_LE(prompt[i]["logprob"], prompt[i]["top"][0][1]);
+  }
   fs::remove(chat);
 }
 

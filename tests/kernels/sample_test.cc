@@ -224,6 +224,41 @@ TEST_P(SampleTest, LogprobsAreOfTheUnmodifiedSoftmax) {
   }
 }
 
+// Of an id that is given, with the best ones, lower ids first on ties; a broken row says so.
+TEST_P(SampleTest, ScoredRowsHaveTheLogprobsOfTheGivenIds) {
+  const int32_t rows = 9, top = 6;
+  for (const int32_t vocab : {7, 100, 4001}) {
+    std::vector<float> logits = Logits(rows * vocab, 3.0f);
+    for (float& x : logits) x = std::round(x);  // ties
+    logits[static_cast<size_t>(4 * vocab)] = std::nanf("");
+    std::vector<ScoreArgs> args;
+    std::vector<TokenLogprob> best(rows * top);
+    std::vector<SampleResult> results(rows);
+    for (int32_t r = 0; r < rows; ++r) {
+      args.push_back({.id = static_cast<int32_t>(random_() % vocab), .num_top = r == 0 ? 0 : top});
+      results[r].top = best.data() + r * top;
+    }
+    scratch_.resize(SampleScratchBytes(vocab) / 64 * pool_.num_threads());
+    ScoreRows(pool_, logits.data(), vocab, vocab, args.data(), rows, scratch_.data(), results.data());
+    for (int32_t r = 0; r < rows; ++r) {
+      const float* row = logits.data() + r * vocab;
+      ASSERT_EQ(results[r].status, r == 4 ? SampleRowStatus::kNotFinite : SampleRowStatus::kOk);
+      if (r == 4) continue;
+      std::vector<int32_t> order(vocab);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+      double sum = 0;
+      for (int32_t i = 0; i < vocab; ++i) sum += std::exp(double{row[i]});
+      EXPECT_NEAR(results[r].logprob, row[args[r].id] - std::log(sum), 1e-5);
+      ASSERT_EQ(results[r].num_top, args[r].num_top);
+      for (int32_t k = 0; k < results[r].num_top; ++k) {
+        ASSERT_EQ(results[r].top[k].id, order[k]);
+        ASSERT_NEAR(results[r].top[k].logprob, row[order[k]] - std::log(sum), 1e-5);
+      }
+    }
+  }
+}
+
 // Pearson's statistic of 200,000 counter-based draws; the 1e-6 quantile of chi-square with 49 degrees of
 // freedom is 108.
 TEST_P(SampleTest, FrequenciesFollowTheDistribution) {

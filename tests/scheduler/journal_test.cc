@@ -203,6 +203,7 @@ TEST(PlanDigestTest, EveryFieldCounts) {
       [](StepPlan* p) { p->slices[0].sample = false; },
       [](StepPlan* p) { p->slices[0].input = InputSource::kPreviousStep; },
       [](StepPlan* p) { p->slices[0].output_index = 1; },
+      [](StepPlan* p) { p->slices[0].num_scored = 1; },
       [](StepPlan* p) { p->blocks[0] = BlockId{4}; },
       [](StepPlan* p) { p->block_begin[1] = 0; },
       [](StepPlan* p) { p->preempted.push_back(SequenceId{1}); },
@@ -215,6 +216,7 @@ TEST(PlanDigestTest, EveryFieldCounts) {
       [](StepPlan* p) { p->expert_moves.emplace_back(); },
       [](StepPlan* p) { p->num_tokens = 1; },
       [](StepPlan* p) { p->num_samples = 1; },
+      [](StepPlan* p) { p->num_scoring = 1; },
   };
   std::vector<uint64_t> seen = {digest};
   for (size_t i = 0; i < kChanges.size(); ++i) {

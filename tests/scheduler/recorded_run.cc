@@ -44,6 +44,7 @@ std::string RecordRun(const WorkerSpec& spec, const WorkerSpec& header) {
       if (turn % 6 == 0) submit.stop.stop_ids = {3};
       submit.sampling.logit_bias = {{2, 0.5f}};
       if (turn == 12) submit.deadline = now + Duration::Milliseconds(2);
+      if (turn % 10 == 4) submit.sampling.num_prompt_logprobs = 2;
       if (turn == 20) submit.kv_source = KvSource{WorkerId{3}, TransferId{9}, 4};
       std::vector<TokenId> tokens(static_cast<size_t>(submit.num_prompt));
       for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<TokenId>(i % 5);

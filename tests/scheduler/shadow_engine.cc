@@ -78,7 +78,7 @@ void ShadowEngine::Prepare(const StepPlan& plan) {
       continue;
     }
     const auto& given = *admitted.submit->tokens;
-    slots_[admitted.slot] = {true, admitted.sequence, admitted.submit, given, given.size()};
+    slots_[admitted.slot] = {true, admitted.sequence, admitted.submit, given, given.size(), 0};
   }
   for (const BlockCopy& copy : plan.copies) {
     for (int32_t i = 0; i < block_tokens_; ++i) Entry(copy.to, i) = Entry(copy.from, i);
@@ -102,6 +102,40 @@ void ShadowEngine::CheckInput(const Slot& slot, const Slice& slice) {
   } else if (slice.sample && slice.output_index != static_cast<int32_t>(end) - slot.submit->num_prompt) {
     Fail(where + ": wrong output index");
   }
+}
+
+bool ShadowEngine::TakePoison(const SampleKey& key) {
+  const auto poisoned = std::find(poisoned_.begin(), poisoned_.end(), key);
+  if (poisoned == poisoned_.end()) return false;
+  poisoned_.erase(poisoned);
+  return true;
+}
+
+// The log-probability of a prompt token is minus its id.
+void ShadowEngine::Score(const Slice& slice, Slot& slot, StepResult* result) {
+  const Submit& submit = *slot.submit;
+  const bool wanted = submit.sampling.num_prompt_logprobs >= 0 && submit.num_emitted == 0;
+  const int32_t first = slice.ScoredBegin(submit.num_prompt);
+  const std::string where =
+      Cat("sequence ", Value(slice.sequence), " tokens ", slice.begin, "+", slice.count);
+  if (slice.num_scored < 0 || (slice.num_scored > 0 && !wanted)) return Fail(where + ": scored for nobody");
+  if (slice.num_scored > 0) {
+    if (first != slot.scored || first < slice.begin) Fail(where + ": scores the wrong rows");
+    slot.scored += slice.num_scored;
+    auto logprobs = std::make_shared<PromptLogprobs>();
+    logprobs->begin = first + 1;
+    for (int32_t i = 0; i < slice.num_scored; ++i) {
+      logprobs->chosen.push_back(-static_cast<float>(slot.tokens[first + 1 + i]));
+    }
+    ScoredPrompt& scored = result->scored.emplace_back();
+    scored.sequence = slice.sequence;
+    if (TakePoison(submit.key)) {
+      scored.status = SampleStatus::kNumericalError;
+    } else {
+      scored.logprobs = std::move(logprobs);
+    }
+  }
+  if (wanted && slice.sample && slot.scored != submit.num_prompt - 1) Fail(where + ": left rows unscored");
 }
 
 void ShadowEngine::RunSlice(const StepPlan& plan, size_t index, StepResult* result) {
@@ -134,14 +168,11 @@ void ShadowEngine::RunSlice(const StepPlan& plan, size_t index, StepResult* resu
                       Value(block), " does not hold its token ", i));
     }
   }
+  Score(slice, slot, result);
   if (!slice.sample) return;
   const SampleKey& key = slot.submit->key;
-  const auto poisoned = std::find(poisoned_.begin(), poisoned_.end(), key);
   SampledToken sampled{.sequence = slice.sequence, .token = TokenOf(key, kv, vocab_), .logprobs = nullptr};
-  if (poisoned != poisoned_.end()) {
-    poisoned_.erase(poisoned);
-    sampled.status = SampleStatus::kNumericalError;
-  }
+  if (TakePoison(key)) sampled.status = SampleStatus::kNumericalError;
   slot.tokens.push_back(sampled.token);
   result->sampled.push_back(sampled);
 }
@@ -152,17 +183,19 @@ void ShadowEngine::Launch(const StepPlan& plan) {
   Prepare(plan);
   Pending pending;
   pending.result.step = plan.step;
-  int32_t tokens = 0, samples = 0;
+  int32_t tokens = 0, samples = 0, scoring = 0;
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     tokens += plan.slices[i].count;
     samples += plan.slices[i].sample;
+    scoring += plan.slices[i].num_scored > 0;
     for (size_t j = 0; j < i; ++j) {
       if (plan.slices[j].sequence == plan.slices[i].sequence) Fail("a sequence has two slices in one step");
     }
     RunSlice(plan, i, &pending.result);
     if (plan.slices[i].sample) pending.slot_of_sample.push_back(plan.slices[i].slot);
   }
-  if (tokens != plan.num_tokens || samples != plan.num_samples) Fail("sums of the plan are wrong");
+  if (tokens != plan.num_tokens || samples != plan.num_samples || scoring != plan.num_scoring)
+    Fail("sums of the plan are wrong");
   results_.push_back(std::move(pending));
 }
 

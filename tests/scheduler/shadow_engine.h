@@ -35,7 +35,7 @@ class ShadowEngine {
   // The oldest step's result is lost; its tokens never reach the host.
   StepId FinishFailed();
   bool busy() const { return !results_.empty(); }
-  // The next sample of this key is reported as a numerical error.
+  // The next sample of this key, or scored part of its prompt, is reported as a numerical error.
   void PoisonNext(const SampleKey& key) { poisoned_.push_back(key); }
 
   // Everything that was wrong so far, one line each.
@@ -49,10 +49,13 @@ class ShadowEngine {
     std::shared_ptr<const Submit> submit;
     std::vector<TokenId> tokens;  // given, then sampled
     size_t delivered = 0;         // of those, known to the host
+    int32_t scored = 0;           // leading rows of the prompt
   };
   void Prepare(const StepPlan& plan);
   void RunSlice(const StepPlan& plan, size_t index, StepResult* result);
   void CheckInput(const Slot& slot, const Slice& slice);
+  void Score(const Slice& slice, Slot& slot, StepResult* result);
+  bool TakePoison(const SampleKey& key);
   uint64_t& Entry(BlockId block, int32_t offset) { return kv_[Value(block) * block_tokens_ + offset]; }
   void Fail(std::string what) { errors_.push_back(std::move(what)); }
 

@@ -109,11 +109,14 @@ class History {
   bool failed() const { return failed_; }
   const WorkerCounters& counters() const { return core_->counters(); }
   uint64_t completed() const { return completed_; }
+  uint64_t scored() const { return scored_; }
 
  private:
   struct Sample {
     ReferenceOutput reference;
     int32_t num_emitted = 0;
+    std::vector<TokenId> prompt;  // as far as its log-probabilities are wanted
+    size_t scored = 1;            // positions of it that are told of; the first has none
     size_t received = 0;
     int ends = 0;
   };
@@ -139,7 +142,19 @@ class History {
     Sample& sample = found->second;
     if (sample.ends > 0) return Fail("event after the end");
     const ReferenceOutput& reference = sample.reference;
+    if (event.prompt_logprobs != nullptr) {
+      if (event.prompt_logprobs->begin != static_cast<int32_t>(sample.scored)) Fail("positions out of order");
+      for (const float logprob : event.prompt_logprobs->chosen) {
+        if (sample.scored >= sample.prompt.size() ||
+            logprob != -static_cast<float>(sample.prompt[sample.scored])) {
+          return Fail("the log-probability of another position");
+        }
+        ++sample.scored;
+        ++scored_;
+      }
+    }
     if (event.token >= 0) {
+      if (sample.scored < sample.prompt.size()) return Fail("a token before the whole prompt was told of");
       if (event.index != sample.num_emitted + static_cast<int32_t>(sample.received))
         return Fail("index out of order");
       if (sample.received >= reference.tokens.size() || reference.tokens[sample.received] != event.token) {
@@ -221,12 +236,15 @@ class History {
     }
     if (random_.Below(3) == 0) tokens.back() = static_cast<TokenId>(random_.Below(kVocab));
     submit.tokens = std::make_shared<const std::vector<TokenId>>(std::move(tokens));
+    if (requests_ % 4 == 0) submit.sampling.num_prompt_logprobs = static_cast<int32_t>(requests_ % 3);
     const uint64_t samples = random_.Below(5) == 0 ? 1 + random_.Below(4) : 1;
     for (uint64_t i = 0; i < samples; ++i) {
       submit.key.sample = static_cast<uint32_t>(i);
       Submit copy = submit;
       if (!core_->OnArrival(std::move(copy), now_).ok()) continue;
-      samples_[submit.key] = {ReferenceRun(submit, kVocab), submit.num_emitted};
+      Sample& sample = samples_[submit.key];
+      sample = {ReferenceRun(submit, kVocab), submit.num_emitted, {}};
+      if (submit.sampling.num_prompt_logprobs >= 0 && submit.num_emitted == 0) sample.prompt = *submit.tokens;
       keys_.push_back(submit.key);
       // The same key again is refused as long as the sample lives.
       if (random_.Below(10) == 0 && core_->OnArrival(submit, now_).ok()) Fail("a duplicate was accepted");
@@ -250,14 +268,14 @@ class History {
   std::map<SampleKey, Sample> samples_;
   std::vector<SampleKey> keys_;
   std::vector<TokenEvent> events_;
-  uint64_t requests_ = 0, completed_ = 0;
+  uint64_t requests_ = 0, completed_ = 0, scored_ = 0;
   Time now_;
   bool failed_ = false;
 };
 
 struct Totals {
   uint64_t completed = 0, preemptions = 0, prefix_hits = 0, wasted = 0, repairs = 0, fallbacks = 0,
-           evicted = 0;
+           evicted = 0, scored = 0;
 };
 
 Totals RunMany(uint64_t first_seed, int histories, int depth, bool random_policy) {
@@ -269,6 +287,7 @@ Totals RunMany(uint64_t first_seed, int histories, int depth, bool random_policy
     history.Run(90);
     if (history.failed()) break;
     totals.completed += history.completed();
+    totals.scored += history.scored();
     totals.preemptions += history.counters().preemptions;
     totals.prefix_hits += history.counters().prefix_hit_tokens;
     totals.wasted += history.counters().wasted_rows;
@@ -296,6 +315,7 @@ TEST(WorkerCoreRandom, FcfsDepthTwo) {
   EXPECT_GT(totals.preemptions, 1000u);
   EXPECT_GT(totals.prefix_hits, 10000u);
   EXPECT_GT(totals.wasted, 1000u);
+  EXPECT_GT(totals.scored, 10000u);
   EXPECT_EQ(totals.fallbacks, 0u);
 }
 

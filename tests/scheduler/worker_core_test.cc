@@ -37,6 +37,7 @@ StepResult Answer(const StepPlan& plan) {
   StepResult result;
   result.step = plan.step;
   for (const Slice& slice : plan.slices) {
+    if (slice.num_scored > 0) result.scored.emplace_back().sequence = slice.sequence;
     if (slice.sample) result.sampled.push_back({.sequence = slice.sequence, .token = 7, .logprobs = nullptr});
   }
   return result;
@@ -206,6 +207,55 @@ TEST_F(WorkerCoreTest, KvWithNumericalErrorsIsNotCached) {
   for (int i = 0; i < 3; ++i) Step();
   EXPECT_EQ(events_.back().finish, FinishReason::kLength);
   EXPECT_EQ(core_->Report(again.key)->cached_tokens, 0);
+  EXPECT_TRUE(core_->CheckInvariants().ok());
+}
+
+// A prompt whose log-probabilities are wanted is computed, whoever has computed it before, and found by
+// others.
+TEST_F(WorkerCoreTest, PromptsThatAreScoredAreNotLookedUpInTheCache) {
+  WorkerSpec spec = Spec();
+  spec.options.max_step_tokens = 8;
+  Use(spec);
+  Submit submit = Request(1, 20, 1);
+  const auto run = [&](bool scored) {
+    submit.sampling.num_prompt_logprobs = scored ? 0 : -1;
+    ++submit.key.sample;
+    EXPECT_TRUE(core_->OnArrival(submit, now_).ok());
+    std::vector<int32_t> rows;
+    while (!core_->idle()) {
+      const StepPlan& plan = core_->Plan(now_);
+      for (const Slice& slice : plan.slices) rows.push_back(slice.num_scored);
+      EXPECT_TRUE(core_->OnStepDone(Answer(plan), now_, &events_).ok());
+      EXPECT_TRUE(core_->CheckInvariants().ok());
+    }
+    return rows;
+  };
+  EXPECT_THAT(run(true), ElementsAre(8, 8, 3)) << "the last row makes the first token";
+  EXPECT_THAT(run(true), ElementsAre(8, 8, 3));
+  EXPECT_EQ(core_->counters().prefix_hit_tokens, 0u);
+  EXPECT_THAT(run(false), ElementsAre(0));
+  EXPECT_EQ(core_->counters().prefix_hit_tokens, 16u);
+  submit.num_emitted = 1;  // an earlier attempt has told of the prompt
+  submit.stop.max_tokens = 2;
+  submit.tokens = std::make_shared<const std::vector<TokenId>>(21, 1);
+  EXPECT_THAT(run(true), ElementsAre(0));
+}
+
+TEST_F(WorkerCoreTest, AScoredRowThatIsNotFiniteEndsItsSequence) {
+  Submit submit = Request(1, 5, 4);
+  submit.sampling.num_prompt_logprobs = 0;
+  ASSERT_TRUE(core_->OnArrival(submit, now_).ok());
+  const StepPlan& plan = core_->Plan(now_);
+  StepResult result = Answer(plan);
+  result.scored.clear();
+  EXPECT_FALSE(core_->OnStepDone(result, now_, &events_).ok()) << "a prompt is missing";
+  result.scored.resize(1);
+  EXPECT_FALSE(core_->OnStepDone(result, now_, &events_).ok()) << "of nobody";
+  result = Answer(plan);
+  result.scored[0].status = SampleStatus::kNumericalError;
+  ASSERT_TRUE(core_->OnStepDone(result, now_, &events_).ok());
+  ASSERT_EQ(events_.size(), 1u);
+  EXPECT_EQ(events_[0].finish, FinishReason::kError);
   EXPECT_TRUE(core_->CheckInvariants().ok());
 }
 

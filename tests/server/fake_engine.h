@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -55,6 +56,7 @@ class FakeEngine final : public Executor {
     control_->num_admitted += static_cast<int64_t>(plan.admitted.size());
     control_->num_released += static_cast<int64_t>(plan.released_slots.size());
     control_->max_rows = std::max<int64_t>(control_->max_rows, plan.num_tokens);
+    for (const AdmittedSequence& admitted : plan.admitted) submits_[admitted.slot] = admitted.submit;
     plan_ = &plan;
     return absl::OkStatus();
   }
@@ -71,6 +73,7 @@ class FakeEngine final : public Executor {
     if (control_->fail_next.exchange(false)) return absl::InternalError("the engine broke");
     result->step = step;
     for (const Slice& slice : plan_->slices) {
+      if (slice.num_scored > 0) Score(slice, result);
       if (!slice.sample) continue;
       SampledToken token;
       token.sequence = slice.sequence;
@@ -81,8 +84,25 @@ class FakeEngine final : public Executor {
   }
 
  private:
+  // Of the prompt token at position p: -p, and the alternatives are -p - 1, -p - 2 and so on of ids 0, 1, ...
+  void Score(const Slice& slice, StepResult* result) {
+    const Submit& submit = *submits_.at(slice.slot);
+    auto logprobs = std::make_shared<PromptLogprobs>();
+    logprobs->begin = slice.ScoredBegin(submit.num_prompt) + 1;
+    logprobs->num_top = submit.sampling.num_prompt_logprobs;
+    for (int32_t p = logprobs->begin; p < logprobs->begin + slice.num_scored; ++p) {
+      logprobs->chosen.push_back(static_cast<float>(-p));
+      for (int32_t k = 0; k < logprobs->num_top; ++k) {
+        logprobs->top.emplace_back(k, static_cast<float>(-p - 1 - k));
+      }
+    }
+    result->scored.emplace_back().sequence = slice.sequence;
+    result->scored.back().logprobs = std::move(logprobs);
+  }
+
   const EngineLimits limits_;
   std::shared_ptr<EngineControl> control_;
+  std::map<uint32_t, std::shared_ptr<const Submit>> submits_;  // by slot
   const StepPlan* plan_ = nullptr;
 };
 

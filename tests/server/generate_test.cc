@@ -69,6 +69,7 @@ TEST(Generate, EveryParameterComesBackAsItWasUsed) {
   asked.set_ignore_eos(true);
   asked.set_n(1);
   asked.set_logprobs(0);
+  asked.set_prompt_logprobs(0);
   const Answer answer = harness.Generate(request);
   ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
   EXPECT_EQ(answer.prompt_tokens, 4u);
@@ -134,6 +135,55 @@ TEST(Generate, SeveralChoicesEachFinishOnce) {
   for (const v1::Finished& finished : answer.finished) choices.insert(finished.choice());
   EXPECT_EQ(choices.size(), 5u);
   for (const std::string& text : answer.text) EXPECT_EQ(text, Letters(9));
+}
+
+// More of them than a message holds, from prompts in chunks: every position once, in order, with choice 0 and
+// before its first token, whether the prompt is in the cache or not.
+TEST(Generate, PromptLogprobsOfEveryPositionOnceBeforeTheFirstToken) {
+  Harness::Setup setup;
+  setup.config.max_step_tokens = 500;
+  Harness harness(setup);
+  v1::GenerateRequest request;
+  for (uint32_t i = 0; i < 1300; ++i) request.mutable_token_ids()->add_ids(i % 250);
+  request.mutable_sampling()->set_max_tokens(5);
+  request.mutable_sampling()->set_n(3);
+  for (const int cut : {0, 900, 1}) {
+    // The first asks for none of its own and fills the cache.
+    for (const int k : {-1, 20, 0}) {
+      if (k >= 0) request.mutable_sampling()->set_prompt_logprobs(static_cast<uint32_t>(k));
+      if (cut > 0) request.mutable_sampling()->set_truncate_prompt_tokens(static_cast<uint32_t>(cut));
+      const int kept = cut > 0 ? cut : 1300;
+      int position = 1, messages = 0;
+      bool early = false;
+      const Answer answer =
+          harness.Generate(request, nullptr, [&](const v1::GenerateResponse& message, auto&) {
+            const v1::Delta& delta = message.delta();
+            EXPECT_TRUE(delta.choice() == 0 || delta.prompt_logprobs().empty());
+            messages += !delta.prompt_logprobs().empty();
+            early |= delta.choice() == 0 && !delta.token_ids().empty() && k >= 0 && position < kept;
+            EXPECT_LT(message.ByteSizeLong(), 100u << 10);
+            for (const v1::TokenLogprob& got : delta.prompt_logprobs()) {
+              ASSERT_EQ(got.id(), static_cast<uint32_t>((1300 - kept + position) % 250));
+              ASSERT_EQ(got.logprob(), static_cast<float>(-position));
+              ASSERT_EQ(got.top_size(), k);
+              if (k > 0) {
+                ASSERT_EQ(got.top(k - 1).logprob(), static_cast<float>(-position - k));
+              }
+              ++position;
+            }
+          });
+      ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+      EXPECT_EQ(position, k < 0 ? 1 : kept) << "cut " << cut << ", k " << k;
+      EXPECT_FALSE(early);
+      EXPECT_TRUE(messages > 3 || k < 20 || kept < 500) << messages;
+      for (const v1::Finished& finished : answer.finished) {
+        EXPECT_EQ(finished.usage().prompt_tokens(), static_cast<uint32_t>(kept));
+        EXPECT_EQ(finished.usage().cached_tokens() > 0, finished.choice() > 0 && kept > 1);
+      }
+    }
+    request.mutable_sampling()->clear_prompt_logprobs();
+  }
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
 }
 
 TEST(Generate, ManyAtOnceAllComplete) {

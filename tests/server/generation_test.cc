@@ -73,6 +73,36 @@ TEST_F(GenerationTest, AClientThatTakesSomethingIsNotBlocked) {
   EXPECT_TRUE(generation_->blocked_since().is_never()) << "everything was taken";
 }
 
+// What a step says of the prompt at once may be more than a client may leave unread: it counts from the next
+// step on, until it is taken, message by message and before anything else.
+TEST_F(GenerationTest, OnlyWhatAClientLeavesOfThePromptIsPending) {
+  Start(1);
+  const auto score = [&](int32_t begin, int32_t count) {
+    auto logprobs = std::make_shared<PromptLogprobs>();
+    logprobs->begin = begin;
+    logprobs->num_top = 6000;  // a message each
+    logprobs->chosen.resize(static_cast<size_t>(count));
+    logprobs->top.resize(static_cast<size_t>(count) * 6000, {7, -1.0f});
+    TokenEvent event;
+    event.key = {RequestId{1}, 0, 0};
+    event.prompt_logprobs = std::move(logprobs);
+    generation_->OnEvent(event);
+  };
+  Pump(0, 1);
+  score(1, 2);
+  EXPECT_EQ(generation_->pending_bytes(), 0u);
+  score(1, 2);  // again, by another attempt
+  EXPECT_EQ(generation_->pending_bytes(), 0u);
+  score(2, 2);  // the rest
+  EXPECT_GT(generation_->pending_bytes(), 40'000u);
+  Event(0, 0, 'a', FinishReason::kLength);
+  Pump(1, 1);
+  EXPECT_LT(generation_->pending_bytes(), 1000u) << "the first chunk has been taken or is being sent";
+  EXPECT_FALSE(Pump(2, 3)) << "two messages about the prompt, and the token";
+  EXPECT_TRUE(Pump(3, 1));
+  EXPECT_EQ(writer_->last.finished().usage().completion_tokens(), 1u);
+}
+
 TEST_F(GenerationTest, WhatTheEngineSaysStaysInside) {
   Start(1);
   Event(0, 0, -1, FinishReason::kError, "/usr/lib/secret");

@@ -85,6 +85,8 @@ TEST(Validate, Numbers) {
       {"sampling.n", [](auto& r) { S(r).set_n(~0u); }},
       {"sampling.logprobs", [](auto& r) { S(r).set_logprobs(21); }},
       {"sampling.logprobs", [](auto& r) { S(r).set_logprobs(~0u); }},
+      {"sampling.prompt_logprobs", [](auto& r) { S(r).set_prompt_logprobs(21); }},
+      {"sampling.prompt_logprobs", [](auto& r) { S(r).set_prompt_logprobs(~0u); }},
       {"sampling.max_tokens", [](auto& r) { S(r).set_max_tokens(0); }},
       {"sampling.max_tokens", [](auto& r) { S(r).set_max_tokens(123); }},  // 6 + 123 > 128
       {"sampling.max_tokens", [](auto& r) { S(r).set_max_tokens(~0u); }},
@@ -176,6 +178,7 @@ TEST(Validate, EdgesThatAreFine) {
   S(request).set_top_k(-1);
   S(request).set_n(64);
   S(request).set_logprobs(0);
+  S(request).set_prompt_logprobs(20);
   S(request).set_max_tokens(122);
   S(request).set_seed(std::numeric_limits<uint64_t>::max());
   S(request).set_repetition_penalty(0.01f);
@@ -185,6 +188,8 @@ TEST(Validate, EdgesThatAreFine) {
   EXPECT_TRUE(spec->sampling.greedy());
   EXPECT_EQ(spec->sampling.top_k, 0);
   EXPECT_EQ(spec->sampling.num_logprobs, 0);
+  EXPECT_EQ(spec->sampling.num_prompt_logprobs, 20);
+  EXPECT_EQ(Build(Good())->sampling.num_prompt_logprobs, -1);
   EXPECT_EQ(spec->sampling.seed, std::numeric_limits<uint64_t>::max());
   EXPECT_EQ(spec->num_choices, 64u);
 }
@@ -221,14 +226,6 @@ TEST(Validate, DenormalTemperatureIsGreedy) {
   GenerateRequest request = Good();
   S(request).set_temperature(1e-40f);
   EXPECT_TRUE(Build(request)->sampling.greedy());
-}
-
-TEST(Validate, PromptLogprobsAreUnimplementedByName) {
-  GenerateRequest request = Good();
-  S(request).set_prompt_logprobs(1);
-  const auto spec = Build(request);
-  EXPECT_EQ(spec.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(ErrorInfoOf(spec.status()).field(), "sampling.prompt_logprobs");
 }
 
 TEST(Validate, DefaultsComeFromTheModelAndTheRequestWins) {
