@@ -21,12 +21,6 @@ std::pair<size_t, double> Locate(const std::vector<double>& points, double x) {
   return {low, (x - points[low]) / (points[low + 1] - points[low])};
 }
 
-double At(const CostCurve& curve, double x) {
-  if (curve.x.size() == 1) return curve.y[0];
-  const auto [low, share] = Locate(curve.x, x);
-  return curve.y[low] + share * (curve.y[low + 1] - curve.y[low]);
-}
-
 // Measured times that fall with x are noise.
 void MakeMonotone(CostCurve* curve) {
   for (size_t i = 1; i < curve->y.size(); ++i) curve->y[i] = std::max(curve->y[i], curve->y[i - 1]);
@@ -52,8 +46,8 @@ class TableCost final : public StepCostModel {
 
   Duration Predict(const StepShape& shape) const override {
     if (shape.tokens() == 0) return {};
-    double ms = At(table_.tokens, std::max<double>(shape.tokens(), table_.tokens.x.front()));
-    if (shape.chunks > 0 && !table_.prefill.x.empty()) ms += At(table_.prefill, shape.prefill_squares);
+    double ms = CurveAt(table_.tokens, std::max<double>(shape.tokens(), table_.tokens.x.front()));
+    if (shape.chunks > 0 && !table_.prefill.x.empty()) ms += CurveAt(table_.prefill, shape.prefill_squares);
     if (shape.decodes > 0 && !table_.decode.empty()) {
       ms += Decode(shape.decodes, static_cast<double>(shape.decode_context) / shape.decodes);
     }
@@ -63,9 +57,9 @@ class TableCost final : public StepCostModel {
  private:
   double Decode(double sequences, double context) const {
     const std::vector<double>& counts = table_.decode_seqs;
-    if (counts.size() == 1 || sequences <= counts.front()) return At(table_.decode.front(), context);
+    if (counts.size() == 1 || sequences <= counts.front()) return CurveAt(table_.decode.front(), context);
     const auto [low, share] = Locate(counts, sequences);
-    const double few = At(table_.decode[low], context), many = At(table_.decode[low + 1], context);
+    const double few = CurveAt(table_.decode[low], context), many = CurveAt(table_.decode[low + 1], context);
     return few + share * std::max(0.0, many - few);
   }
 
@@ -130,6 +124,12 @@ void WriteCurve(std::string_view prefix, const CostCurve& curve, std::string* ou
 }
 
 }  // namespace
+
+double CurveAt(const CostCurve& curve, double x) {
+  if (curve.x.size() == 1) return curve.y[0];
+  const auto [low, share] = Locate(curve.x, x);
+  return curve.y[low] + share * (curve.y[low + 1] - curve.y[low]);
+}
 
 absl::Status CheckTable(const CostTable& table) {
   if (absl::Status status = CheckCurve("tokens", table.tokens); !status.ok()) return status;

@@ -24,6 +24,9 @@ struct CostCurve {
   std::vector<double> x, y;
 };
 
+// Linear between points and beyond them. REQUIRES: a point.
+double CurveAt(const CostCurve& curve, double x);
+
 struct CostTable {
   CostCurve tokens;                 // tokens -> ms; at least one point
   CostCurve prefill;                // sum of end^2 - begin^2 -> ms; may be empty

@@ -20,7 +20,8 @@ std::vector<Option> MakeRows() {
        {"auto", "cpu", "cuda", "modeled"}},
       {"cost-profile", &C::cost_profile, "SPEC",
        "step times, which the modeled backend takes and policies start from: FILE#GPU/MODEL/tpN/WEIGHTS, "
-       "constant:MS, linear:key=value,..., tile:key=value,... or table:..."},
+       "FOLDER#GPU/MODEL/tpN/WEIGHTS[/KV] (put together from tables of kernels), constant:MS, "
+       "linear:key=value,..., tile:key=value,... or table:..."},
       {"dtype",
        &C::dtype,
        "TYPE",

@@ -1,14 +1,17 @@
 #include "server/cost/cost_profile.h"
 
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/base/options.h"
 #include "scheduler/cost/step_cost.h"
+#include "server/cost/kernel_profile.h"
 #include "server/cost/splitwise_table.h"
 #include "server/traces/read_file.h"
 
@@ -103,6 +106,14 @@ absl::StatusOr<CostProfile> FromJson(const std::string& path, const std::string&
   return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", unknown.message()));
 }
 
+absl::StatusOr<CostProfile> FromKernels(const std::string& folder, const std::string& wanted) {
+  const auto profile = LoadKernelProfile(folder, wanted);
+  if (!profile.ok())
+    return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", profile.status().message()));
+  return CostProfile{.cost = FormatCostTable(profile->table),
+                     .kv_capacity_tokens = profile->kv_capacity_tokens};
+}
+
 }  // namespace
 
 absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
@@ -116,6 +127,8 @@ absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec) {
   const size_t hash = spec.find('#');
   const std::string path = spec.substr(0, hash);
   const std::string wanted = hash == std::string::npos ? "" : spec.substr(hash + 1);
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return FromKernels(path, wanted);
   auto text = ReadWholeFile(path, kMaxProfileBytes);
   if (!text.ok()) return absl::InvalidArgumentError(absl::StrCat("cost-profile: ", text.status().message()));
   if (!IsSplitwiseCsv(*text)) return FromJson(path, *text, wanted);

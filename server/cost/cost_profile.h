@@ -1,6 +1,7 @@
 // Where step times come from, as an operator names it: numbers on the command line, an entry of a file of
 // fits (../shared/data/profiles/linear_cost_fits.json), or a table made of measured runs
-// (../shared/data/profiles/splitwise/perf_model.csv.xz). One reader for the simulator and the daemon.
+// (../shared/data/profiles/splitwise/perf_model.csv.xz) or of measured kernels
+// (../shared/data/profiles/aiconfigurator). One reader for the simulator and the daemon.
 #ifndef ORRERY_SERVER_COST_COST_PROFILE_H_
 #define ORRERY_SERVER_COST_COST_PROFILE_H_
 
@@ -16,9 +17,10 @@ struct CostProfile {
   int64_t kv_capacity_tokens = 0;  // of one worker; 0: not stated
 };
 
-// `constant:MS`, `tile:...`, `linear:...`, `table:...`, `online[:...]`, or FILE[#GPU/MODEL/tpN[/WEIGHTS]]; a
-// file without a name means its first entry. Files may be packed (.xz, .gz). INVALID_ARGUMENT, one line:
-// file, entry (the nearest is suggested) or coefficient at fault.
+// `constant:MS`, `tile:...`, `linear:...`, `table:...`, `online[:...]`, FILE[#GPU/MODEL/tpN[/WEIGHTS]], where
+// a file without a name means its first entry, or FOLDER#GPU/MODEL/tpN/WEIGHTS[/KV] (kernel_profile.h). Files
+// may be packed (.xz, .gz). INVALID_ARGUMENT, one line: file, entry (the nearest is suggested), coefficient
+// or column at fault.
 absl::StatusOr<CostProfile> LoadCostProfile(const std::string& spec);
 
 }  // namespace orrery

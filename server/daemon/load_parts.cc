@@ -21,7 +21,8 @@
 namespace orrery {
 namespace {
 
-constexpr char kCostForms[] = "constant:MS, linear:key=value,..., tile:key=value,..., table:... or FILE#NAME";
+constexpr char kCostForms[] =
+    "constant:MS, linear:key=value,..., tile:key=value,..., table:..., FILE#NAME or FOLDER#NAME";
 
 std::optional<DType> ParseDType(const std::string& name) {
   if (name == "f32") return DType::kF32;

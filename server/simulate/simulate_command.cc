@@ -34,8 +34,10 @@ void AddSystemFlags(CLI::App* app, SimulateOptions* o) {
   app->add_option("--eviction", o->eviction, "NAME[:key=value,...]")->capture_default_str();
   app->add_option("--workers", o->workers, "Workers")->capture_default_str();
   app->add_flag("--barrier", o->barrier, "All workers step together");
-  app->add_option("--cost-profile", o->cost_profile,
-                  "Step times: FILE[#GPU/MODEL/tpN/WEIGHTS], constant:MS, tile:c=MS,a=MS,b0=N or linear:...");
+  app->add_option(
+      "--cost-profile", o->cost_profile,
+      "Step times: FILE[#GPU/MODEL/tpN/WEIGHTS], FOLDER#GPU/MODEL/tpN/WEIGHTS[/KV] (put together from "
+      "tables of kernels), constant:MS, tile:c=MS,a=MS,b0=N or linear:...");
   app->add_option("--believed-cost", o->believed_cost,
                   "What policies take step times for (default: the same)");
   app->add_option("--max-num-seqs,--slots", o->max_num_seqs, "Sequences a worker runs at once")
