@@ -20,6 +20,7 @@ enum class StepId : uint64_t {};
 // A block of the worker's KV pool, [0, num_blocks).
 enum class BlockId : int32_t {};
 enum class TransferId : uint64_t {};
+enum class PlanId : uint64_t {};
 enum class ExpertId : int32_t {};
 enum class LayerId : int32_t {};
 enum class SlotId : int32_t {};

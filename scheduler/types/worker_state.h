@@ -37,6 +37,7 @@ struct WorkerState {
   int32_t free_slots = 0;
   int32_t num_running = 0, num_waiting = 0;
   int64_t waiting_prompt_tokens = 0;
+  int64_t running_prompt_tokens = 0;   // of running samples' prompts, not yet computed nor in flight
   std::vector<RunningSample> running;  // ascending (request, sample)
   std::vector<SampleKey> finished;     // since the last snapshot
   Duration step_time;                  // of the last step

@@ -46,7 +46,7 @@ absl::Status WorkerCore::Impl::CheckInvariants() const {
   absl::flat_hash_map<SequenceId, int32_t> flying;
   size_t live = 0, waiting = 0, running = 0, with_deadline = 0;
   int32_t hidden = 0, with_slot = 0;
-  int64_t tokens = 0, kv_tokens = 0;
+  int64_t tokens = 0, kv_tokens = 0, prompt_left = 0;
   for (const auto& [id, owned] : sequences_) {
     const Sequence& s = *owned;
     if (absl::Status status = CheckSequence(s, options_.block_tokens); !status.ok()) return status;
@@ -60,6 +60,7 @@ absl::Status WorkerCore::Impl::CheckInvariants() const {
     with_slot += s.state == SequenceState::kWaiting && s.slot >= 0;
     running += s.state == SequenceState::kRunning;
     kv_tokens += s.num_computed;
+    if (s.state == SequenceState::kRunning) prompt_left += s.prompt_left();
     hidden += s.state == SequenceState::kHidden;
     if (s.state != SequenceState::kRunning) tokens += s.num_tokens();
     if (s.state == SequenceState::kRunning && s.shared_version == kv_.sharing_version()) {
@@ -93,7 +94,7 @@ absl::Status WorkerCore::Impl::CheckInvariants() const {
   if (by_key_.size() != live || deadlines_.size() != with_deadline || hidden != num_hidden_ ||
       waiting != static_cast<size_t>(waiting_.size()) || running != running_.size() ||
       running != running_by_key_.size() || with_slot != waiting_with_slot_ || tokens != waiting_tokens_ ||
-      kv_tokens != kv_tokens_) {
+      kv_tokens != kv_tokens_ || prompt_left != prompt_left_) {
     return absl::InternalError("a list or a count does not match the sequences");
   }
   if (running > static_cast<size_t>(limits_.max_num_seqs)) return absl::InternalError("too many running");

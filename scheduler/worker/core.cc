@@ -298,6 +298,7 @@ void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->num_running = static_cast<int32_t>(running_.size());
   state->num_waiting = waiting_.size() + num_hidden_;
   state->waiting_prompt_tokens = waiting_tokens_;
+  state->running_prompt_tokens = prompt_left_;
   state->kv_tokens = kv_tokens_;
   state->blocks_total = state->blocks_free = state->blocks_cached = 0;
   state->blocks_reserved = state->blocks_held = 0;

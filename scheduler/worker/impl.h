@@ -175,6 +175,7 @@ class WorkerCore::Impl {
   int32_t num_hidden_ = 0;
   int64_t waiting_tokens_ = 0;
   int64_t kv_tokens_ = 0;                  // num_computed of all running
+  int64_t prompt_left_ = 0;                // likewise of their prompt_left()
   std::vector<Sequence*> running_;         // admission order
   std::vector<Sequence*> running_by_key_;  // ascending key, for State
   std::vector<SequenceView> running_views_;

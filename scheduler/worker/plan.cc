@@ -287,6 +287,7 @@ bool WorkerCore::Impl::AdmitOne(Sequence* sequence, int32_t count, Flight* fligh
   sequence->state = SequenceState::kRunning;
   sequence->num_computed = sequence->num_resident = cached;
   kv_tokens_ += cached;
+  prompt_left_ += sequence->prompt_left();
   sequence->num_published = static_cast<int32_t>(match.size());
   sequence->planned_by = plan_serial_;
   running_.push_back(sequence);
@@ -336,6 +337,7 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
     flight->shape.AddChunk(slice.begin, slice.count);
   }
   flight->rows.push_back({sequence, sequence->epoch});
+  prompt_left_ -= std::min(count, sequence->prompt_left());
   sequence->num_computed += count;
   kv_tokens_ += count;
   sequence->pending += slice.sample;
@@ -351,6 +353,7 @@ void WorkerCore::Impl::Preempt(Sequence* sequence) {
   kv_.Release(sequence->blocks);
   sequence->blocks.clear();
   kv_tokens_ -= sequence->num_computed;
+  prompt_left_ -= sequence->prompt_left();
   sequence->num_computed = sequence->num_resident = sequence->num_published = 0;
   running_.erase(std::find(running_.begin(), running_.end(), sequence));
   running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));

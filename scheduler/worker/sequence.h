@@ -86,6 +86,7 @@ struct alignas(64) Sequence {
   // With num_unscored > 0 (then nothing was emitted): the row of the last prompt token makes the first output
   // token, those before it the prompt's log-probabilities, and from here on they are still to be computed.
   int32_t first_unscored() const { return num_given - 1 - num_unscored; }
+  int32_t prompt_left() const { return std::max(0, num_given - num_computed); }
   bool StopsAt(TokenId id) const {
     return id == first_stop ||
            (stop_ids.size() > 1 && std::binary_search(stop_ids.begin(), stop_ids.end(), id));

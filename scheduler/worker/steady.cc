@@ -19,7 +19,7 @@ bool Earlier(const Sequence* a, const Sequence* b) { return a->id < b->id; }
 
 bool WorkerCore::Impl::CanStandApart(const Sequence& sequence) {
   return sequence.state == SequenceState::kRunning && !sequence.has_ids && sequence.pending == 0 &&
-         sequence.num_tokens() - sequence.num_computed == 1;
+         sequence.num_tokens() - sequence.num_computed == 1 && sequence.prompt_left() == 0;
 }
 
 bool WorkerCore::Impl::SetApart() {

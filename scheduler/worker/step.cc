@@ -277,6 +277,7 @@ void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, To
       break;
     case SequenceState::kRunning:
       kv_tokens_ -= sequence->num_computed;
+      prompt_left_ -= sequence->prompt_left();
       running_.erase(std::find(running_.begin(), running_.end(), sequence));
       running_by_key_.erase(std::find(running_by_key_.begin(), running_by_key_.end(), sequence));
       if (apart_) std::erase(fresh_, sequence);
