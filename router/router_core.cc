@@ -56,17 +56,19 @@ void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
 void RouterCore::EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out) {
   std::vector<RequestId> lost;
   for (const auto& [id, request] : requests_) {
-    if (request->placed && request->worker == worker) lost.push_back(id);
+    if (request->phase != Phase::kPooled && request->worker == worker) lost.push_back(id);
   }
   std::sort(lost.begin(), lost.end());
-  for (const RequestId id : lost) {
-    Request* request = requests_.at(id).get();
-    const auto num_samples = static_cast<uint32_t>(request->samples.size());
-    for (uint32_t i = 0, left = static_cast<uint32_t>(request->num_live); i < num_samples && left > 0; ++i) {
-      if (request->samples[i].ended) continue;
-      --left;
-      EndSample(request, i, FinishReason::kError, why, out);  // with the last one the request is gone
-    }
+  for (const RequestId id : lost) EndRequest(requests_.at(id).get(), FinishReason::kError, why, out);
+}
+
+void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::Status& why,
+                            RouterOutput* out) {
+  const auto num_samples = static_cast<uint32_t>(request->samples.size());
+  for (uint32_t i = 0, left = static_cast<uint32_t>(request->num_live); i < num_samples && left > 0; ++i) {
+    if (request->samples[i].ended) continue;
+    --left;
+    EndSample(request, i, finish, why, out);  // with the last one the request is gone
   }
 }
 
@@ -87,6 +89,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->state_at = state.at;
   load->kv_tokens = state.kv_tokens;
   load->waiting_tokens = state.waiting_prompt_tokens;
+  load->prompt_left = state.running_prompt_tokens;
   load->num_running = state.num_running;
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
@@ -138,7 +141,8 @@ absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time n
                    .slo = prototype.slo,
                    .deadline = prototype.deadline,
                    .priority = prototype.priority,
-                   .tenant = prototype.tenant});
+                   .tenant = prototype.tenant,
+                   .traffic_class = prototype.traffic_class});
   pooled_tokens_ += prototype.num_prompt;
   if (!prototype.deadline.is_never()) deadlines_.emplace(prototype.deadline, id);
   auto request = std::make_unique<Request>();
@@ -151,18 +155,26 @@ absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time n
 }
 
 void RouterCore::Place(Time now, RouterOutput* out) {
-  if (num_pooled() == 0) return;
+  if (num_pooled() == 0 && between_.empty()) return;
   assignment_.Clear();
-  policy_->Assign({loads_}, absl::MakeSpan(pool_).subspan(pool_begin_), now, &assignment_);
+  policy_->Assign({loads_, between_, prefills_of_class_}, absl::MakeSpan(pool_).subspan(pool_begin_), now,
+                  &assignment_);
   size_t placed = 0;
   for (const Placement& placement : assignment_.placements) {
     const auto found = requests_.find(placement.request);
     const WorkerLoad* load = LoadOf(placement.worker);
-    if (found == requests_.end() || found->second->placed || load == nullptr || !load->accepts) continue;
-    Send(found->second.get(), placement.worker, out);
-    ++placed;
+    if (found == requests_.end() || load == nullptr) continue;
+    Request* request = found->second.get();
+    if (request->phase == Phase::kBetween) {
+      GoOn(request, *load, out);
+    } else if (request->phase == Phase::kPooled && load->accepts) {
+      request->phase = placement.prefill_only ? Phase::kPrefill : Phase::kBound;
+      Send(request, placement.worker, out);
+      ++placed;
+    }
   }
   TakePlacedFromPool(placed);
+  LeaveAllUnplaced(out);
 }
 
 // Those placed are mostly the oldest: the search ends with the last of them, and a long rest stays where it
@@ -171,7 +183,7 @@ void RouterCore::TakePlacedFromPool(size_t placed) {
   size_t end = pool_begin_, kept = 0;
   for (; placed > 0; ++end) {
     const Waiting& waiting = pool_[end];
-    if (!requests_.at(waiting.request)->placed) {
+    if (requests_.at(waiting.request)->phase == Phase::kPooled) {
       ++kept;
       continue;
     }
@@ -182,7 +194,7 @@ void RouterCore::TakePlacedFromPool(size_t placed) {
   // What was passed over moves up to the rest.
   for (size_t from = end, to = end; kept > 0;) {
     --from;
-    if (requests_.at(pool_[from].request)->placed) continue;
+    if (requests_.at(pool_[from].request)->phase != Phase::kPooled) continue;
     pool_[--to] = pool_[from];
     --kept;
     if (kept == 0) end = to;
@@ -197,29 +209,44 @@ void RouterCore::TakePlacedFromPool(size_t placed) {
 void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
   Worker& worker = workers_.at(worker_id);
   WorkerLoad* load = LoadOf(worker_id);
-  request->placed = true;
-  request->worker = worker_id;
+  const bool moves = std::exchange(request->parked, false);
+  const WorkerId from = std::exchange(request->worker, worker_id);
+  bool first = true;
   for (uint32_t i = 0; i < request->samples.size(); ++i) {
+    if (request->samples[i].ended) continue;
     Submit submit = request->prototype;
     submit.key.sample = i;
     submit.key.attempt = request->samples[i].attempt;
     submit.submission = worker.next_submission++;
     submit.sampling.seed += i;
-    if (i > 0) submit.sampling.num_prompt_logprobs = -1;  // the prompt they share is told of once
-    // The samples share the prompt: it is computed once.
-    const int64_t tokens = i == 0 ? submit.num_prompt + submit.num_emitted : 0;
+    if (i > 0 || moves) submit.sampling.num_prompt_logprobs = -1;  // the prompt they share is told of once
+    if (moves) CarryProgress(request->samples[i], from, &submit);
+    // The samples share the prompt: it is there once.
+    const int64_t tokens = std::exchange(first, false) ? submit.num_prompt + submit.num_emitted : 0;
     worker.sent.push_back({submit.submission, tokens});
     load->sent_tokens += tokens;
     ++load->num_sent;
     ++counters_.dispatched;
     out->dispatch.push_back({worker_id, std::move(submit)});
   }
+  CountBound(*request, request->num_live);
+}
+
+void RouterCore::CountBound(const Request& request, int32_t samples) {
+  if (request.phase != Phase::kBound && request.phase != Phase::kPrefill) return;
+  WorkerLoad* load = LoadOf(request.worker);
+  load->num_bound += samples;
+  if (request.phase == Phase::kBound) return;
+  load->num_prefills += samples;
+  const size_t of = request.prototype.traffic_class;
+  if (of >= prefills_of_class_.size()) prefills_of_class_.resize(of + 1);
+  prefills_of_class_[of] += samples;
 }
 
 bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, RouterOutput* out) {
   const auto found = requests_.find(event.key.request);
   Request* request = found == requests_.end() ? nullptr : found->second.get();
-  const bool known = request != nullptr && request->placed && request->worker == from &&
+  const bool known = request != nullptr && request->phase != Phase::kPooled && request->worker == from &&
                      event.key.sample < request->samples.size() &&
                      !request->samples[event.key.sample].ended &&
                      request->samples[event.key.sample].attempt == event.key.attempt;
@@ -235,10 +262,12 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
     if (!std::exchange(request->started, true)) rate_.Add(request->prototype.num_prompt, true, now);
     sample->emitted.push_back(event.token);
   }
-  if (event.finish != FinishReason::kNone) {
+  const bool ends = event.finish != FinishReason::kNone, over = ends && request->num_live == 1;
+  if (ends) {
     EndSample(request, event.key.sample, FinishReason::kNone, absl::OkStatus(), out);
     if (requests_.empty()) rate_.Add(0, true, now);
   }
+  if (!over && request->phase == Phase::kPrefill) EndPrefillStage(request, now);
   return true;
 }
 
@@ -249,7 +278,10 @@ void RouterCore::EndSample(Request* request, uint32_t index, FinishReason finish
   sample.ended = true;
   std::vector<TokenId>().swap(sample.emitted);
   if (finish != FinishReason::kNone) out->ended.push_back({{id, index, sample.attempt}, finish, why});
-  if (--request->num_live == 0) requests_.erase(id);
+  CountBound(*request, -1);
+  if (--request->num_live > 0) return;
+  if (request->phase == Phase::kBetween) TakeFromBetween(*request);
+  requests_.erase(id);
 }
 
 void RouterCore::OnRefused(WorkerId from, const SampleKey& key, const absl::Status& why, Time now,
@@ -257,7 +289,8 @@ void RouterCore::OnRefused(WorkerId from, const SampleKey& key, const absl::Stat
   const auto found = requests_.find(key.request);
   if (found == requests_.end()) return;
   Request* request = found->second.get();
-  if (!request->placed || request->worker != from || key.sample >= request->samples.size()) return;
+  const bool there = request->phase != Phase::kPooled && request->worker == from;
+  if (!there || key.sample >= request->samples.size()) return;
   const SampleState& sample = request->samples[key.sample];
   if (sample.ended || sample.attempt != key.attempt) return;
   const auto refusal = RefusalOf(why);
@@ -272,19 +305,27 @@ void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
   const auto found = requests_.find(id);
   if (found == requests_.end()) return;
   Request* request = found->second.get();
-  if (request->placed) {
+  if (request->phase == Phase::kBetween && !request->parked) Stay(request);
+  if (request->phase == Phase::kBound || request->phase == Phase::kPrefill) {
+    request->cancelled = true;
     out->cancel.push_back({request->worker, id});
     return;
   }
-  const auto waiting = std::find_if(pool_.begin() + static_cast<ptrdiff_t>(pool_begin_), pool_.end(),
-                                    [&](const Waiting& w) { return w.request == id; });
-  pooled_tokens_ -= waiting->prompt_tokens;
-  if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
-  pool_.erase(waiting);
-  const auto num_samples = static_cast<uint32_t>(request->samples.size());
-  for (uint32_t i = 0; i < num_samples; ++i) {
-    EndSample(request, i, FinishReason::kCancelled, absl::OkStatus(), out);
+  if (request->phase == Phase::kPooled) {
+    const auto waiting = std::find_if(pool_.begin() + static_cast<ptrdiff_t>(pool_begin_), pool_.end(),
+                                      [&](const Waiting& w) { return w.request == id; });
+    pooled_tokens_ -= waiting->prompt_tokens;
+    if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
+    pool_.erase(waiting);
   }
+  EndRequest(request, FinishReason::kCancelled, absl::OkStatus(), out);
+}
+
+void RouterCore::OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out) {
+  if (plan.id < plan_) return;
+  plan_ = plan.id;
+  policy_->OnPlanReady(plan);
+  Place(now, out);
 }
 
 void RouterCore::OnTimer(Time now, RouterOutput* out) {

@@ -6,6 +6,12 @@
 // or in RouterOutput::ended. Events of an older attempt, or with an index already seen, are dropped and
 // counted. What was emitted is kept until the sample ends, so that another worker could continue it. Queues
 // are bounded by admission (router/admission.h).
+//
+// Two stages. A policy may place a request for its prefill alone. Once all its samples have a first token it
+// is between two workers, and the next call that places asks the policy where it goes on: where it is (and
+// nothing happens), on another worker, or nowhere yet. Leaving a worker ends its samples there at once and
+// frees slot and blocks; they go on under the next attempt, with what they have emitted and a KvSource. Until
+// then the worker that was left vouches for the KV: lost with it, the request ends as its samples do.
 #ifndef ORRERY_ROUTER_ROUTER_CORE_H_
 #define ORRERY_ROUTER_ROUTER_CORE_H_
 
@@ -49,6 +55,12 @@ struct CancelOrder {
   WorkerId worker{};
   RequestId request{};
 };
+// A sample stops on a worker since it goes on elsewhere, which may take its KV from there. What the worker
+// still says of this attempt is dropped.
+struct LeaveOrder {
+  WorkerId worker{};
+  SampleKey sample;
+};
 // A sample that ended without its worker: never placed, or refused by it.
 struct EndedSample {
   SampleKey key;
@@ -57,10 +69,13 @@ struct EndedSample {
 };
 
 struct RouterOutput {
+  std::vector<LeaveOrder> leave;   // before `dispatch`
   std::vector<Dispatch> dispatch;  // in order, per worker with ascending Submit::submission
   std::vector<CancelOrder> cancel;
   std::vector<EndedSample> ended;
+  bool empty() const { return leave.empty() && dispatch.empty() && cancel.empty() && ended.empty(); }
   void Clear() {
+    leave.clear();
     dispatch.clear();
     cancel.clear();
     ended.clear();
@@ -70,6 +85,7 @@ struct RouterOutput {
 struct RouterCounters {
   uint64_t accepted = 0, refused = 0;  // requests
   uint64_t dispatched = 0;             // samples
+  uint64_t handed_over = 0;            // of those, with KV from another worker
   uint64_t fresh_events = 0;
   uint64_t dropped_events = 0;  // stale attempt, index already seen, unknown sample
   uint64_t gap_events = 0;      // of those, an index beyond the next one: a worker lost a token
@@ -89,13 +105,15 @@ class RouterCore {
   // `prototype` is the request: its key names the request, the router fills sample, attempt and submission;
   // sample i draws with seed + i. Dispatches now or pools it; a refusal changes nothing.
   absl::Status OnArrival(Submit prototype, int32_t num_samples, Time now, RouterOutput* out);
-  // True when the event is new: forward it.
+  // True when the event is new: forward it. The snapshot of the step that made it should follow.
   bool OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, RouterOutput* out);
   // The worker did not take a dispatched sample.
   void OnRefused(WorkerId from, const SampleKey& key, const absl::Status& why, Time now, RouterOutput* out);
   // Ends all samples of a request; those on a worker end through its events.
   void OnCancel(RequestId request, Time now, RouterOutput* out);
-  // Ends pooled requests whose deadline has passed. Call when NextWake() <= now.
+  // For the policy; an older plan than the last is dropped.
+  void OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out);
+  // Ends waiting requests whose deadline has passed. Call when NextWake() <= now.
   void OnTimer(Time now, RouterOutput* out);
   Time NextWake() const;
   // Refuses all further arrivals.
@@ -103,6 +121,9 @@ class RouterCore {
 
   bool idle() const { return requests_.empty(); }
   int32_t num_pooled() const { return static_cast<int32_t>(pool_.size() - pool_begin_); }
+  int32_t num_between() const { return static_cast<int32_t>(between_.size()); }
+  // It has left a worker and waits for the one it goes on on.
+  bool Parked(RequestId request) const;
   int64_t queued_tokens() const;  // accepted prompt tokens that are not computed yet
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
@@ -117,12 +138,20 @@ class RouterCore {
     bool ended = false;
     std::vector<TokenId> emitted;
   };
+  enum class Phase : uint8_t {
+    kPooled,
+    kBound,    // to a worker until it ends
+    kPrefill,  // to a worker until all samples have a first token
+    kBetween,  // in between_; parked: it has left `worker`, which has its KV
+  };
   struct Request {
     Submit prototype;
     std::vector<SampleState> samples;
     int32_t num_live = 0;
-    bool placed = false;
-    bool started = false;  // a first token came: its prompt left the queue
+    Phase phase = Phase::kPooled;
+    bool parked = false;
+    bool cancelled = false;  // its worker was told
+    bool started = false;    // a first token came: its prompt left the queue
     WorkerId worker{};
   };
   // Sent and not yet covered by a snapshot.
@@ -143,8 +172,20 @@ class RouterCore {
   void Send(Request* request, WorkerId worker, RouterOutput* out);
   void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
                  RouterOutput* out);
+  void EndRequest(Request* request, FinishReason finish, const absl::Status& why, RouterOutput* out);
   void EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out);
   AdmissionCapacity Capacity() const;
+  // Adds to what is known of the worker that `samples` of a request are bound to.
+  void CountBound(const Request& request, int32_t samples);
+
+  // two_stages.cc
+  void EndPrefillStage(Request* request, Time now);
+  void GoOn(Request* request, const WorkerLoad& load, RouterOutput* out);
+  void Stay(Request* request);
+  void Leave(Request* request, RouterOutput* out);
+  void LeaveAllUnplaced(RouterOutput* out);
+  void TakeFromBetween(const Request& request);
+  void CarryProgress(const SampleState& sample, WorkerId from, Submit* submit);
 
   AdmissionLimits limits_;
   std::unique_ptr<RoutePolicy> policy_;
@@ -159,7 +200,11 @@ class RouterCore {
   std::vector<Waiting> pool_;  // arrival order, from pool_begin_ on; before it stand those that were placed
   size_t pool_begin_ = 0;
   int64_t pooled_tokens_ = 0;
-  std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled requests
+  std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled and parked requests
+  std::vector<Waiting> between_;                    // parked ones first
+  std::vector<int32_t> prefills_of_class_;          // samples in Phase::kPrefill
+  uint64_t transfers_ = 0;
+  PlanId plan_{};
   Assignment assignment_;
 };
 

@@ -15,16 +15,14 @@ void FcfsPoolPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting
   size_t first = 0;  // workers before it have no slot left
   for (const Waiting& request : waiting) {
     while (first < rooms_.size() && rooms_[first].slots <= 0) ++first;
-    const int64_t tokens = int64_t{request.prompt_tokens} + request.max_new_tokens;
     size_t at = first;
     for (; at < rooms_.size(); ++at, ++work) {
       const Room& room = rooms_[at];
       const WorkerLoad& worker = *room.worker;
-      const bool can_run = tokens <= worker.max_context && tokens - 1 <= worker.kv_capacity_tokens;
       // An empty worker takes whatever can run at all.
       const bool fits =
           room.kv_tokens >= request.prompt_tokens || room.kv_tokens == worker.kv_capacity_tokens;
-      if (can_run && fits && room.slots >= request.num_samples) break;
+      if (CanRun(request, worker) && fits && room.slots >= request.num_samples) break;
     }
     if (at == rooms_.size()) break;
     rooms_[at].slots -= request.num_samples;

@@ -4,15 +4,6 @@
 #include <limits>
 
 namespace orrery {
-namespace {
-
-bool Fits(const Waiting& request, const WorkerLoad& worker) {
-  const int64_t tokens = int64_t{request.prompt_tokens} + request.max_new_tokens;
-  return tokens <= worker.max_context && tokens - 1 <= worker.kv_capacity_tokens;
-}
-
-}  // namespace
-
 void JsqTokensPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time,
                              Assignment* assignment) {
   added_.assign(cluster.workers.size(), 0);
@@ -23,7 +14,7 @@ void JsqTokensPolicy::Assign(const ClusterView& cluster, absl::Span<const Waitin
     for (size_t i = 0; i < cluster.workers.size(); ++i) {
       const WorkerLoad& worker = cluster.workers[i];
       const int64_t load = worker.load_tokens() + added_[i];
-      if (worker.accepts && load < least && Fits(request, worker)) {
+      if (worker.accepts && load < least && CanRun(request, worker)) {
         least = load;
         best = i;
       }

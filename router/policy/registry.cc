@@ -1,6 +1,7 @@
 #include "router/policy/registry.h"
 
 #include "router/policy/fcfs_pool.h"
+#include "router/policy/gate_and_route.h"
 #include "router/policy/jsq_tokens.h"
 #include "router/policy/round_robin.h"
 #include "scheduler/policy/policy_table.h"
@@ -13,6 +14,9 @@ constexpr PolicyEntry<RoutePolicy> kRoute[] = {
                                             "free slots in worker order, from one pool"),
     PolicyLine<RoutePolicy, RoundRobinPolicy>("round-robin", "", "each worker in turn"),
     PolicyLine<RoutePolicy, JsqTokensPolicy>("jsq-tokens", "", "the worker with the fewest tokens to hold"),
+    PolicyLine<RoutePolicy, GateAndRoutePolicy, GateAndRouteOptions>(
+        "gate-and-route", "arXiv:2602.02987",
+        "prefill and decode apart, by a plan of mixed and solo workers"),
 };
 
 }  // namespace

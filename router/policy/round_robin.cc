@@ -16,11 +16,10 @@ void RoundRobinPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiti
   int64_t work = 0;
   size_t turn = after();
   for (const Waiting& request : waiting) {
-    const int64_t tokens = int64_t{request.prompt_tokens} + request.max_new_tokens;
     for (size_t tried = 0; tried < num_workers; ++tried, ++turn, ++work) {
       if (turn >= num_workers) turn = 0;
       const WorkerLoad& worker = cluster.workers[turn];
-      if (!worker.accepts || tokens > worker.max_context || tokens - 1 > worker.kv_capacity_tokens) continue;
+      if (!worker.accepts || !CanRun(request, worker)) continue;
       assignment->placements.push_back({request.request, worker.worker});
       last_ = worker.worker;
       started_ = true;

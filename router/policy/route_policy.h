@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "router/policy/route_plan.h"
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/types/decision_record.h"
@@ -23,8 +24,11 @@ struct WorkerLoad {
   int64_t kv_tokens = 0;       // resident
   int64_t waiting_tokens = 0;  // in its queue, not yet computed
   int64_t sent_tokens = 0;     // sent to it and not yet in a snapshot
+  int64_t prompt_left = 0;     // of the prompts it has begun: tokens not yet computed
   int32_t num_running = 0, num_waiting = 0, num_sent = 0;  // samples
-  int32_t free_slots = 0;                                  // by the snapshot
+  int32_t num_bound = 0;     // samples sent to it that are not over and have not left it; exact
+  int32_t num_prefills = 0;  // of those, there for their prefill alone
+  int32_t free_slots = 0;    // by the snapshot
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
 
@@ -32,8 +36,14 @@ struct WorkerLoad {
   int64_t load_tokens() const { return kv_tokens + waiting_tokens + sent_tokens; }
 };
 
+struct Waiting;
+
 struct ClusterView {
   absl::Span<const WorkerLoad> workers;  // ascending worker id
+  // Requests between two workers, in the order in which their prefills ended. What a policy does not place
+  // leaves the worker it is on and stays here.
+  absl::Span<const Waiting> between{};
+  absl::Span<const int32_t> prefills_of_class{};  // samples there for their prefill alone; shorter: 0
 };
 
 // A pooled request; its samples go to one worker, since they share the prompt's KV.
@@ -47,11 +57,25 @@ struct Waiting {
   Time deadline = Time::Never();
   int32_t priority = 0;
   uint32_t tenant = 0;
+  uint32_t traffic_class = 0;
+  // Of a request between two workers: where its prefill ran, and whether it still runs there. Placed there
+  // again while it does, it goes on as if nothing had been asked.
+  WorkerId from{};
+  bool on_worker = false;
 };
+
+// An empty worker could serve it.
+inline bool CanRun(const Waiting& request, const WorkerLoad& worker) {
+  const int64_t tokens = int64_t{request.prompt_tokens} + request.max_new_tokens;
+  return tokens <= worker.max_context && tokens - 1 <= worker.kv_capacity_tokens;
+}
 
 struct Placement {
   RequestId request{};
   WorkerId worker{};
+  // Of a pooled request: the worker computes the prompt and the first token; then the request comes back as
+  // one of ClusterView::between, and goes on wherever the policy then says, with its KV.
+  bool prefill_only = false;
 };
 
 struct Assignment {
@@ -63,12 +87,21 @@ struct Assignment {
   }
 };
 
+// What a policy cannot do without.
+struct RouteNeeds {
+  bool plan = false;         // places nothing before OnPlanReady
+  bool kv_transfer = false;  // uses Placement::prefill_only
+};
+
 class RoutePolicy {
  public:
   virtual ~RoutePolicy() = default;
   // Fills an empty *assignment. `waiting` is in arrival order.
   virtual void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
                       Assignment* assignment) = 0;
+  // The latest plan; default: none is used.
+  virtual void OnPlanReady(const RoutePlan&) {}
+  virtual RouteNeeds needs() const { return {}; }
 };
 
 }  // namespace orrery

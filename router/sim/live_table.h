@@ -19,6 +19,7 @@ struct LiveRequest {
   bool measured = false;
   bool live = false;
   Time first_scheduled = Time::Never(), first_token = Time::Never();
+  Time gives_up = Time::Never();  // when its patience ends, should it still wait
   int32_t made = 0;
 };
 

@@ -54,6 +54,7 @@ Submit SubmitOf(const LiveRequest& live, bool prefill) {
   submit.slo = request.slo;
   submit.priority = request.priority;
   submit.tenant = request.tenant;
+  submit.traffic_class = static_cast<uint32_t>(request.class_index);
   if (!prefill) submit.kv_source = KvSource{.num_tokens = request.prompt_tokens};
   return submit;
 }
@@ -98,11 +99,12 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
   step_ = &plan;
   for (const AdmittedSequence& admitted : plan.admitted) {
     LiveRequest* request = live->Find(admitted.submit->key.request);
-    request->first_scheduled = now;
+    if (request->first_scheduled.is_never()) request->first_scheduled = now;
     const bool ids_matter = request->request.tokens != nullptr;
     slots_[admitted.slot] = {.request = request->id,
                              .output_tokens = request->request.output_tokens,
                              .class_index = request->request.class_index,
+                             .last_token = request->first_token,  // where another worker made it
                              .seed = ids_matter ? static_cast<uint32_t>(request->serial) | 0x80000000u : 0,
                              .measured = request->measured};
   }

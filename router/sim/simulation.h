@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "router/admission.h"
+#include "router/policy/route_plan.h"
 #include "router/sim/observer.h"
 #include "router/sim/workload.h"
 #include "scheduler/base/time.h"
@@ -42,6 +43,7 @@ struct PowerModel {
 struct SimOptions {
   WorkerSpec worker;  // every worker; `cost` is what its policies believe
   std::string router = "jsq-tokens";
+  std::optional<RoutePlan> plan;  // the router is told at time 0
   AdmissionLimits admission;
   int32_t num_workers = 1;
   bool barrier = false;

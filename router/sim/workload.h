@@ -23,7 +23,8 @@ struct SimRequest {
   int32_t priority = 0;
   uint32_t tenant = 0;
   Slo slo;
-  Duration patience = Duration::Infinite();  // gives up when it has not started by then
+  // It gives up when it has waited that long in all: to start, and between two workers.
+  Duration patience = Duration::Infinite();
   // The prompt's ids where they decide about shared prefixes, [prompt_tokens]; null: nothing is shared.
   std::shared_ptr<const std::vector<TokenId>> tokens;
 };
