@@ -109,6 +109,10 @@ absl::Status Server::StartFront(ServerParts& parts) {
   options.plan_interval = config_.plan_interval;
   auto policy = NewRoutePolicy(config_.router);
   if (!policy.ok()) return policy.status();
+  if ((*policy)->needs().kv_transfer) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--router: ", config_.router, " moves KV between workers, which so far only `orrery simulate` can"));
+  }
   front_ = std::make_unique<FrontLoop>(options, *std::move(policy), &clock_, metrics_.get());
 
   ServiceContext context;

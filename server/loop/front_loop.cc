@@ -151,6 +151,7 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
 
 // Carries out what the router ordered.
 void FrontLoop::Carry() {
+  for (const LeaveOrder& order : orders_.leave) link_->CancelSample(order.sample);
   for (Dispatch& dispatch : orders_.dispatch) {
     if (Generation* generation = Find(dispatch.submit.key.request)) {
       generation->set_route_decision(router_.last_decision());

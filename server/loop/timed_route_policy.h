@@ -22,6 +22,8 @@ class TimedRoutePolicy final : public RoutePolicy {
     policy_->Assign(cluster, waiting, now, assignment);
     metrics_->OnRouteDecision(clock_->Now() - began, assignment->why);
   }
+  void OnPlanReady(const RoutePlan& plan) override { policy_->OnPlanReady(plan); }
+  RouteNeeds needs() const override { return policy_->needs(); }
 
  private:
   const std::unique_ptr<RoutePolicy> policy_;

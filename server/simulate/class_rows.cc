@@ -71,6 +71,23 @@ absl::StatusOr<double> Field(const json& object, const std::string& where, const
   return value->get<double>();
 }
 
+// As the objective of planning/mixed_pools.h counts it; nothing where the file names no prices.
+absl::StatusOr<ClassReward> Reward(const json& document, const std::string& path, const json& object,
+                                   const std::string& where, double prompt, double output) {
+  constexpr double kMost = 1e12;
+  auto price_prompt = Field(document, path, "price_prompt", 0, kMost, false);
+  auto price_output = Field(document, path, "price_output", 0, kMost, false);
+  auto own = Field(object, where, "reward", 0, kMost, false);
+  for (const auto* field : {&price_prompt, &price_output, &own}) {
+    if (!field->ok()) return field->status();
+  }
+  const double prefill = *price_prompt * prompt, completion = *price_output * output;
+  if (object.contains("reward")) return ClassReward{0, *own};
+  const auto charging = document.find("charging");
+  if (charging != document.end() && *charging == "separate") return ClassReward{prefill, completion};
+  return ClassReward{0, prefill + completion};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RowGenerator>> LoadClassRows(const std::string& path, int32_t num_workers) {
@@ -94,6 +111,9 @@ absl::StatusOr<std::unique_ptr<RowGenerator>> LoadClassRows(const std::string& p
     for (const auto* field : {&prompt, &output, &rate, &abandon}) {
       if (!field->ok()) return field->status();
     }
+    auto reward = Reward(document, path, object, where, *prompt, *output);
+    if (!reward.ok()) return reward.status();
+    generator->rewards.push_back(*reward);
     const RowClass one{static_cast<int32_t>(*prompt), static_cast<int32_t>(*output), *rate * num_workers,
                        *abandon};
     const bool named = object.contains("name") && object["name"].is_string();

@@ -24,7 +24,12 @@ void Recorder::OnRequestEnd(const sim::SimRequest& request, const sim::RequestEn
   ++ended_;
   last_arrival_ = std::max(last_arrival_, request.arrival);
   if (!end.measured) return;
-  const bench::SloTargets& slo = classes_[static_cast<size_t>(request.class_index)].slo;
+  const ReportClass& its = classes_[static_cast<size_t>(request.class_index)];
+  const bench::SloTargets& slo = its.slo;
+  first_measured_ = std::min(first_measured_, request.arrival);
+  last_measured_ = std::max(last_measured_, request.arrival);
+  if (!end.first_token.is_never()) reward_ += its.reward.prefill;
+  if (end.outcome == sim::Outcome::kCompleted) reward_ += its.reward.completion;
   Add(request, end, slo, &all_);
   if (!by_class_.empty()) Add(request, end, slo, &by_class_[static_cast<size_t>(request.class_index)]);
   if (end.outcome == sim::Outcome::kCompleted) {
@@ -157,6 +162,14 @@ bench::Measurement Recorder::Block(const sim::SimReport& report, bool saturated)
 std::optional<double> Recorder::JainFairness() const {
   if (slowness_count_ == 0 || slowness_squares_ == 0) return std::nullopt;
   return slowness_sum_ * slowness_sum_ / (static_cast<double>(slowness_count_) * slowness_squares_);
+}
+
+std::optional<double> Recorder::RewardPerWorker() const {
+  const bool earns = std::any_of(classes_.begin(), classes_.end(), [](const ReportClass& one) {
+    return one.reward.prefill > 0 || one.reward.completion > 0;
+  });
+  if (!earns || first_measured_ >= last_measured_) return std::nullopt;
+  return reward_ / (last_measured_ - first_measured_).seconds() / static_cast<double>(loads_.size());
 }
 
 std::optional<double> Recorder::WaitingGrowth() const {

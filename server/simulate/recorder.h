@@ -17,6 +17,7 @@
 #include "server/bench/slo.h"
 #include "server/simulate/latency_sketch.h"
 #include "server/simulate/time_series.h"
+#include "server/simulate/workload.h"
 
 namespace orrery::simulate {
 
@@ -24,6 +25,7 @@ namespace orrery::simulate {
 struct ReportClass {
   std::string name;
   bench::SloTargets slo;
+  ClassReward reward{};
 };
 
 // What policies decided by, over all steps.
@@ -51,6 +53,9 @@ class Recorder final : public sim::Observer {
   // Slope of the number of requests waiting, by least squares over the second half of the arrivals, per
   // arrival: 0 where the load is carried, 1 where nothing is. Nothing for too short a run.
   std::optional<double> WaitingGrowth() const;
+  // What the measured requests earned for each worker and second of the time in which they arrived: the drain
+  // after the last arrival is not part of it. Nothing where no class earns anything.
+  std::optional<double> RewardPerWorker() const;
   double max_ttft_ms() const { return all_.ttft.max(); }
   const LatencySketch& decision_us() const { return decision_us_; }
   const DecisionSummary& decisions() const { return decisions_; }
@@ -94,6 +99,8 @@ class Recorder final : public sim::Observer {
   std::map<int64_t, int64_t> tokens_by_second_;  // the latest seconds only
   int64_t busiest_second_ = 0;
   Time last_arrival_;
+  double reward_ = 0;
+  Time first_measured_ = Time::Never(), last_measured_;  // arrivals
   int64_t ended_ = 0, sequence_steps_ = 0, until_progress_ = 0;
 };
 

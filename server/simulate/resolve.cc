@@ -14,7 +14,9 @@
 #include "scheduler/policy/registry.h"
 #include "server/bench/traffic_class.h"
 #include "server/bench/unknown_name.h"
+#include "server/cli/plan_json.h"
 #include "server/cost/cost_profile.h"
+#include "server/traces/read_file.h"
 
 namespace orrery::simulate {
 namespace {
@@ -209,6 +211,36 @@ absl::Status CheckNames(const SimulateOptions& o) {
   return absl::OkStatus();
 }
 
+// Only a file of classes says what a plan has to know of them.
+absl::Status ReadPools(const SimulateOptions& o, Scenario* scenario) {
+  std::vector<std::string> routers = {o.router};
+  if (scenario->compares_routers) routers = scenario->compared;
+  std::string planned;
+  for (const std::string& router : routers) {
+    const auto policy = NewRoutePolicy(router);
+    if (!policy.ok()) return policy.status();
+    if ((*policy)->needs().plan) planned = router;
+  }
+  if (planned.empty()) return absl::OkStatus();
+  if (o.trace_format != "classes") {
+    return Bad(absl::StrCat("router: ", planned, " decides by a plan for classes of requests: it needs ",
+                            "--trace-format classes"));
+  }
+  constexpr size_t kMaxBytes = 1 << 20;
+  auto text = ReadWholeFile(o.trace, kMaxBytes);
+  if (!text.ok()) return text.status();
+  const auto document = cli::ParseDocument(o.trace, *text);
+  if (!document.ok()) return document.status();
+  auto pools = cli::ReadMixedPools(*document);
+  if (!pools.ok()) return Bad(absl::StrCat(o.trace, ": ", pools.status().message()));
+  if (pools->slots > o.max_num_seqs) {
+    return Bad(absl::StrCat("max-num-seqs: ", o.max_num_seqs, ", but the plan has ", pools->slots, " slots"));
+  }
+  pools->fleet_sizes = {o.workers};
+  scenario->pools = *std::move(pools);
+  return absl::OkStatus();
+}
+
 absl::Status ReadSeeds(const SimulateOptions& o, Scenario* scenario) {
   if (o.seed && o.seeds) return Bad("seeds: give one of --seed and --seeds");
   const int64_t count = o.seeds.value_or(1);
@@ -232,6 +264,19 @@ absl::Status ApplyRho(const SimulateOptions& o, const CostProfile& profile, Scen
 }
 
 }  // namespace
+
+absl::StatusOr<RoutePlan> PlanPools(const Scenario& scenario) {
+  RoutePlan plan{.id = PlanId{1}, .question = *scenario.pools, .answer = {}};
+  double rate = 0;  // of the file
+  for (const PoolClass& one : plan.question.classes) rate += one.arrival_rate_per_worker_s;
+  rate *= scenario.sim.num_workers;
+  const double scale = rate > 0 ? scenario.workload->rate().value_or(rate) / rate : 1;
+  for (PoolClass& one : plan.question.classes) one.arrival_rate_per_worker_s *= scale;
+  auto answer = PlanMixedPools(plan.question);
+  if (!answer.ok()) return answer.status();
+  plan.answer = *std::move(answer);
+  return plan;
+}
 
 absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (o.trace.empty()) return Bad("trace: required");
@@ -274,6 +319,7 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (absl::Status s = ReadTroubles(o, &scenario.sim); !s.ok()) return s;
   if (absl::Status s = ReadSeeds(o, &scenario); !s.ok()) return s;
   if (absl::Status s = ReadCompared(o, &scenario); !s.ok()) return s;
+  if (absl::Status s = ReadPools(o, &scenario); !s.ok()) return s;
   if (absl::Status s = ReadClasses(o, &workload); !s.ok()) return s;
 
   workload.path = o.trace;

@@ -3,6 +3,7 @@
 #define ORRERY_SERVER_SIMULATE_RESOLVE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,12 @@ struct Scenario {
   // What is compared, as given; empty: one policy. True: routers, else schedulers.
   std::vector<std::string> compared;
   bool compares_routers = false;
+  // The question of the plan that a router decides by; none where none does.
+  std::optional<MixedPoolsInput> pools;
 };
+
+// The plan at the workload's rate. FAILED_PRECONDITION: nothing meets its constraints.
+absl::StatusOr<RoutePlan> PlanPools(const Scenario& scenario);
 
 // INVALID_ARGUMENT or NOT_FOUND, one line that begins with the flag or the file.
 absl::StatusOr<Scenario> Resolve(const SimulateOptions& options);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/simulate/workload.h"
 
 namespace orrery::simulate {
 
@@ -32,6 +33,7 @@ class RowGenerator {
   // Means over the whole span.
   double rate_per_s = 0, mean_prompt = 0, mean_output = 0;
   std::vector<std::string> class_names;  // empty: one class without a name
+  std::vector<ClassReward> rewards;      // of these
 };
 
 // ServeGen's per-client models. `path` is the ..._rates.csv[.xz] (the ..._lengths.jsonl[.xz] beside it is

@@ -41,6 +41,7 @@ std::vector<std::pair<const char*, std::optional<double>>> Metrics(const RunResu
           {"preemptions", static_cast<double>(run.report.counters.preemptions)},
           {"jain_fairness", run.jain_fairness},
           {"waiting_growth", run.waiting_growth},
+          {"reward_per_worker_s", run.reward_per_worker_s},
           {"imbalance_mean", run.report.imbalance_mean},
           {"idle_fraction_mean", run.report.idle_fraction_mean},
           {"energy_j", run.report.energy_j}};
@@ -97,6 +98,7 @@ ordered_json RunJson(const RunResult& run) {
   out["max_ttft_ms"] = run.block.ttft_ms ? ordered_json(run.max_ttft_ms) : nullptr;
   out["jain_fairness"] = OrNull(run.jain_fairness);
   out["waiting_growth"] = OrNull(run.waiting_growth);
+  if (run.reward_per_worker_s) out["reward_per_worker_s"] = *run.reward_per_worker_s;
   out["objective"] = DecisionJson(run.decisions);
   out["bound"] = BoundJson(run.decisions);
   const auto& times = run.decision_us;
@@ -168,6 +170,7 @@ std::string RunText(const RunResult& run) {
   const sim::SimReport& report = run.report;
   if (run.rate) row("Rate (requests/s)", absl::StrFormat("%.4g", *run.rate));
   if (run.waiting_growth) row("Waiting grows by (/arrival)", absl::StrFormat("%.4f", *run.waiting_growth));
+  if (run.reward_per_worker_s) row("Reward (/worker/s)", absl::StrFormat("%.4f", *run.reward_per_worker_s));
   row("Steps", absl::StrCat(report.steps));
   row("Preemptions", absl::StrCat(report.counters.preemptions));
   row("Imbalance (KV tokens)", absl::StrFormat("%.1f", report.imbalance_mean));

@@ -26,7 +26,7 @@ struct RunResult {
   DecisionSummary decisions;
   std::optional<bench::Summary> decision_us;
   double max_decision_us = 0, max_ttft_ms = 0;
-  std::optional<double> jain_fairness, waiting_growth;
+  std::optional<double> jain_fairness, waiting_growth, reward_per_worker_s;
   double wall_s = 0;
   std::unique_ptr<Recorder> recorder;  // for plots; null where none are drawn
 };

@@ -25,6 +25,7 @@ using nlohmann::ordered_json;
 constexpr int kExitOk = 0;
 constexpr int kExitInternal = 1;
 constexpr int kExitUsage = 2;
+constexpr int kExitInfeasible = 3;
 constexpr int kExitDiffers = 7;
 constexpr size_t kMaxJournalBytes = size_t{4} << 30;
 // Loads at which the curve of --html is drawn, relative to the rate asked for.
@@ -53,6 +54,7 @@ int Fail(const absl::Status& status, bool json) {
   } else {
     std::fprintf(stderr, "orrery simulate: %s\n", message.c_str());
   }
+  if (absl::IsFailedPrecondition(status)) return kExitInfeasible;
   return absl::IsInternal(status) || absl::IsUnknown(status) ? kExitInternal : kExitUsage;
 }
 
@@ -90,7 +92,12 @@ absl::StatusOr<RunResult> RunOne(const Scenario& scenario, const std::string& po
   options.wall_clock = WallNanoseconds;
   options.worker.options.hash_key = 1;  // names of blocks are no secret here, but must not vary
   std::vector<ReportClass> classes;
-  for (const SimClass& one : scenario.workload->classes()) classes.push_back({one.name, one.slo});
+  for (const SimClass& one : scenario.workload->classes()) classes.push_back({one.name, one.slo, one.reward});
+  if (scenario.pools.has_value()) {
+    auto plan = PlanPools(scenario);
+    if (!plan.ok()) return plan.status();
+    options.plan = *std::move(plan);
+  }
   auto source = scenario.workload->Draw(seed);
   if (!source.ok()) return source.status();
   RunResult run;
@@ -113,6 +120,7 @@ absl::StatusOr<RunResult> RunOne(const Scenario& scenario, const std::string& po
   run.max_ttft_ms = recorder.max_ttft_ms();
   run.waiting_growth = recorder.WaitingGrowth();
   run.jain_fairness = recorder.JainFairness();
+  run.reward_per_worker_s = recorder.RewardPerWorker();
   return run;
 }
 

@@ -221,8 +221,9 @@ absl::Status Workload::ReadGenerator() {
   if (!generator_->class_names.empty()) {
     SimClass base = options_.classes[0];
     options_.classes.clear();
-    for (const std::string& name : generator_->class_names) {
-      base.name = name;
+    for (size_t i = 0; i < generator_->class_names.size(); ++i) {
+      base.name = generator_->class_names[i];
+      base.reward = generator_->rewards[i];
       options_.classes.push_back(base);
     }
   }

@@ -24,12 +24,19 @@ namespace orrery::simulate {
 
 enum class Arrival { kTrace, kPoisson, kGamma, kSaturated };
 
+// What a request of a class earns, by the prices of its file.
+struct ClassReward {
+  double prefill = 0;     // when its prompt is computed
+  double completion = 0;  // when it completes
+};
+
 struct SimClass {
   std::string name;
   double share = 1;  // of the rows
   int32_t priority = 0;
   uint32_t tenant = 0;
   bench::SloTargets slo;
+  ClassReward reward{};
 };
 
 struct WorkloadOptions {

@@ -121,6 +121,11 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   const RunResult cuda = RunProgram("orreryd", {"--model", DemoModel().string(), "--backend", "cuda"}, true);
   EXPECT_EQ(cuda.exit_code, 2);
   EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: built without CUDA"));
+  const RunResult moves =
+      RunProgram("orreryd", {"--model", DemoModel().string(), "--router", "gate-and-route"}, true);
+  EXPECT_EQ(moves.exit_code, 2);
+  EXPECT_THAT(moves.output, HasSubstr("--router: gate-and-route moves KV between workers"));
+  EXPECT_EQ(std::count(moves.output.begin(), moves.output.end(), '\n'), 1) << moves.output;
   const RunResult flag = RunProgram("orreryd", {"--modle", "x"}, true);
   EXPECT_EQ(flag.exit_code, 2);
   EXPECT_THAT(flag.output, HasSubstr("did you mean 'model'"));

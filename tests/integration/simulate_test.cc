@@ -126,6 +126,49 @@ TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
   EXPECT_LE(summary[0]["ci95_low"], summary[0]["mean"]);
 }
 
+TEST(SimulateProgram, APlannedRouterEarnsMoreThanAPoolAndTheSameEachTime) {
+  const Scratch classes("pools.json", R"({"classes": [
+    {"prompt_tokens": 300, "output_tokens": 1000, "arrival_rate_per_worker_s": 0.5, "abandon_rate_per_s": 0.1},
+    {"prompt_tokens": 3000, "output_tokens": 400, "arrival_rate_per_worker_s": 0.5, "abandon_rate_per_s": 0.1}],
+    "alpha_s": 0.0174, "beta_s_per_token": 6.2e-5, "solo_decode_rate_per_s": 45.45, "slots": 16,
+    "prefill_chunk_tokens": 256, "price_prompt": 0.1, "price_output": 0.2, "fleet_sizes": [5]})");
+  const std::vector<std::string> arguments = {
+      "simulate",
+      "--trace",
+      classes.path(),
+      "--trace-format",
+      "classes",
+      "--workers",
+      "5",
+      "--max-num-seqs",
+      "17",
+      "--max-step-tokens",
+      "271",
+      "--num-requests",
+      "1000",
+      "--warmup",
+      "300",
+      "--cost-profile",
+      "linear:alpha_decode=22.0022,alpha_prefill=22.0022,per_token=0.0440226",
+      "--compare",
+      "gate-and-route,fcfs,jsq-tokens",
+      "--json"};
+  std::vector<json> documents;
+  for (int i = 0; i < 2; ++i) {
+    const auto run = RunProgram("orrery", arguments);
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    documents.push_back(json::parse(run.output));
+    for (json& one : documents.back()["runs"]) {
+      one.erase("wall_s");
+      one.erase("policy_us");
+    }
+  }
+  EXPECT_EQ(documents[0].dump(), documents[1].dump());
+  const json& runs = documents[0]["runs"];
+  EXPECT_GT(runs[0]["reward_per_worker_s"], 250);
+  EXPECT_GT(runs[0]["reward_per_worker_s"], runs[1]["reward_per_worker_s"]);
+}
+
 TEST(SimulateProgram, ServesEveryKindOfTraceWithTheProfileOfARealGpu) {
   const fs::path data = SharedFolder() / "data";
   if (!fs::exists(data / "traces")) GTEST_SKIP() << "no shared data at " << data;
@@ -231,6 +274,8 @@ TEST(SimulateProgram, OneClearLineForWrongInput) {
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--fail", "worker=4,at=1"},
        "there is no worker 4"},
       {{"--trace", good.path(), "--cost-profile", "constant:5", "--workers", "0"}, "workers: must be in"},
+      {{"--trace", good.path(), "--cost-profile", "constant:5", "--router", "gate-and-route"},
+       "--trace-format classes"},
   };
   for (const auto& test : kCases) {
     std::vector<std::string> arguments = {"simulate", "--trace-format", "lengths", "--rate", "5"};

@@ -34,5 +34,30 @@ TEST(Recorder, WaitingGrowthIsTheSlopeOverTheSecondHalfPerArrival) {
   EXPECT_EQ(GrowthOf(4, [](int i) { return i; }), std::nullopt);
 }
 
+TEST(Recorder, RewardIsCountedOverTheTimeInWhichTheMeasuredRequestsArrived) {
+  Recorder recorder({{.name = "a", .slo = {}, .reward = {2, 10}}, {.name = "b", .slo = {}, .reward = {0, 5}}},
+                    4, nullptr);
+  EXPECT_EQ(recorder.RewardPerWorker(), std::nullopt);
+  const auto end = [&](double arrival, int32_t of, sim::Outcome outcome, bool started, bool measured = true) {
+    sim::SimRequest request;
+    request.arrival = At(arrival);
+    request.class_index = of;
+    sim::RequestEnd at;
+    at.outcome = outcome;
+    at.measured = measured;
+    at.end = At(99);
+    at.made_tokens = 1;
+    if (started) at.first_token = At(arrival + 1);
+    recorder.OnRequestEnd(request, at);
+  };
+  end(1, 0, sim::Outcome::kCompleted, true, /*measured=*/false);
+  end(10, 0, sim::Outcome::kCompleted, true);   // 12
+  end(30, 1, sim::Outcome::kCompleted, true);   // 5
+  end(20, 0, sim::Outcome::kCancelled, true);   // 2
+  end(15, 0, sim::Outcome::kCancelled, false);  // 0
+  EXPECT_DOUBLE_EQ(*recorder.RewardPerWorker(), 19.0 / 20 / 4);
+  EXPECT_EQ(Recorder({{}}, 1, nullptr).RewardPerWorker(), std::nullopt);
+}
+
 }  // namespace
 }  // namespace orrery::simulate

@@ -108,7 +108,8 @@ TEST(Workload, MooncakeHashesBecomeSharedPrefixes) {
 TEST(Workload, ClassesCarryPatienceAndRatesPerWorker) {
   const TempFile file(R"({"classes": [
     {"name": "chat", "prompt_tokens": 300, "output_tokens": 1000, "arrival_rate_per_worker_s": 0.5, "abandon_rate_per_s": 0.1},
-    {"prompt_tokens": 3000, "output_tokens": 400, "arrival_rate_per_worker_s": 1.5}]})");
+    {"prompt_tokens": 3000, "output_tokens": 400, "arrival_rate_per_worker_s": 1.5, "reward": 7}],
+    "price_prompt": 0.1, "price_output": 0.2, "charging": "separate"})");
   WorkloadOptions options = Options(file.path(), Arrival::kTrace);
   options.format = "classes";
   options.num_workers = 10;
@@ -117,6 +118,9 @@ TEST(Workload, ClassesCarryPatienceAndRatesPerWorker) {
   EXPECT_DOUBLE_EQ(*workload.rate(), 20);
   ASSERT_EQ(workload.classes().size(), 2u);
   EXPECT_EQ(workload.classes()[0].name, "chat");
+  EXPECT_DOUBLE_EQ(workload.classes()[0].reward.prefill, 30);
+  EXPECT_DOUBLE_EQ(workload.classes()[0].reward.completion, 200);
+  EXPECT_DOUBLE_EQ(workload.classes()[1].reward.completion, 7);
   double patience = 0, chats = 0;
   const auto rows = DrawAll(workload, 5);
   for (const auto& row : rows) {
