@@ -114,13 +114,16 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
   return true;
 }
 
-void SimWorker::Interrupt() {
+void SimWorker::PlanAfterAll() {
   known_left_ = 0;
-  if (std::exchange(known_in_flight_, false)) {
-    WorkerCore::Beside beside;
-    step_ = &core_->PlanBeside(known_start_, &beside);
-    ORRERY_CHECK(beside.decodes == num_apart_ && step_->slices.empty());
-  }
+  if (!std::exchange(known_in_flight_, false)) return;
+  WorkerCore::Beside beside;
+  step_ = &core_->PlanBeside(known_start_, &beside);
+  ORRERY_CHECK(beside.decodes == num_apart_ && step_->slices.empty());
+}
+
+void SimWorker::Interrupt() {
+  PlanAfterAll();
   core_->Settle();
   SettleSlots();
   num_apart_ = 0;

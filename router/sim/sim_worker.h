@@ -43,9 +43,10 @@ class SimWorker {
   uint64_t incarnation() const { return incarnation_; }
   // Nobody stands apart any more; a known step in flight is planned after all.
   void Interrupt();
-  // What comes after the step in flight has to be planned; with ids all of it.
+  // What comes after the step in flight has to be planned; with ids all of it. Who arrives is no part of that
+  // step, whatever else comes before its end.
   void ExpectArrival(const Submit& submit) {
-    known_left_ = 0;
+    PlanAfterAll();
     if (submit.tokens != nullptr) Interrupt();
   }
 
@@ -89,6 +90,8 @@ class SimWorker {
     bool measured = false;
     int64_t ends_at = 0;  // clock after the step that makes its last token
   };
+  // A known step in flight is planned; those apart stay apart.
+  void PlanAfterAll();
   // Writes to the slots what those apart have made, and forgets them.
   void SettleSlots();
   // Those of the plan that decode from now on.

@@ -12,7 +12,7 @@
 namespace orrery::sim {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kNsPerMs = 1'000'000;
 
 // `workers` of which the first is mixed; two slots each, chunks of four tokens.
 SimOptions OneMixed(int32_t workers) {
@@ -39,11 +39,11 @@ TEST(GateAndRouteSim, FollowsAScheduleWorkedOutByHand) {
   for (uint64_t i = 0; i < 4; ++i) {
     ASSERT_EQ(told.ends[i].size(), 1u);
     EXPECT_EQ(told.ends[i][0].outcome, Outcome::kCompleted);
-    EXPECT_EQ(told.ends[i][0].first_token.ns, kFirst[i] * kMs) << i;
-    EXPECT_EQ(told.ends[i][0].end.ns, kLast[i] * kMs) << i;
+    EXPECT_EQ(told.ends[i][0].first_token.ns, kFirst[i] * kNsPerMs) << i;
+    EXPECT_EQ(told.ends[i][0].end.ns, kLast[i] * kNsPerMs) << i;
     EXPECT_EQ(told.ends[i][0].made_tokens, i == 3 ? 1 : 3);
   }
-  EXPECT_EQ(told.gaps, (std::map<int64_t, int64_t>{{10 * kMs, 6}}));
+  EXPECT_EQ(told.gaps, (std::map<int64_t, int64_t>{{10 * kNsPerMs, 6}}));
   // Nothing is computed twice: 16 tokens of prompts and 6 decodes.
   EXPECT_EQ(report.counters.computed_tokens, 22u);
 }
@@ -58,12 +58,12 @@ TEST(GateAndRouteSim, PatienceRunsOutBetweenTwoWorkersButNotWhileDecoding) {
     Told told;
     MustSimulate(OneMixed(1), "constant:10", &source, &told);
     EXPECT_EQ(told.ends[0][0].outcome, Outcome::kCompleted);
-    EXPECT_EQ(told.ends[0][0].end.ns, 50 * kMs);
+    EXPECT_EQ(told.ends[0][0].end.ns, 50 * kNsPerMs);
     // It waits from 0 to 10 and from 20 on.
     const RequestEnd& second = told.ends[1][0];
-    EXPECT_EQ(second.first_token.ns, 20 * kMs);
+    EXPECT_EQ(second.first_token.ns, 20 * kNsPerMs);
     EXPECT_EQ(second.outcome, patience < 40 ? Outcome::kCancelled : Outcome::kCompleted);
-    EXPECT_EQ(second.end.ns, patience < 40 ? (20 + patience - 10) * kMs : 60 * kMs);
+    EXPECT_EQ(second.end.ns, patience < 40 ? (20 + patience - 10) * kNsPerMs : 60 * kNsPerMs);
     EXPECT_EQ(second.made_tokens, patience < 40 ? 1 : 2);
   }
 }
