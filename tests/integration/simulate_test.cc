@@ -126,7 +126,7 @@ TEST(SimulateProgram, EqualInputsGiveEqualBytes) {
   EXPECT_LE(summary[0]["ci95_low"], summary[0]["mean"]);
 }
 
-TEST(SimulateProgram, APlannedRouterEarnsMoreThanAPoolAndTheSameEachTime) {
+TEST(SimulateProgram, APlannedRouterEarnsMoreThanQueuesOnWorkersAndTheSameEachTime) {
   const Scratch classes("pools.json", R"({"classes": [
     {"prompt_tokens": 300, "output_tokens": 1000, "arrival_rate_per_worker_s": 0.5, "abandon_rate_per_s": 0.1},
     {"prompt_tokens": 3000, "output_tokens": 400, "arrival_rate_per_worker_s": 0.5, "abandon_rate_per_s": 0.1}],
@@ -151,7 +151,7 @@ TEST(SimulateProgram, APlannedRouterEarnsMoreThanAPoolAndTheSameEachTime) {
       "--cost-profile",
       "linear:alpha_decode=22.0022,alpha_prefill=22.0022,per_token=0.0440226",
       "--compare",
-      "gate-and-route,fcfs,jsq-tokens",
+      "gate-and-route,jsq-tokens",
       "--json"};
   std::vector<json> documents;
   for (int i = 0; i < 2; ++i) {
