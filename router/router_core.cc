@@ -97,7 +97,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
 }
 
 int64_t RouterCore::queued_tokens() const {
-  int64_t tokens = pooled_tokens_;
+  int64_t tokens = pooled_tokens_ + parked_tokens_;
   for (const WorkerLoad& load : loads_) tokens += load.waiting_tokens + load.sent_tokens;
   return tokens;
 }

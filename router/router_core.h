@@ -124,7 +124,8 @@ class RouterCore {
   int32_t num_between() const { return static_cast<int32_t>(between_.size()); }
   // It has left a worker and waits for the one it goes on on.
   bool Parked(RequestId request) const;
-  int64_t queued_tokens() const;  // accepted prompt tokens that are not computed yet
+  // Accepted prompt tokens that are not computed yet, or whose request is parked between two workers.
+  int64_t queued_tokens() const;
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
   const RouterCounters& counters() const { return counters_; }
@@ -199,7 +200,7 @@ class RouterCore {
   absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;
   std::vector<Waiting> pool_;  // arrival order, from pool_begin_ on; before it stand those that were placed
   size_t pool_begin_ = 0;
-  int64_t pooled_tokens_ = 0;
+  int64_t pooled_tokens_ = 0, parked_tokens_ = 0;
   std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled and parked requests
   std::vector<Waiting> between_;                    // parked ones first
   std::vector<int32_t> prefills_of_class_;          // samples in Phase::kPrefill

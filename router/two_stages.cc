@@ -51,6 +51,7 @@ void RouterCore::Leave(Request* request, RouterOutput* out) {
     if (!sample.ended) out->leave.push_back({request->worker, {id, i, sample.attempt++}});
   }
   request->parked = true;
+  parked_tokens_ += submit.num_prompt;
   if (!submit.deadline.is_never()) deadlines_.emplace(submit.deadline, id);
 }
 
@@ -68,7 +69,10 @@ void RouterCore::TakeFromBetween(const Request& request) {
   const RequestId id = request.prototype.key.request;
   const auto found =
       std::find_if(between_.begin(), between_.end(), [&](const Waiting& w) { return w.request == id; });
-  if (request.parked && !found->deadline.is_never()) deadlines_.erase({found->deadline, id});
+  if (request.parked) {
+    parked_tokens_ -= found->prompt_tokens;
+    if (!found->deadline.is_never()) deadlines_.erase({found->deadline, id});
+  }
   between_.erase(found);
 }
 

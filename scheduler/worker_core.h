@@ -132,8 +132,8 @@ class WorkerCore {
   // For a simulator, which knows when samples stop: sequences that decode stand apart, and what they do costs
   // nothing per step; everybody else is planned as ever. Everything that comes of it is the same, the order
   // of free blocks included. It works where the policy promises it (BatchPolicy::SteadyDecision), ids do not
-  // matter (no prompt has any), no journal is kept, steps are not pipelined and plans carry no block
-  // tables; else nobody stands apart.
+  // matter (no prompt has any), no journal is kept and steps are not pipelined, else nobody stands apart; a
+  // plan leaves nobody out when it carries block tables.
   struct Beside {
     int32_t decodes = 0;
     int64_t decode_context = 0;  // as in StepShape

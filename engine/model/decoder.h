@@ -4,7 +4,7 @@
 //
 //   h = embed(ids)
 //   per layer: h += Wo attention(rope(qknorm(Wqkv norm(h) + b)));  h += Wdown (silu(Wgate norm(h)) * Wup
-//   norm(h)) logits = Whead norm(h), for the sampled rows alone
+//   norm(h)) logits = Whead norm(h), for the rows sampled or scored alone
 //
 // The residual stream h and the logits are f32. Q, K, V are one matrix, gate and up another. In the last
 // layer everything behind attention is computed for the rows alone whose logits are asked for: those that are

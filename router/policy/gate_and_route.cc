@@ -73,14 +73,20 @@ GateAndRoutePolicy::Room* GateAndRoutePolicy::DecodeSlot(const Waiting& request)
 
 int64_t GateAndRoutePolicy::Route(const ClusterView& cluster, Assignment* assignment) {
   size_t next = 0;
+  int64_t passed = 0;
   for (; next < cluster.between.size(); ++next) {
     const Waiting& request = cluster.between[next];
     Room* room = DecodeSlot(request);
-    if (room == nullptr) break;
+    if (room == nullptr) {
+      const auto can_run = [&](const Room& one) { return CanRun(request, *one.worker); };
+      if (std::any_of(rooms_.begin(), rooms_.end(), can_run)) break;
+      ++passed;  // it waits for a worker that is not here now
+      continue;
+    }
     room->decodes += request.num_samples;
     assignment->placements.push_back({request.request, room->worker->worker});
   }
-  return static_cast<int64_t>(cluster.between.size() - next);
+  return passed + static_cast<int64_t>(cluster.between.size() - next);
 }
 
 bool GateAndRoutePolicy::TakesPrompt(const Room& room) const {

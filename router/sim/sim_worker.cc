@@ -201,6 +201,8 @@ absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* ev
   const absl::Status status = core_->OnStepDone(result_, end, events);
   if (!fast_forward_ || !status.ok()) return status;
   last_end_ = end;
+  known_left_ = 0;
+  if (members_.empty() && core_->Apart().decodes == 0) return absl::OkStatus();
   TakeIn();
   // Nobody may, or one that decodes was left out of this step: they are listed, and their slots up to date.
   if (core_->Apart().decodes != static_cast<int32_t>(members_.size())) {

@@ -58,8 +58,8 @@ struct SimOptions {
   int64_t pool = 0;
   int64_t warmup_steps = 0, steps = 0;
 
-  // Decode steps that the worker vouches for are passed without planning them; the report is the same. Off
-  // with `explain`.
+  // Decodes stand apart where the worker lets them (WorkerCore::PlanBeside), and steps of theirs alone are
+  // passed; the report is the same. Off with `explain`.
   bool fast_forward = true;
   int64_t (*wall_clock)() = nullptr;  // ns; times decisions from outside, never enters the simulation
   std::optional<uint64_t> explain;    // serial of a request whose story is told

@@ -96,6 +96,8 @@ void VtcPolicy::OnFinished(const SequenceView& sequence, Time) {
   if (charged == nullptr) return;
   if (sequence.num_generated < *charged) {
     Charge(sequence, Work(sequence, sequence.num_generated) - Work(sequence, *charged));
+    Tenant* tenant = Of(sequence.tenant);  // forgotten meanwhile: no credit
+    tenant->counter = std::max(0.0, tenant->counter);
   }
   charged_.Erase(sequence.id);
 }

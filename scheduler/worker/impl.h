@@ -1,5 +1,5 @@
-// The body of WorkerCore, shared by its four files: core (doors), plan (decide and commit), step (results),
-// check (invariants). Nobody else includes it.
+// The body of WorkerCore, shared by its five files: core (doors), plan (decide and commit), step (results),
+// steady (decodes apart), check (invariants). Nobody else includes it.
 #ifndef ORRERY_SCHEDULER_WORKER_IMPL_H_
 #define ORRERY_SCHEDULER_WORKER_IMPL_H_
 

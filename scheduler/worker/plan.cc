@@ -94,6 +94,10 @@ bool WorkerCore::Impl::DecideBeside(Time now, Flight* flight) {
   // Blocks that are free now are enough: nothing cached is evicted, and what waits finds the same prefixes.
   const auto crossing = static_cast<int32_t>(crossing_[PhaseNow()].size());
   if (kv_.pool().num_free() < crossing) return false;
+  // One token from the end of its prompt, a sequence takes turns with those who decode.
+  for (const Sequence* sequence : fresh_) {
+    if (sequence->num_tokens() - sequence->num_computed == 1) return false;
+  }
   Ask(parts_.policy.get(), fresh_, num_apart_, now);
   int64_t need = crossing;
   for (const Grant& grant : decision_.run) {

@@ -19,7 +19,7 @@ bool Earlier(const Sequence* a, const Sequence* b) { return a->id < b->id; }
 
 bool WorkerCore::Impl::CanStandApart(const Sequence& sequence) {
   return sequence.state == SequenceState::kRunning && !sequence.has_ids && sequence.pending == 0 &&
-         sequence.num_tokens() - sequence.num_computed == 1;
+         sequence.num_made > 0 && sequence.num_tokens() - sequence.num_computed == 1;
 }
 
 bool WorkerCore::Impl::SetApart() {
@@ -77,7 +77,6 @@ void WorkerCore::Impl::LeaveApart(Sequence* sequence) {
 void WorkerCore::Impl::ShowPassed(Sequence* sequence) {
   const int32_t steps = clock_ - std::exchange(sequence->apart_since, clock_);
   if (steps == 0) return;
-  prompt_left_ -= std::min(steps, sequence->prompt_left());
   sequence->num_computed += steps;
   sequence->num_resident += steps;
   sequence->num_made += steps;
@@ -167,7 +166,6 @@ void WorkerCore::Impl::List(Flight* flight) {
   for (Sequence* sequence : listed) {
     slices.push_back(NextSlice(*sequence, 1));
     rows.push_back({sequence, sequence->epoch});
-    prompt_left_ -= std::min(1, sequence->prompt_left());
     ++sequence->num_computed;
     ++sequence->pending;
     ++sequence->flying;

@@ -79,7 +79,9 @@ std::vector<Option> MakeRows() {
       {"max-choices", &C::max_choices, "N", "largest sampling.n", 1, 512},
       {"max-logprobs", &C::max_logprobs, "N", "largest sampling.logprobs and prompt_logprobs", 0, 1'000},
       {"stream-buffer-bytes", &C::stream_buffer_bytes, "SIZE",
-       "output a client may leave unread before its request is ended", 1 << 10, 1 << 30},
+       "output a client may leave unread before its request is ended; prompt log-probabilities of some steps "
+       "come on top",
+       1 << 10, 1 << 30},
       {"grpc-memory", &C::grpc_memory, "SIZE",
        "memory of gRPC's buffers, half-received messages included; beyond it calls are cut off; several "
        "times "

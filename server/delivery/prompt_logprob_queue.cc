@@ -1,5 +1,6 @@
 #include "server/delivery/prompt_logprob_queue.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/base/check.h"
@@ -37,8 +38,9 @@ void PromptLogprobQueue::Add(std::shared_ptr<const PromptLogprobs> chunk) {
   const int32_t end = EndOf(*chunk);
   ORRERY_CHECK(chunk->begin <= end_ && static_cast<size_t>(end) <= prompt_.size());
   if (end <= end_) return;
-  newest_bytes_ = static_cast<size_t>(end - end_) * BytesOfPosition(*chunk);
-  kept_bytes_ += newest_bytes_;
+  const size_t bytes = static_cast<size_t>(end - end_) * BytesOfPosition(*chunk);
+  largest_bytes_ = std::max(largest_bytes_, bytes);
+  kept_bytes_ += bytes;
   end_ = end;
   chunks_.push_back(std::move(chunk));
   if (empty()) Build();

@@ -32,19 +32,23 @@ class PromptLogprobQueue {
   // The message was taken.
   void Pop();
 
-  // What is kept beside the newest chunk: a client that keeps pace has taken it. A step makes a chunk at
-  // once, however large.
-  size_t bytes() const { return chunks_.size() < 2 ? 0 : kept_bytes_ - newest_bytes_; }
+  // What is kept beyond some chunks of the largest size: a step makes a chunk at once, however large, and a
+  // client that keeps pace on the whole may lag by a few.
+  static constexpr size_t kChunksAhead = 4;
+  size_t bytes() const {
+    const size_t ahead = kChunksAhead * largest_bytes_;
+    return kept_bytes_ > ahead ? kept_bytes_ - ahead : 0;
+  }
 
  private:
   void Build();
 
   const std::vector<TokenId>& prompt_;
   std::deque<std::shared_ptr<const PromptLogprobs>> chunks_;
-  int32_t next_ = 1;       // position behind the message
-  int32_t end_ = 1;        // position behind the newest chunk
-  size_t kept_bytes_ = 0;  // of chunks_, from next_ on
-  size_t newest_bytes_ = 0;
+  int32_t next_ = 1;          // position behind the message
+  int32_t end_ = 1;           // position behind the newest chunk
+  size_t kept_bytes_ = 0;     // of chunks_, from next_ on
+  size_t largest_bytes_ = 0;  // of a chunk
   orrery::v1::GenerateResponse message_;
 };
 

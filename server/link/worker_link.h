@@ -23,6 +23,7 @@ struct StepStats {
   int32_t num_decodes = 0;
   int32_t num_sequences = 0;
   StepShape shape;
+  bool scores = false;  // prompts, which takes time that the shape does not show
   Duration engine;     // Launch, or the end of the step before when that is later, to the end of Wait
   Duration host;       // end of the previous Wait, or waking up, to the end of Launch
   Duration decision;   // of that, the policy and the bookkeeping of Plan

@@ -40,19 +40,19 @@ PricePlanner::~PricePlanner() {
 void PricePlanner::OnEnd(const RequestTimes& times, int64_t num_samples) {
   const auto n = static_cast<double>(std::max<int64_t>(1, num_samples));
   const auto prompt = static_cast<double>(times.prompt_tokens);
-  const auto cached = static_cast<double>(times.cached_tokens);
+  const double cached = std::min(prompt, static_cast<double>(times.cached_tokens) / n);  // all samples' sum
   const double output = static_cast<double>(times.output_tokens) / n;
   const RequestUse use = UseOf(prompt, cached, output, worker_.max_step_tokens, worker_.block_tokens);
   Sums& sums = classes_[{Octave(prompt - cached), Octave(output)}];
   sums.samples += n;
-  sums.prompt += prompt - cached;  // the samples share it
+  sums.prompt += n * (prompt - cached);
   sums.output += n * output;
   sums.steps += n * use.steps;
   sums.block_steps += n * use.block_steps;
 }
 
 void PricePlanner::OnStep(const StepStats& step) {
-  cost_->Observe(step.shape, step.engine);
+  if (!step.scores) cost_->Observe(step.shape, step.engine);
   steps_ += 1;
   step_seconds_ += step.engine.seconds();
   decodes_ += step.shape.decodes;

@@ -106,7 +106,9 @@ void WorkerLoop::LaunchReady() {
     step.stats.decision = clock_->Now() - planned;
     step.stats.why = core_->last_decision();
     step.stats.shape = ShapeOf(plan);
-    if (core_->cost() != nullptr) step.stats.predicted = core_->cost()->Predict(step.stats.shape);
+    step.stats.scores = plan.num_scoring > 0;
+    if (core_->cost() != nullptr && !step.stats.scores)
+      step.stats.predicted = core_->cost()->Predict(step.stats.shape);
     step.stats.num_sequences = static_cast<int32_t>(plan.slices.size());
     for (const Slice& slice : plan.slices) {
       const bool decode = slice.count == 1 && slice.output_index > 0;

@@ -255,5 +255,14 @@ TEST_F(GateAndRouteTest, AWorkerThatChangesPoolFinishesWhatItHas) {
   EXPECT_THAT(Decodes(), ElementsAre(On(1, 1)));
 }
 
+TEST_F(GateAndRouteTest, ADecodeThatFitsNobodyHereHoldsUpNobody) {
+  Make("gate-and-route", Convergence());
+  Workers(2);
+  Between(1, 0, /*on_worker=*/false);
+  between_.back().prompt_tokens = 1 << 21;  // its worker has left
+  Between(2, 0);
+  EXPECT_THAT(Assign().second, ElementsAre(On(2, 1)));
+}
+
 }  // namespace
 }  // namespace orrery

@@ -26,9 +26,9 @@ class Window final : public StreamWriter {
 
 class GenerationTest : public ::testing::Test {
  protected:
-  void Start(uint32_t choices) {
+  void Start(uint32_t choices, size_t prompt_tokens = 4) {
     GenerationSpec spec;
-    spec.prompt = std::make_shared<const std::vector<TokenId>>(4, 'p');
+    spec.prompt = std::make_shared<const std::vector<TokenId>>(prompt_tokens, 'p');
     spec.num_choices = choices;
     spec.slo = slo_;
     generation_ =
@@ -73,10 +73,11 @@ TEST_F(GenerationTest, AClientThatTakesSomethingIsNotBlocked) {
   EXPECT_TRUE(generation_->blocked_since().is_never()) << "everything was taken";
 }
 
-// What a step says of the prompt at once may be more than a client may leave unread: it counts from the next
-// step on, until it is taken, message by message and before anything else.
-TEST_F(GenerationTest, OnlyWhatAClientLeavesOfThePromptIsPending) {
-  Start(1);
+// What a step says of the prompt at once may be more than a client may leave unread, and one that keeps pace
+// on the whole may lag by a few steps: what is beyond counts, until it is taken, message by message and
+// before anything else.
+TEST_F(GenerationTest, WhatAClientLeavesOfThePromptIsPendingBeyondAFewSteps) {
+  Start(1, 7);
   const auto score = [&](int32_t begin, int32_t count) {
     auto logprobs = std::make_shared<PromptLogprobs>();
     logprobs->begin = begin;
@@ -89,16 +90,16 @@ TEST_F(GenerationTest, OnlyWhatAClientLeavesOfThePromptIsPending) {
     generation_->OnEvent(event);
   };
   Pump(0, 1);
-  score(1, 2);
+  for (int32_t position = 1; position <= 5; ++position) score(position, 1);
+  EXPECT_EQ(generation_->pending_bytes(), 0u) << "one is being sent, and four are ahead";
+  score(4, 2);  // again, by another attempt
   EXPECT_EQ(generation_->pending_bytes(), 0u);
-  score(1, 2);  // again, by another attempt
-  EXPECT_EQ(generation_->pending_bytes(), 0u);
-  score(2, 2);  // the rest
+  score(5, 2);  // the last is new
   EXPECT_GT(generation_->pending_bytes(), 40'000u);
   Event(0, 0, 'a', FinishReason::kLength);
   Pump(1, 1);
-  EXPECT_LT(generation_->pending_bytes(), 1000u) << "the first chunk has been taken or is being sent";
-  EXPECT_FALSE(Pump(2, 3)) << "two messages about the prompt, and the token";
+  EXPECT_LT(generation_->pending_bytes(), 1000u);
+  EXPECT_FALSE(Pump(2, 6)) << "five messages about the prompt, and the token";
   EXPECT_TRUE(Pump(3, 1));
   EXPECT_EQ(writer_->last.finished().usage().completion_tokens(), 1u);
 }

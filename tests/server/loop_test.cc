@@ -607,6 +607,18 @@ TEST(PricePlanner, PricesWhatIsShortAndForgets) {
   EXPECT_NEAR(full.output_tokens_per_s, full.kv_block_second * blocks, 1e-6);
   EXPECT_EQ(full.prefill_token, 0);
   EXPECT_EQ(full.slot_second, 0);
+  // Two samples share a prompt that the second finds in the cache: the same tokens are computed as of one
+  // request, and each is there for its own steps.
+  RequestTimes two = times;
+  two.prompt_tokens = 512;
+  two.cached_tokens = 496;
+  two.output_tokens = 1000;
+  for (int i = 0; i < 500; ++i) planner.OnStep(step);
+  for (int i = 0; i < 100'000; ++i) planner.OnEnd(two, 2);
+  planner.OnArrival(1000);
+  const ResourcePrices pairs = next_plan(planner.next());
+  const double block_steps = UseOf(512, 248, 500, 512, 16).block_steps;
+  EXPECT_NEAR(pairs.kv_block_second, 500 / (0.02 * block_steps), 1e-2);
   // Nobody comes any more: the prices fall to nothing, and then nobody has to be woken.
   double last = 1;
   int rounds = 1;
