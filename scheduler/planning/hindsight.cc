@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "scheduler/base/text.h"
+#include "scheduler/planning/dual_bound.h"
 #include "scheduler/planning/start_cliques.h"
 #include "scheduler/planning/start_program.h"
 
@@ -22,6 +23,9 @@ constexpr size_t kCutsPerRound = 60;
 constexpr int kIdleRounds = 3;
 constexpr double kPays = 2e-4;  // of the bound: a round of cuts that raises it less is idle
 constexpr double kNoPrice = 1e-9;
+// Starts that the dual bound prices in all, and the fewest climbs that say anything.
+constexpr double kDualWork = 2e9;
+constexpr double kFewestClimbs = 100;
 
 SolveLimits LimitsNow(const HindsightOptions& options) {
   SolveLimits limits = options.limits;
@@ -41,6 +45,13 @@ int64_t Makespan(const UnitInstance& instance, const HindsightSchedule& schedule
   for (size_t i = 0; i < schedule.starts.size(); ++i)
     end = std::max(end, schedule.starts[i] + instance.requests[i].output_tokens);
   return end;
+}
+
+std::optional<double> BoundByDual(const UnitInstance& instance, int64_t makespan, int climbs) {
+  const double starts = static_cast<double>(instance.requests.size()) * static_cast<double>(makespan);
+  const double affordable = std::min<double>(climbs, kDualWork / std::max(1.0, starts));
+  if (affordable < std::min<double>(climbs, kFewestClimbs)) return std::nullopt;
+  return DualBound(instance, makespan, static_cast<int>(affordable));
 }
 
 // The relaxation over the full horizon, with what prices its columns; or why not.
@@ -246,15 +257,20 @@ absl::StatusOr<HindsightPlan> PlanHindsight(const UnitInstance& instance, const 
   plan.area_bound = AreaBound(instance);
   plan.lower_bound = plan.area_bound;
 
-  auto relaxation = SolveRelaxation(instance, Makespan(instance, plan.best), options);
+  const int64_t makespan = Makespan(instance, plan.best);
+  auto relaxation = SolveRelaxation(instance, makespan, options);
   if (!relaxation.ok()) return relaxation.status();
-  if (!relaxation->unsolved.empty()) {
+  const bool solved = relaxation->unsolved.empty();
+  if (solved) {
+    plan.lp_bound = relaxation->bound;
+  } else {
     plan.unproven = std::move(relaxation->unsolved);
-    return plan;
+    plan.dual_bound = BoundByDual(instance, makespan, options.dual_climbs);
   }
-  plan.lp_bound = relaxation->bound;
-  plan.lower_bound =
-      std::max(plan.lower_bound, static_cast<int64_t>(std::ceil(relaxation->bound - kRounding)));
+  if (const auto bound = solved ? plan.lp_bound : plan.dual_bound; bound.has_value()) {
+    plan.lower_bound = std::max(plan.lower_bound, static_cast<int64_t>(std::ceil(*bound - kRounding)));
+  }
+  if (!solved) return plan;
   if (!options.exact) return plan;
   if (instance.requests.size() > options.max_requests) {
     plan.unproven = Cat("too large for the exact solver: ", instance.requests.size(), " requests, at most ",

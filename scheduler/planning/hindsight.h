@@ -35,6 +35,7 @@ struct HindsightOptions {
   bool exact = true;                // false: bounds and policies alone
   size_t max_requests = 64;         // of an instance that the integer program is tried on
   size_t max_lp_terms = 6'000'000;  // of an LP that is tried: about n * horizon * mean output
+  int dual_climbs = 3000;           // of dual_bound.h where there is no LP; fewer on large instances
   int search_trials = 20'000;       // orders the local search of the incumbent looks at
   int cut_rounds = 40;              // of clique cuts at most
 };
@@ -47,6 +48,8 @@ struct HindsightSchedule {
 struct HindsightPlan {
   std::optional<HindsightSchedule> optimum;
   std::optional<double> lp_bound;
+  std::optional<double>
+      dual_bound;  // where there is no LP: at most its value, on the paper's models within 0.2 %
   int64_t area_bound = 0;
   int64_t lower_bound = 0;  // the best that is proven, whatever proved it
   HindsightSchedule best;   // the best schedule known; the optimum if there is one

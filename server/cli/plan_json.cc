@@ -215,6 +215,7 @@ ordered_json ToJson(const HindsightPlan& plan) {
   if (plan.optimum) starts["optimum"] = plan.optimum->starts;
   return {{"optimum", plan.optimum ? ordered_json(plan.optimum->total_latency) : ordered_json()},
           {"lp_bound", Nullable(plan.lp_bound)},
+          {"dual_bound", Nullable(plan.dual_bound)},
           {"area_bound", plan.area_bound},
           {"lower_bound", plan.lower_bound},
           {"best", plan.best.total_latency},
