@@ -17,25 +17,34 @@ constexpr Duration kRateMemory = Duration::Milliseconds(10'000);
 RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy)
     : limits_(limits), policy_(std::move(policy)), rate_(kRateMemory) {}
 
-WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
+size_t RouterCore::PlaceOf(WorkerId worker) const {
+  // While nobody is gone, ids are places.
+  const auto guess = static_cast<size_t>(Value(worker));
+  if (guess < loads_.size() && loads_[guess].worker == worker) return guess;
   const auto found = std::lower_bound(loads_.begin(), loads_.end(), worker,
                                       [](const WorkerLoad& load, WorkerId id) { return load.worker < id; });
-  return found != loads_.end() && found->worker == worker ? &*found : nullptr;
+  return found != loads_.end() && found->worker == worker ? static_cast<size_t>(found - loads_.begin())
+                                                          : loads_.size();
+}
+
+WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
+  const size_t place = PlaceOf(worker);
+  return place < loads_.size() ? &loads_[place] : nullptr;
 }
 
 void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out) {
-  Worker& worker = workers_[info.worker];
-  if (worker.up) {
+  size_t place = PlaceOf(info.worker);
+  if (place < loads_.size()) {
     EndWorkersSamples(info.worker, absl::UnavailableError("the worker restarted"), out);
+  } else {
+    const auto after = std::find_if(loads_.begin(), loads_.end(),
+                                    [&](const WorkerLoad& other) { return info.worker < other.worker; });
+    place = static_cast<size_t>(after - loads_.begin());
+    loads_.insert(after, WorkerLoad{});
+    workers_.insert(workers_.begin() + static_cast<ptrdiff_t>(place), Worker{});
   }
-  worker = Worker{.info = info, .up = true};
-  WorkerLoad* load = LoadOf(info.worker);
-  if (load == nullptr) {
-    const auto at = std::find_if(loads_.begin(), loads_.end(),
-                                 [&](const WorkerLoad& other) { return info.worker < other.worker; });
-    load = &*loads_.insert(at, WorkerLoad{});
-  }
-  *load = WorkerLoad{.worker = info.worker,
+  workers_[place] = Worker{.info = info};
+  loads_[place] = WorkerLoad{.worker = info.worker,
                      .accepts = true,
                      .state_at = now,
                      .free_slots = info.slots,
@@ -45,11 +54,11 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
 }
 
 void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
-  const auto found = workers_.find(worker);
-  if (found == workers_.end()) return;
+  const size_t place = PlaceOf(worker);
+  if (place == loads_.size()) return;
   EndWorkersSamples(worker, absl::UnavailableError("the worker is gone"), out);
-  workers_.erase(found);
-  std::erase_if(loads_, [&](const WorkerLoad& load) { return load.worker == worker; });
+  workers_.erase(workers_.begin() + static_cast<ptrdiff_t>(place));
+  loads_.erase(loads_.begin() + static_cast<ptrdiff_t>(place));
   Place(now, out);
 }
 
@@ -73,13 +82,12 @@ void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::S
 }
 
 void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput* out) {
-  const auto found = workers_.find(state.worker);
-  if (found == workers_.end() || found->second.info.incarnation != state.incarnation) return;
-  Worker& worker = found->second;
+  const size_t place = PlaceOf(state.worker);
+  if (place == loads_.size() || workers_[place].info.incarnation != state.incarnation) return;
+  Worker& worker = workers_[place];
+  WorkerLoad* load = &loads_[place];
   if (state.sequence_number <= worker.state_number) return;
   worker.state_number = state.sequence_number;
-  worker.draining = state.draining;
-  WorkerLoad* load = LoadOf(state.worker);
   while (!worker.sent.empty() && worker.sent.front().submission <= state.last_submission) {
     load->sent_tokens -= worker.sent.front().tokens;
     --load->num_sent;
@@ -207,8 +215,9 @@ void RouterCore::TakePlacedFromPool(size_t placed) {
 }
 
 void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
-  Worker& worker = workers_.at(worker_id);
-  WorkerLoad* load = LoadOf(worker_id);
+  const size_t place = PlaceOf(worker_id);
+  Worker& worker = workers_[place];
+  WorkerLoad* load = &loads_[place];
   const bool moves = std::exchange(request->parked, false);
   const WorkerId from = std::exchange(request->worker, worker_id);
   bool first = true;

@@ -17,7 +17,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <set>
 #include <utility>
@@ -162,11 +161,12 @@ class RouterCore {
   };
   struct Worker {
     WorkerInfo info;
-    bool up = false, draining = false;
     uint64_t state_number = 0, next_submission = 1;
     std::deque<Sent> sent{};
   };
 
+  // Its place in loads_ and workers_, or their size.
+  size_t PlaceOf(WorkerId worker) const;
   WorkerLoad* LoadOf(WorkerId worker);
   void Place(Time now, RouterOutput* out);
   void TakePlacedFromPool(size_t placed);
@@ -194,8 +194,8 @@ class RouterCore {
   ServiceRate rate_;
   bool draining_ = false;
 
-  std::map<WorkerId, Worker> workers_;
   std::vector<WorkerLoad> loads_;  // ascending id: what the policy sees
+  std::vector<Worker> workers_;    // of the same
   // Lookups only, except where a worker is lost: then in ascending request id.
   absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;
   std::vector<Waiting> pool_;  // arrival order, from pool_begin_ on; before it stand those that were placed

@@ -137,7 +137,7 @@ void Simulation::PlanOne(uint32_t w, Time now) {
     return;
   }
   const auto ns = static_cast<double>(cost_.Predict(seat.worker.shape()).ns) * seat.slowdown;
-  seat.takes = Duration::Nanoseconds(std::llround(ns));
+  seat.takes = Duration::Nanoseconds(static_cast<int64_t>(ns + 0.5));
   planned_.push_back(w);
   if (options_.explain.has_value()) TellPlan(w, now);
 }
@@ -185,9 +185,11 @@ void Simulation::WatchLoads() {
   idle_sum_ += 1 - static_cast<double>(sum) / full;
   ++loaded_instants_;
   const PowerModel& power = options_.power;
+  const auto gamma = static_cast<float>(power.gamma);
   for (const uint32_t w : planned_) {
-    const double use = std::pow(static_cast<double>(loads_[w]) / static_cast<double>(most), power.gamma);
-    report_.energy_j += (power.peak_w - power.idle_w) * use * seats_[w].takes.seconds();
+    // Single precision: one of these for every step is a tenth of a run.
+    const float use = std::pow(static_cast<float>(loads_[w]) / static_cast<float>(most), gamma);
+    report_.energy_j += (power.peak_w - power.idle_w) * double{use} * seats_[w].takes.seconds();
   }
 }
 

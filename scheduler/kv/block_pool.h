@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "scheduler/base/check.h"
 #include "scheduler/base/ids.h"
 
@@ -46,11 +48,26 @@ class BlockPool {
     for (auto fresh = static_cast<size_t>(count) - again; fresh > 0; --fresh) table->push_back(Take());
   }
   // One more reference; a detached block is held again.
-  void Hold(BlockId block) { ++references_[static_cast<size_t>(Value(block))]; }
+  void Hold(BlockId block) {
+    uint16_t& references = references_[static_cast<size_t>(Value(block))];
+    ORRERY_CHECK(references < std::numeric_limits<uint16_t>::max());
+    ++references;
+  }
   // Returns the references left; at 0 the block is detached.
   int32_t Drop(BlockId block) {
     ORRERY_CHECK(references(block) > 0);
     return --references_[static_cast<size_t>(Value(block))];
+  }
+  // Drops each, the last first, and frees what nobody else holds; returns how many somebody does.
+  int32_t Release(absl::Span<const BlockId> table) {
+    size_t end = freed_.size();
+    freed_.resize(end + table.size());
+    for (size_t i = table.size(); i-- > 0;) {
+      if (Drop(table[i]) == 0) freed_[end++] = table[i];
+    }
+    const size_t still = freed_.size() - end;
+    freed_.resize(end);
+    return static_cast<int32_t>(still);
   }
   // REQUIRES: detached.
   void Free(BlockId block) {
@@ -62,7 +79,9 @@ class BlockPool {
   int32_t num_blocks_;
   int32_t fresh_ = 0;                // ids [fresh_, num_blocks) were never used
   std::vector<BlockId> freed_;       // last freed first
-  std::vector<int32_t> references_;  // [fresh_]
+  // [fresh_]; a sequence holds a block once, and there are at most 4,096 at a time. Half the size is half the
+  // cache lines in a simulation of many workers.
+  std::vector<uint16_t> references_;
 };
 
 }  // namespace orrery

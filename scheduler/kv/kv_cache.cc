@@ -33,14 +33,17 @@ bool KvCache::Allocate(int32_t count, std::vector<BlockId>* table) {
 }
 
 void KvCache::Release(absl::Span<const BlockId> table) {
-  const bool may_be_published = index_ && index_->size() > 0;
+  if (index_ == nullptr || index_->size() == 0) {
+    sharing_version_ += pool_.Release(table);
+    return;
+  }
   for (size_t i = table.size(); i-- > 0;) {
     const BlockId block = table[i];
     if (pool_.Drop(block) > 0) {
       ++sharing_version_;
       continue;
     }
-    if (may_be_published && index_->published(block)) {
+    if (index_->published(block)) {
       eviction_->Insert({block, index_->depth(block), hits_[Value(block)]});
       ++num_cached_;
     } else {

@@ -7,7 +7,6 @@ namespace orrery::simulate {
 namespace {
 
 constexpr int64_t kProgressEvery = 1 << 22;  // sequence-steps
-constexpr size_t kOpenSeconds = 64;          // steps may end this far out of order
 
 }  // namespace
 
@@ -90,9 +89,10 @@ void Recorder::OnStep(const sim::StepFacts& step) {
   running_.Add(step.start, static_cast<double>(total_.running));
   kv_tokens_.Add(step.start, static_cast<double>(total_.kv_tokens));
   if (step.measured && step.num_samples > 0) {
-    int64_t& second = tokens_by_second_[step.end.ns / 1'000'000'000];
-    busiest_second_ = std::max(busiest_second_, second += step.num_samples);
-    if (tokens_by_second_.size() > kOpenSeconds) tokens_by_second_.erase(tokens_by_second_.begin());
+    const int64_t at = step.end.ns / 1'000'000'000;
+    Second& second = seconds_[static_cast<size_t>(at) % seconds_.size()];
+    if (second.at < at) second = {at, 0};
+    if (second.at == at) busiest_second_ = std::max(busiest_second_, second.tokens += step.num_samples);
   }
   sequence_steps_ += step.shape.decodes + step.shape.chunks;
   if (progress_ && sequence_steps_ >= until_progress_) {

@@ -3,9 +3,9 @@
 #ifndef ORRERY_SERVER_SIMULATE_RECORDER_H_
 #define ORRERY_SERVER_SIMULATE_RECORDER_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -96,7 +96,10 @@ class Recorder final : public sim::Observer {
   std::vector<Load> loads_;
   Load total_;
   TimeSeries waiting_, running_, kv_tokens_;
-  std::map<int64_t, int64_t> tokens_by_second_;  // the latest seconds only
+  struct Second {
+    int64_t at = -1, tokens = 0;
+  };
+  std::array<Second, 64> seconds_;  // the latest: steps may end this far out of order
   int64_t busiest_second_ = 0;
   Time last_arrival_;
   double reward_ = 0;
