@@ -110,11 +110,9 @@ void GateAndRoutePolicy::Gate(const ClusterView& cluster, absl::Span<const Waiti
     Room& room = rooms_[static_cast<size_t>(i)];
     while (TakesPrompt(room)) {
       if (!std::exchange(filled, true)) FillQueues(cluster, waiting);
-      ClassQueue* queue = NextClass(held);
-      if (queue == nullptr) return;
+      ClassQueue* queue = NextClass(held, *room.worker);
+      if (queue == nullptr) break;
       const Waiting& request = *queue->prompts[queue->next++];
-      // Whoever fits no worker at all was refused at admission: this one waits for a larger worker.
-      if (!CanRun(request, *room.worker)) continue;
       queue->in_service += request.num_samples;
       room.prefills += request.num_samples;
       room.prompt_left += request.prompt_tokens;
@@ -158,10 +156,19 @@ bool GateAndRoutePolicy::Before(size_t a, size_t b) const {
   return more_a != more_b ? more_a > more_b : a < b;
 }
 
-GateAndRoutePolicy::ClassQueue* GateAndRoutePolicy::NextClass(bool held) {
+bool GateAndRoutePolicy::BringForward(const WorkerLoad& worker, ClassQueue* queue) {
+  const auto first = queue->prompts.begin() + static_cast<ptrdiff_t>(queue->next);
+  const auto found = std::find_if(first, queue->prompts.end(),
+                                  [&](const Waiting* prompt) { return CanRun(*prompt, worker); });
+  if (found == queue->prompts.end()) return false;
+  std::rotate(first, found, found + 1);
+  return true;
+}
+
+GateAndRoutePolicy::ClassQueue* GateAndRoutePolicy::NextClass(bool held, const WorkerLoad& worker) {
   size_t best = queues_.size();
   for (size_t i = 0; i < queues_.size(); ++i) {
-    if (queues_[i].waiting() == 0 || (held && PlannedWaiting(i) > kSome)) continue;
+    if ((held && PlannedWaiting(i) > kSome) || !BringForward(worker, &queues_[i])) continue;
     if (best == queues_.size() || Before(i, best)) best = i;
   }
   return best == queues_.size() ? nullptr : &queues_[best];

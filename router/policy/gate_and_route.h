@@ -74,8 +74,10 @@ class GateAndRoutePolicy final : public RoutePolicy {
             Assignment* assignment);
   void FillQueues(const ClusterView& cluster, absl::Span<const Waiting> waiting);
   bool TakesPrompt(const Room& room) const;
-  // The class to serve next; null: none is waiting or may come in.
-  ClassQueue* NextClass(bool held);
+  // The oldest prompt of the class that fits the worker is the next one; false: there is none.
+  static bool BringForward(const WorkerLoad& worker, ClassQueue* queue);
+  // The class to serve next on this worker; null: none is waiting or may come in.
+  ClassQueue* NextClass(bool held, const WorkerLoad& worker);
   bool Before(size_t a, size_t b) const;
   double Share(size_t i) const { return i < plan_->answer.x.size() ? plan_->answer.x[i] : 0; }
   double PlannedWaiting(size_t i) const {

@@ -74,8 +74,11 @@ absl::StatusOr<std::map<std::string, std::string>> FindKernelTables(const std::s
     if (file.gpu == gpu) files.push_back(file);
   }
   if (error) return absl::InvalidArgumentError(Cat(folder, ": ", error.message()));
+  // A folder is listed in any order: of equal versions the last by name is taken.
+  std::sort(files.begin(), files.end(),
+            [](const TableFile& a, const TableFile& b) { return a.path < b.path; });
   for (const TableFile& candidate : files) {
-    if (candidate.table == "gemm" && (best == nullptr || best->version < candidate.version))
+    if (candidate.table == "gemm" && (best == nullptr || best->version <= candidate.version))
       best = &candidate;
   }
   if (best == nullptr) {

@@ -255,6 +255,15 @@ TEST_F(GateAndRouteTest, AWorkerThatChangesPoolFinishesWhatItHas) {
   EXPECT_THAT(Decodes(), ElementsAre(On(1, 1)));
 }
 
+TEST_F(GateAndRouteTest, APromptTooLargeForOneWorkerGoesToTheNext) {
+  Make("gate-and-route", Convergence());
+  Workers(5);  // two of them mixed
+  workers_[0].max_context = 1000;
+  Wait(1, 1, 3000);
+  Wait(2, 1, 100);
+  EXPECT_THAT(Prompts(), ElementsAre(On(2, 0), On(1, 1)));
+}
+
 TEST_F(GateAndRouteTest, ADecodeThatFitsNobodyHereHoldsUpNobody) {
   Make("gate-and-route", Convergence());
   Workers(2);
