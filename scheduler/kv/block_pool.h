@@ -39,6 +39,7 @@ class BlockPool {
   }
   // The same `count` times, appended to *table.
   void Take(int32_t count, std::vector<BlockId>* table) {
+    if (count == 1) return table->push_back(Take());  // most calls: a decode that enters its next block
     const auto again = std::min(freed_.size(), static_cast<size_t>(count));
     table->insert(table->end(), freed_.rbegin(), freed_.rbegin() + static_cast<std::ptrdiff_t>(again));
     freed_.resize(freed_.size() - again);
