@@ -23,24 +23,15 @@ TokenId OutputToken(uint32_t seed, int32_t index) {
   return static_cast<TokenId>(word >> 1) | 1;
 }
 
-struct OracleFields {
-  double noise = 0;
-  int32_t seed = 1;
-};
-
 }  // namespace
 
 absl::StatusOr<std::optional<OracleOptions>> ParseOracle(std::string_view predictor) {
-  static constexpr OptionField<OracleFields> kFields[] = {
-      {"noise", &OracleFields::noise, 0, 0.99, "relative error of the point"},
-      {"seed", &OracleFields::seed, 0, 1 << 30, "of the errors"},
-  };
   if (predictor.substr(0, predictor.find(':')) != "oracle") return std::nullopt;
   auto spec = ParseNamedSpec(predictor);
   if (!spec.ok()) return spec.status();
-  auto fields = ReadOptions<OracleFields>(*spec, kFields);
+  auto fields = ReadOptions<OracleOptions>(*spec, OraclePredictor::Fields());
   if (!fields.ok()) return fields.status();
-  return OracleOptions{fields->noise, static_cast<uint64_t>(fields->seed)};
+  return *fields;
 }
 
 Submit SubmitOf(const LiveRequest& live, bool prefill) {

@@ -27,12 +27,12 @@ class Climb {
         sum_(price_),
         weighted_(price_) {}
 
-  double Run(int climbs) {
+  double Run(int climbs, const std::function<bool()>& go_on) {
     double bound = Value();
     average_ = held_;
     double target = kTarget * bound, step = 0.1, newest = kMostNew;
     int failed = 0;
-    for (int k = 0; k < climbs; ++k) {
+    for (int k = 0; k < climbs && (go_on == nullptr || go_on()); ++k) {
       double norm = 0.0;
       for (size_t r = 1; r <= rounds_; ++r) norm += Square(Excess(average_[r], best_[r]));
       if (norm < 1e-12) break;
@@ -114,9 +114,10 @@ class Climb {
 
 }  // namespace
 
-double DualBound(const UnitInstance& instance, int64_t rounds, int climbs) {
+double DualBound(const UnitInstance& instance, int64_t rounds, int climbs,
+                 const std::function<bool()>& go_on) {
   if (instance.requests.empty()) return 0;
-  return Climb(instance, rounds).Run(climbs);
+  return Climb(instance, rounds).Run(climbs, go_on);
 }
 
 }  // namespace orrery

@@ -9,13 +9,17 @@
 #ifndef ORRERY_SCHEDULER_PLANNING_DUAL_BOUND_H_
 #define ORRERY_SCHEDULER_PLANNING_DUAL_BOUND_H_
 
+#include <functional>
+
 #include "scheduler/planning/unit_step.h"
 
 namespace orrery {
 
-// `rounds`: after which prices are 0: at least the end of a good schedule. O(n * rounds) a climb.
+// `rounds`: after which prices are 0: at least the end of a good schedule. O(n * rounds) a climb,
+// before each of which `go_on` is asked.
 // REQUIRES: ValidateUnitInstance(instance).ok().
-double DualBound(const UnitInstance& instance, int64_t rounds, int climbs);
+double DualBound(const UnitInstance& instance, int64_t rounds, int climbs,
+                 const std::function<bool()>& go_on = nullptr);
 
 }  // namespace orrery
 

@@ -47,11 +47,13 @@ int64_t Makespan(const UnitInstance& instance, const HindsightSchedule& schedule
   return end;
 }
 
-std::optional<double> BoundByDual(const UnitInstance& instance, int64_t makespan, int climbs) {
+std::optional<double> BoundByDual(const UnitInstance& instance, int64_t makespan,
+                                  const HindsightOptions& options) {
   const double starts = static_cast<double>(instance.requests.size()) * static_cast<double>(makespan);
-  const double affordable = std::min<double>(climbs, kDualWork / std::max(1.0, starts));
-  if (affordable < std::min<double>(climbs, kFewestClimbs)) return std::nullopt;
-  return DualBound(instance, makespan, static_cast<int>(affordable));
+  const double climbs = std::min<double>(options.dual_climbs, kDualWork / std::max(1.0, starts));
+  if (climbs < std::min<double>(options.dual_climbs, kFewestClimbs)) return std::nullopt;
+  return DualBound(instance, makespan, static_cast<int>(climbs),
+                   [&] { return !options.seconds_left || options.seconds_left() > 0; });
 }
 
 // The relaxation over the full horizon, with what prices its columns; or why not.
@@ -264,8 +266,8 @@ absl::StatusOr<HindsightPlan> PlanHindsight(const UnitInstance& instance, const 
   if (solved) {
     plan.lp_bound = relaxation->bound;
   } else {
-    plan.unproven = std::move(relaxation->unsolved);
-    plan.dual_bound = BoundByDual(instance, makespan, options.dual_climbs);
+    plan.dual_bound = BoundByDual(instance, makespan, options);
+    if (options.exact || !plan.dual_bound.has_value()) plan.unproven = std::move(relaxation->unsolved);
   }
   if (const auto bound = solved ? plan.lp_bound : plan.dual_bound; bound.has_value()) {
     plan.lower_bound = std::max(plan.lower_bound, static_cast<int64_t>(std::ceil(*bound - kRounding)));

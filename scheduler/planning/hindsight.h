@@ -55,7 +55,8 @@ struct HindsightPlan {
   HindsightSchedule best;   // the best schedule known; the optimum if there is one
   HindsightSchedule mc_sf, fcfs;
   int64_t nodes = 0;
-  std::string unproven;  // why there is no optimum, one line; empty when there is one or none was asked for
+  // Why what was asked for is not there, the optimum or a bound by prices, in one line; else empty.
+  std::string unproven;
 };
 
 // Errors: those of ValidateUnitInstance, and INTERNAL.

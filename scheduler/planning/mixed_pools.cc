@@ -169,9 +169,10 @@ absl::Status NoPlan(const LpSolution& solution) {
 MixedPoolsPlan Read(const MixedPoolsInput& in, const LpSolution& prices, const std::vector<double>& values) {
   MixedPoolsPlan plan;
   plan.objective = prices.objective;
-  plan.price_worker = prices.duals[kWorkers];
-  plan.price_mixed_slot = prices.duals[kMixedSlots];
-  plan.price_solo_slot = prices.duals[kSoloSlots];
+  // Adding 0 makes -0 of the solver 0.
+  plan.price_worker = prices.duals[kWorkers] + 0.0;
+  plan.price_mixed_slot = prices.duals[kMixedSlots] + 0.0;
+  plan.price_solo_slot = prices.duals[kSoloSlots] + 0.0;
   double share = 0.0;
   for (size_t i = 0; i < in.classes.size(); ++i) {
     const auto value = [&](Column column) { return std::max(0.0, values[Index(i, column)]); };
@@ -183,8 +184,8 @@ MixedPoolsPlan Read(const MixedPoolsInput& in, const LpSolution& prices, const s
     plan.q_decode.push_back(value(kWaitDecode));
     const double solo = rates.solo * value(kSolo), all = solo + rates.mixed * value(kMixed);
     plan.solo_probability.push_back(all > 0.0 ? solo / all : 1.0);
-    plan.price_prefill.push_back(prices.duals[PrefillRow(i)]);
-    plan.price_decode.push_back(prices.duals[DecodeRow(i)]);
+    plan.price_prefill.push_back(prices.duals[PrefillRow(i)] + 0.0);
+    plan.price_decode.push_back(prices.duals[DecodeRow(i)] + 0.0);
     share += value(kX);
   }
   for (const int64_t n : in.fleet_sizes) {

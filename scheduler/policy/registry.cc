@@ -19,6 +19,7 @@
 #include "scheduler/policy/wait.h"
 #include "scheduler/predict/empirical.h"
 #include "scheduler/predict/interval.h"
+#include "scheduler/predict/oracle.h"
 #include "scheduler/predict/request_bound.h"
 
 namespace orrery {
@@ -71,6 +72,11 @@ constexpr PolicyEntry<LengthPredictor> kPredictor[] = {
     PolicyLine<LengthPredictor, EmpiricalPredictor, EmpiricalOptions>(
         "empirical", "arXiv:2507.10150",
         "as the lengths that finished lately, per tenant, given what was generated so far"),
+    {"oracle", "", "the true lengths, or near them; only `orrery simulate` has it",
+     [] { return DescribeOptions(OraclePredictor::Fields()); },
+     [](const NamedSpec&) -> absl::StatusOr<std::unique_ptr<LengthPredictor>> {
+       return absl::InvalidArgumentError("predictor oracle: only `orrery simulate` knows what requests make");
+     }},
 };
 
 }  // namespace

@@ -12,6 +12,14 @@ void OracleTable::Set(SequenceId id, int32_t output_tokens) {
   lengths_[Value(id)] = output_tokens;
 }
 
+absl::Span<const OptionField<OracleOptions>> OraclePredictor::Fields() {
+  static constexpr OptionField<OracleOptions> kFields[] = {
+      {"noise", &OracleOptions::noise, 0, 0.99, "relative error of the point"},
+      {"seed", &OracleOptions::seed, 0, 1 << 30, "of the errors"},
+  };
+  return kFields;
+}
+
 int32_t OraclePredictor::Quantile(const SequenceView& sequence, double q) const {
   const int32_t truth = table_->Get(sequence.id);
   const int32_t bound = sequence.max_new_tokens;

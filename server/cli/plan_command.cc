@@ -61,7 +61,13 @@ absl::StatusOr<Solution> Solve(const PlanOptions& options, const json& document)
   return answer;
 }
 
-// What Fail prints: a planner's message opens with the field at fault.
+// A planner's message opens with the field at fault, where it is one.
+std::string FieldOf(absl::string_view message) {
+  const absl::string_view first = message.substr(0, message.find_first_of(" :"));
+  return first == "the" ? "" : std::string(first);
+}
+
+// What Fail prints.
 absl::Status WithInfo(const absl::Status& status) {
   orrery::v1::ErrorInfo info;
   const absl::string_view message = status.message();
@@ -74,7 +80,7 @@ absl::Status WithInfo(const absl::Status& status) {
       break;
     case absl::StatusCode::kInvalidArgument:
       info.set_reason("invalid_argument");
-      info.set_field(std::string(message.substr(0, message.find_first_of(" :"))));
+      info.set_field(FieldOf(message));
       break;
     default:
       return status;

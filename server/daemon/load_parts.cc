@@ -196,7 +196,7 @@ absl::Status CheckModelAndBackend(const ServerConfig& config) {
   if (std::error_code error; !std::filesystem::is_directory(config.model, error)) {
     return absl::InvalidArgumentError(absl::StrCat("--model: '", config.model, "' is not a folder"));
   }
-  return absl::OkStatus();
+  return CheckPolicies(config);
 }
 
 }  // namespace

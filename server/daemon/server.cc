@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "router/policy/registry.h"
 #include "scheduler/journal.h"
+#include "scheduler/policy/registry.h"
 #include "scheduler/worker_factory.h"
 #include "server/base/random_word.h"
 #include "server/base/version.h"
@@ -62,6 +63,25 @@ RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& 
 
 }  // namespace
 
+absl::Status CheckPolicies(const ServerConfig& config) {
+  auto route = NewRoutePolicy(config.router);
+  const std::pair<const char*, absl::Status> names[] = {
+      {"scheduler", NewBatchPolicy(config.scheduler).status()},
+      {"predictor", NewLengthPredictor(config.predictor).status()},
+      {"eviction", NewEvictionPolicy(config.eviction).status()},
+      {"router", route.status()}};
+  for (const auto& [option, status] : names) {
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--", option, ": ", std::string(status.message())));
+    }
+  }
+  if ((*route)->needs().kv_transfer) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--router: ", config.router, " moves KV between workers, which so far only `orrery simulate` can"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, ServerParts parts) {
   std::unique_ptr<Server> server(new Server(config));
   server->limits_ = parts.executor->limits();
@@ -107,12 +127,9 @@ absl::Status Server::StartFront(ServerParts& parts) {
   options.stream_buffer_bytes = static_cast<size_t>(config_.stream_buffer_bytes.bytes);
   options.write_timeout = config_.write_timeout;
   options.plan_interval = config_.plan_interval;
+  if (absl::Status status = CheckPolicies(config_); !status.ok()) return status;
   auto policy = NewRoutePolicy(config_.router);
   if (!policy.ok()) return policy.status();
-  if ((*policy)->needs().kv_transfer) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--router: ", config_.router, " moves KV between workers, which so far only `orrery simulate` can"));
-  }
   front_ = std::make_unique<FrontLoop>(options, *std::move(policy), &clock_, metrics_.get());
 
   ServiceContext context;

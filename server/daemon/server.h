@@ -45,6 +45,9 @@ struct ServerParts {
   std::function<void()> on_warm_up_failed = [] {};
 };
 
+// Of every policy that the configuration names. INVALID_ARGUMENT: the option, and the nearest name.
+absl::Status CheckPolicies(const ServerConfig& config);
+
 class Server {
  public:
   // Listens at once and becomes ready when warm. Errors: bad policy, address in use, journal not writable.

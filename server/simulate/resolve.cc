@@ -296,6 +296,12 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
   if (prefill != "none" && prefill != "chunked")
     return bench::UnknownName("prefill", prefill, {"chunked", "none"});
   if (scenario.saturated && (o.rate || o.rho)) return Bad("rate: a saturated run has none");
+  if (!scenario.saturated && (o.pool || o.warmup_steps || o.steps)) {
+    return Bad(absl::StrCat(o.pool    ? "pool"
+                            : o.steps ? "steps"
+                                      : "warmup-steps",
+                            ": only with --arrival saturated"));
+  }
   if (o.rate && !(*o.rate > 0 && *o.rate < 1e9)) return Bad("rate: must be above 0");
   if (o.burstiness && !(*o.burstiness > 0 && *o.burstiness < 1e6)) return Bad("burstiness: must be above 0");
   auto profile = LoadCostProfile(o.cost_profile);
@@ -350,17 +356,21 @@ absl::StatusOr<Scenario> Resolve(const SimulateOptions& o) {
         absl::StrCat("warmup: leaves none of ", scenario.workload->num_requests(), " requests to measure"));
   }
   if (scenario.saturated) {
-    for (const auto& [flag, value, low] :
-         {std::tuple{"pool", o.pool.value_or(1), int64_t{1}},
-          std::tuple{"warmup-steps", o.warmup_steps, int64_t{0}}, std::tuple{"steps", o.steps, int64_t{1}}}) {
+    for (const auto& [flag, value, low] : {std::tuple{"pool", o.pool.value_or(1), int64_t{1}},
+                                           std::tuple{"warmup-steps", o.warmup_steps.value_or(0), int64_t{0}},
+                                           std::tuple{"steps", o.steps.value_or(1), int64_t{1}}}) {
       if (absl::Status s = CheckRange(flag, value, low, 1'000'000'000); !s.ok()) return s;
     }
     sim.pool = o.pool.value_or(4 * o.workers);
-    sim.warmup_steps = o.warmup_steps;
-    sim.steps = o.steps;
+    sim.warmup_steps = o.warmup_steps.value_or(1500);
+    sim.steps = o.steps.value_or(3000);
   }
   if (o.explain) {
     if (*o.explain < 0) return Bad("explain: requests are counted from 0");
+    if (!scenario.saturated && *o.explain >= scenario.workload->num_requests()) {
+      return Bad(absl::StrCat("explain: there is no request ", *o.explain, " among ",
+                              scenario.workload->num_requests(), ", counted from 0"));
+    }
     sim.explain = static_cast<uint64_t>(*o.explain);
   }
   return scenario;

@@ -151,6 +151,12 @@ absl::StatusOr<std::string> Page(Scenario* scenario, absl::Span<const RunResult>
 }
 
 int Replay(const SimulateOptions& o) {
+  if (!o.trace.empty() || !o.compare.empty() || !o.cost_profile.empty()) {
+    return Fail(
+        absl::InvalidArgumentError("replay: the journal holds arrivals, policy and step times; --trace, "
+                                   "--compare and --cost-profile do not go with it"),
+        o.json);
+  }
   auto journal = ReadWholeFile(o.replay, kMaxJournalBytes);
   if (!journal.ok())
     return Fail(absl::InvalidArgumentError(absl::StrCat("replay: ", journal.status().message())), o.json);

@@ -15,9 +15,8 @@ void AddWorkloadFlags(CLI::App* app, SimulateOptions* o) {
   app->add_option("--num-requests", o->num_requests, "Requests (default: the rows of the trace)");
   app->add_option("--warmup", o->warmup, "The first so many requests are not measured");
   app->add_option("--pool", o->pool, "Saturated: requests kept waiting (default: 4 x workers)");
-  app->add_option("--warmup-steps", o->warmup_steps, "Saturated: steps before measuring")
-      ->capture_default_str();
-  app->add_option("--steps", o->steps, "Saturated: steps measured")->capture_default_str();
+  app->add_option("--warmup-steps", o->warmup_steps, "Saturated: steps before measuring (1500)");
+  app->add_option("--steps", o->steps, "Saturated: steps measured (3000)");
   app->add_option("--max-tokens", o->max_tokens,
                   "What every request asks for, as policies see it; exact: what it will make")
       ->capture_default_str();

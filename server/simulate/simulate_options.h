@@ -17,8 +17,8 @@ struct SimulateOptions {
   std::string cost_profile, believed_cost;
   std::optional<std::string> arrival;
   std::optional<double> rate, rho, burstiness;
-  std::optional<int64_t> num_requests, pool;
-  int64_t warmup = 0, warmup_steps = 1500, steps = 3000;
+  std::optional<int64_t> num_requests, pool, warmup_steps, steps;
+  int64_t warmup = 0;
   int64_t max_num_seqs = 256, max_step_tokens = 2048, block_tokens = 16, max_queue_tokens = 0;
   std::optional<int64_t> kv_cache_tokens;
   std::optional<std::string> prefill;

@@ -279,6 +279,10 @@ TEST(Binaries, DemoDryRunTokenizeAndRefusals) {
       "orreryd", {"--model", model, "--backend", "modeled", "--dry-run", "--kv-cache-bytes", "1MiB"});
   EXPECT_EQ(modeled.exit_code, 0) << modeled.output;
   EXPECT_THAT(modeled.output, HasSubstr("kv pool: 32 blocks of 16 tokens"));
+  const RunResult typo =
+      RunProgram("orreryd", {"--model", model, "--dry-run", "--scheduler", "mcsf"}, /*with_errors=*/true);
+  EXPECT_EQ(typo.exit_code, 2);
+  EXPECT_THAT(typo.output, HasSubstr("--scheduler: unknown batch policy 'mcsf'"));
   const RunResult ids =
       RunProgram("orrery", {"tokenize", "--model", model, "--text", "a fox", "--no-special", "--json"});
   ASSERT_EQ(ids.exit_code, 0);
