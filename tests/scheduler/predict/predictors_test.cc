@@ -129,7 +129,8 @@ TEST(Oracle, NoiseKeepsTheTruthInsideItsBounds) {
 TEST(Predictors, QuantilesAscendInsideTheirBounds) {
   std::vector<std::unique_ptr<LengthPredictor>> predictors;
   for (const PolicyInfo& info : SchedulerPolicies()) {
-    if (info.kind == "predictor") predictors.push_back(*NewLengthPredictor(info.name));
+    if (info.kind != "predictor" || info.name == "oracle") continue;  // that one needs a table of truths
+    predictors.push_back(*NewLengthPredictor(info.name));
   }
   auto table = std::make_shared<OracleTable>();
   for (uint64_t id = 0; id < 100; ++id) table->Set(SequenceId{id}, static_cast<int32_t>(1 + id * 3));
