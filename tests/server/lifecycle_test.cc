@@ -193,6 +193,7 @@ TEST(Refusal, OtherMethodsWaitAsWell) {
   };
   // One at a time: a call counts until gRPC is done with its answer.
   EXPECT_TRUE(Eventually([&] { return codes() == std::set<std::string>{"ok"}; }));
+  EXPECT_TRUE(Eventually([&] { return harness.Load().open_streams() == 0; }));
   harness.engine().Hold();
   auto call = std::async(std::launch::async, [&] { return harness.Generate(Harness::Request("x", 3)); });
   EXPECT_TRUE(Eventually([&] { return harness.Load().open_streams() == 1; }));
