@@ -272,8 +272,7 @@ absl::StatusOr<HindsightPlan> PlanHindsight(const UnitInstance& instance, const 
   if (const auto bound = solved ? plan.lp_bound : plan.dual_bound; bound.has_value()) {
     plan.lower_bound = std::max(plan.lower_bound, static_cast<int64_t>(std::ceil(*bound - kRounding)));
   }
-  if (!solved) return plan;
-  if (!options.exact) return plan;
+  if (!solved || !options.exact) return plan;
   if (instance.requests.size() > options.max_requests) {
     plan.unproven = Cat("too large for the exact solver: ", instance.requests.size(), " requests, at most ",
                         options.max_requests);

@@ -48,8 +48,8 @@ struct HindsightSchedule {
 struct HindsightPlan {
   std::optional<HindsightSchedule> optimum;
   std::optional<double> lp_bound;
-  std::optional<double>
-      dual_bound;  // where there is no LP: at most its value, on the paper's models within 0.2 %
+  // Where there is no LP: at most its value, on the paper's models within 0.2 %.
+  std::optional<double> dual_bound;
   int64_t area_bound = 0;
   int64_t lower_bound = 0;  // the best that is proven, whatever proved it
   HindsightSchedule best;   // the best schedule known; the optimum if there is one
