@@ -216,14 +216,17 @@ void Server::SetReady(bool ready) {
   if (ready) {
     spdlog::info("ready: grpc port {}, metrics port {}", grpc_port(), http_port());
   } else {
-    spdlog::warn("not ready: {}", draining_.load() ? "draining" : "the engine's step takes too long");
+    spdlog::warn("not ready: {}", draining_.load() ? "draining" : "waiting for the engine's step");
   }
 }
 
 void Server::Watch() {
   std::unique_lock lock(watch_mutex_);
+  bool hung = false;  // also while it warms up, when it was never ready
   while (!stop_watching_) {
-    SetReady(warm_.load() && !draining_.load() && worker_->StepAge() < config_.step_timeout);
+    const bool was_hung = std::exchange(hung, worker_->StepAge() >= config_.step_timeout);
+    if (hung && !was_hung) spdlog::warn("the engine's step takes longer than --step-timeout");
+    SetReady(warm_.load() && !draining_.load() && !hung);
     watch_wake_.wait_for(lock, kWatchInterval);
   }
 }

@@ -141,7 +141,7 @@ TEST(Binaries, AHungStepDoesNotKeepTheDaemon) {
                   "constant:3600000", "--step-timeout", "0.05s", "--drain-timeout", "0.1s", "--listen",
                   "127.0.0.1:0", "--metrics-listen", "", "--log-level", "info"},
                  true);
-  ASSERT_TRUE(daemon.ReadUntil("warming up")) << daemon.seen();
+  ASSERT_TRUE(daemon.ReadUntil("step takes longer than --step-timeout")) << daemon.seen();
   daemon.Signal(SIGTERM);
   EXPECT_EQ(daemon.Finish(), 1) << daemon.seen();
   EXPECT_THAT(daemon.seen(), HasSubstr("the engine's step does not end"));
