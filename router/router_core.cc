@@ -81,7 +81,7 @@ void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::S
   }
 }
 
-void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput* out) {
+void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput* out, bool more_follow) {
   const size_t place = PlaceOf(state.worker);
   if (place == loads_.size() || workers_[place].info.incarnation != state.incarnation) return;
   Worker& worker = workers_[place];
@@ -101,7 +101,8 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->num_running = state.num_running;
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
-  Place(now, out);
+  load->step = static_cast<int64_t>(Value(state.step));
+  if (!more_follow) Place(now, out);
 }
 
 int64_t RouterCore::queued_tokens() const {

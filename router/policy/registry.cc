@@ -1,5 +1,6 @@
 #include "router/policy/registry.h"
 
+#include "router/policy/bf_io.h"
 #include "router/policy/fcfs_pool.h"
 #include "router/policy/gate_and_route.h"
 #include "router/policy/jsq_tokens.h"
@@ -14,6 +15,8 @@ constexpr PolicyEntry<RoutePolicy> kRoute[] = {
                                             "free slots in worker order, from one pool"),
     PolicyLine<RoutePolicy, RoundRobinPolicy>("round-robin", "", "each worker in turn"),
     PolicyLine<RoutePolicy, JsqTokensPolicy>("jsq-tokens", "", "the worker with the fewest tokens to hold"),
+    PolicyLine<RoutePolicy, BfIoPolicy, BfIoOptions>(
+        "bf-io", "arXiv:2601.17855", "sizes that balance the workers behind a barrier, from one pool"),
     PolicyLine<RoutePolicy, GateAndRoutePolicy, GateAndRouteOptions>(
         "gate-and-route", "arXiv:2602.02987",
         "prefill and decode apart, by a plan of mixed and solo workers"),

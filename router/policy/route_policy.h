@@ -4,6 +4,7 @@
 #ifndef ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
 #define ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct WorkerLoad {
   int32_t free_slots = 0;    // by the snapshot
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
+  int64_t step = 0;  // finished by this incarnation
 
   // Everything it holds or will have to hold.
   int64_t load_tokens() const { return kv_tokens + waiting_tokens + sent_tokens; }
@@ -38,12 +40,20 @@ struct WorkerLoad {
 
 struct Waiting;
 
+inline constexpr int32_t kLookaheadSteps = 10;
+
+// Of a worker's tokens, those of the samples that are expected to have ended 1, 2... steps from its snapshot.
+struct Leaving {
+  std::array<int64_t, kLookaheadSteps> tokens{};
+};
+
 struct ClusterView {
   absl::Span<const WorkerLoad> workers;  // ascending worker id
   // Requests between two workers, in the order in which their prefills ended. What a policy does not place
   // leaves the worker it is on and stays here.
   absl::Span<const Waiting> between{};
   absl::Span<const int32_t> prefills_of_class{};  // samples there for their prefill alone; shorter: 0
+  absl::Span<const Leaving> leaving{};            // as `workers`; empty unless RouteNeeds::lookahead
 };
 
 // A pooled request; its samples go to one worker, since they share the prompt's KV.
@@ -91,6 +101,7 @@ struct Assignment {
 struct RouteNeeds {
   bool plan = false;         // places nothing before OnPlanReady
   bool kv_transfer = false;  // uses Placement::prefill_only
+  int32_t lookahead = 0;     // steps ahead for which it asks who will have ended; workers tell by StateScope
 };
 
 class RoutePolicy {
@@ -101,6 +112,8 @@ class RoutePolicy {
                       Assignment* assignment) = 0;
   // The latest plan; default: none is used.
   virtual void OnPlanReady(const RoutePlan&) {}
+  // A sample ended by itself after so many tokens.
+  virtual void OnFinished(int32_t /*output_tokens*/) {}
   virtual RouteNeeds needs() const { return {}; }
 };
 

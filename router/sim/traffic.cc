@@ -136,7 +136,8 @@ void Simulation::Forward(uint32_t w, Time now) {
   }
   token_events_.clear();
   core->State(now, &state_, StateScope::kSums);
-  router_->OnWorkerState(state_, now, &router_out_);
+  // Behind a barrier the others report at this instant too.
+  router_->OnWorkerState(state_, now, &router_out_, options_.barrier && num_busy_ > 0);
   Deliver(now);
 }
 
