@@ -42,14 +42,16 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
     place = static_cast<size_t>(after - loads_.begin());
     loads_.insert(after, WorkerLoad{});
     workers_.insert(workers_.begin() + static_cast<ptrdiff_t>(place), Worker{});
+    leaving_.insert(leaving_.begin() + static_cast<ptrdiff_t>(place), Leaving{});
   }
   workers_[place] = Worker{.info = info};
+  leaving_[place] = Leaving{};
   loads_[place] = WorkerLoad{.worker = info.worker,
-                     .accepts = true,
-                     .state_at = now,
-                     .free_slots = info.slots,
-                     .kv_capacity_tokens = info.kv_capacity_tokens,
-                     .max_context = info.max_context};
+                             .accepts = true,
+                             .state_at = now,
+                             .free_slots = info.slots,
+                             .kv_capacity_tokens = info.kv_capacity_tokens,
+                             .max_context = info.max_context};
   Place(now, out);
 }
 
@@ -59,6 +61,7 @@ void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
   EndWorkersSamples(worker, absl::UnavailableError("the worker is gone"), out);
   workers_.erase(workers_.begin() + static_cast<ptrdiff_t>(place));
   loads_.erase(loads_.begin() + static_cast<ptrdiff_t>(place));
+  leaving_.erase(leaving_.begin() + static_cast<ptrdiff_t>(place));
   Place(now, out);
 }
 
@@ -102,6 +105,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
   load->step = static_cast<int64_t>(Value(state.step));
+  leaving_[place].tokens = state.leaving_tokens;
   if (!more_follow) Place(now, out);
 }
 
@@ -166,8 +170,8 @@ absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time n
 void RouterCore::Place(Time now, RouterOutput* out) {
   if (num_pooled() == 0 && between_.empty()) return;
   assignment_.Clear();
-  policy_->Assign({loads_, between_, prefills_of_class_}, absl::MakeSpan(pool_).subspan(pool_begin_), now,
-                  &assignment_);
+  policy_->Assign({loads_, between_, prefills_of_class_, leaving_},
+                  absl::MakeSpan(pool_).subspan(pool_begin_), now, &assignment_);
   size_t placed = 0;
   for (const Placement& placement : assignment_.placements) {
     const auto found = requests_.find(placement.request);
@@ -274,6 +278,8 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
   }
   const bool ends = event.finish != FinishReason::kNone, over = ends && request->num_live == 1;
   if (ends) {
+    const bool by_itself = event.finish == FinishReason::kStop || event.finish == FinishReason::kLength;
+    if (by_itself) policy_->OnFinished(event.index + 1);
     EndSample(request, event.key.sample, FinishReason::kNone, absl::OkStatus(), out);
     if (requests_.empty()) rate_.Add(0, true, now);
   }

@@ -196,6 +196,7 @@ class RouterCore {
   bool draining_ = false;
 
   std::vector<WorkerLoad> loads_;  // ascending id: what the policy sees
+  std::vector<Leaving> leaving_;   // of the same
   std::vector<Worker> workers_;    // of the same
   // Lookups only, except where a worker is lost: then in ascending request id.
   absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;

@@ -61,6 +61,7 @@ struct WorkerOptions {
   int32_t vocab_size = 0;          // sampled ids are checked against it; 0: not checked
   int32_t max_waiting = 65536;     // samples that wait; [1, 2^20]
   int32_t max_in_flight = 1;       // 1, or 2: Plan runs while one step is in flight
+  int32_t lookahead = 0;           // steps ahead for which State asks the predictor who ends; [0, 10]
   bool prefix_cache = true;
   uint64_t hash_key = 0;     // secret of the block hash chain
   bool block_tables = true;  // plans carry them; a simulated engine has no memory and needs none
@@ -155,8 +156,8 @@ class WorkerCore {
   // Nobody stands apart any more; a step in flight lists them.
   void Settle();
 
-  // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) and leaves
-  // `running` and the block counts empty.
+  // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) without a
+  // lookahead and leaves `running` and the block counts empty.
   void State(Time now, WorkerState* state, StateScope scope = StateScope::kAll);
   // Facts of an ended sample; kept from its last event until the second Plan after it.
   std::optional<SampleReport> Report(const SampleKey& key) const;

@@ -14,6 +14,7 @@
 #include "scheduler/base/time.h"
 #include "scheduler/types/decision_record.h"
 #include "scheduler/types/request.h"
+#include "scheduler/types/worker_state.h"
 
 namespace orrery {
 
@@ -40,8 +41,6 @@ struct WorkerLoad {
 
 struct Waiting;
 
-inline constexpr int32_t kLookaheadSteps = 10;
-
 // Of a worker's tokens, those of the samples that are expected to have ended 1, 2... steps from its snapshot.
 struct Leaving {
   std::array<int64_t, kLookaheadSteps> tokens{};
@@ -53,7 +52,7 @@ struct ClusterView {
   // leaves the worker it is on and stays here.
   absl::Span<const Waiting> between{};
   absl::Span<const int32_t> prefills_of_class{};  // samples there for their prefill alone; shorter: 0
-  absl::Span<const Leaving> leaving{};            // as `workers`; empty unless RouteNeeds::lookahead
+  absl::Span<const Leaving> leaving{};            // as `workers`; empty: nobody is known to leave
 };
 
 // A pooled request; its samples go to one worker, since they share the prompt's KV.
@@ -101,7 +100,7 @@ struct Assignment {
 struct RouteNeeds {
   bool plan = false;         // places nothing before OnPlanReady
   bool kv_transfer = false;  // uses Placement::prefill_only
-  int32_t lookahead = 0;     // steps ahead for which it asks who will have ended; workers tell by StateScope
+  int32_t lookahead = 0;     // steps ahead for which it asks who will have ended; WorkerOptions::lookahead
 };
 
 class RoutePolicy {

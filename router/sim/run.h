@@ -79,6 +79,7 @@ class Simulation {
   Observer* const observer_;
 
   std::unique_ptr<RouterCore> router_;
+  int32_t lookahead_ = 0;  // of the router's policy
   RouterOutput router_out_;
   Time router_wake_ = Time::Never();
   std::vector<Seat> seats_;

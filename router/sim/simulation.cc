@@ -45,6 +45,7 @@ absl::Status Simulation::Start() {
     return absl::InvalidArgumentError(
         Cat("router: ", options_.router, " decides by a plan, and there is none"));
   }
+  lookahead_ = (*policy)->needs().lookahead;
   router_ = std::make_unique<RouterCore>(options_.admission, *std::move(policy));
   seats_ = std::vector<Seat>(static_cast<size_t>(options_.num_workers));
   loads_.assign(seats_.size(), 0);
@@ -77,8 +78,10 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
   spec.options.worker = WorkerId{w};
   spec.options.rank = w;
   spec.options.block_tables = false;
-  if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1,
-                                              options_.fast_forward && !options_.explain.has_value());
+  spec.options.lookahead = lookahead_;
+  // Who looks ahead asks about everybody in every step: then nobody stands apart.
+  const bool fast_forward = options_.fast_forward && !options_.explain.has_value() && lookahead_ == 0;
+  if (absl::Status status = seat.worker.Start(spec, seat.worker.incarnation() + 1, fast_forward);
       !status.ok()) {
     return status;
   }

@@ -4,6 +4,7 @@
 #ifndef ORRERY_SCHEDULER_TYPES_WORKER_STATE_H_
 #define ORRERY_SCHEDULER_TYPES_WORKER_STATE_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "scheduler/types/request.h"
 
 namespace orrery {
+
+inline constexpr int32_t kLookaheadSteps = 10;
 
 enum class WorkerRole : uint8_t { kMixed, kPrefill, kDecode };
 
@@ -37,7 +40,10 @@ struct WorkerState {
   int32_t free_slots = 0;
   int32_t num_running = 0, num_waiting = 0;
   int64_t waiting_prompt_tokens = 0;
-  int64_t running_prompt_tokens = 0;   // of running samples' prompts, not yet computed nor in flight
+  int64_t running_prompt_tokens = 0;  // of running samples' prompts, not yet computed nor in flight
+  // Of kv_tokens, what belongs to samples that will have ended 1, 2... steps from now: tokens times the
+  // chance of it by the length predictor. Zero beyond WorkerOptions::lookahead.
+  std::array<int64_t, kLookaheadSteps> leaving_tokens{};
   std::vector<RunningSample> running;  // ascending (request, sample)
   std::vector<SampleKey> finished;     // since the last snapshot
   Duration step_time;                  // of the last step

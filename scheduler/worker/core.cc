@@ -6,6 +6,7 @@
 #include "scheduler/base/text.h"
 #include "scheduler/journal.h"
 #include "scheduler/kv/block_ledger.h"
+#include "scheduler/predict/length_predictor.h"
 #include "scheduler/types/refusal.h"
 #include "scheduler/worker/impl.h"
 
@@ -41,6 +42,7 @@ absl::Status ValidateOptions(const WorkerOptions& options) {
       {"vocab_size", options.vocab_size, 0, 1 << 30},
       {"max_waiting", options.max_waiting, 1, 1 << 20},
       {"max_in_flight", options.max_in_flight, 1, 2},
+      {"lookahead", options.lookahead, 0, kLookaheadSteps},
   };
   for (const auto& range : kRanges) {
     if (range.value < range.low || range.value > range.high) {
@@ -284,6 +286,27 @@ Time WorkerCore::Impl::NextWake() const {
   return deadlines_.empty() ? wake_ : std::min(wake_, deadlines_.begin()->first);
 }
 
+// The chance in fifths: how many of five quantiles of a sample's length say that it will have ended. A sample
+// whose prompt is not computed yet stays.
+void WorkerCore::Impl::CountLeaving(std::array<int64_t, kLookaheadSteps>* tokens) {
+  tokens->fill(0);
+  if (options_.lookahead == 0 || parts_.predictor == nullptr) return;
+  Settle();
+  for (const Sequence* sequence : running_by_key_) {
+    const SequenceView view = ViewOf(*sequence);
+    if (view.tokens_to_compute() > 1) continue;
+    for (const double q : {0.1, 0.3, 0.5, 0.7, 0.9}) {
+      const int32_t left = std::max(1, parts_.predictor->Quantile(view, q) - view.num_generated);
+      if (left <= options_.lookahead) (*tokens)[static_cast<size_t>(left) - 1] += view.num_computed;
+    }
+  }
+  int64_t fifths = 0;
+  for (int32_t h = 0; h < options_.lookahead; ++h) {
+    fifths += (*tokens)[static_cast<size_t>(h)];
+    (*tokens)[static_cast<size_t>(h)] = fifths / 5;
+  }
+}
+
 void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->worker = options_.worker;
   state->incarnation = options_.incarnation;
@@ -303,6 +326,7 @@ void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->blocks_total = state->blocks_free = state->blocks_cached = 0;
   state->blocks_reserved = state->blocks_held = 0;
   state->running.clear();
+  CountLeaving(&state->leaving_tokens);
   if (scope == StateScope::kAll) {
     Settle();
     state->blocks_total = options_.num_blocks;

@@ -35,6 +35,7 @@ class WorkerCore::Impl {
   void OnTimer(Time now, TokenEvents* events);
   Time NextWake() const;
   void State(Time now, WorkerState* state, StateScope scope);
+  void CountLeaving(std::array<int64_t, kLookaheadSteps>* tokens);
 
   // plan.cc
   // `beside`: decodes may stand apart.

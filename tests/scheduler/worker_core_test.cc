@@ -67,6 +67,7 @@ TEST(WorkerOptionsTest, AreChecked) {
       {"max_context", [](WorkerOptions* o) { o->max_context = 1; }},
       {"max_waiting", [](WorkerOptions* o) { o->max_waiting = 0; }},
       {"max_in_flight", [](WorkerOptions* o) { o->max_in_flight = 3; }},
+      {"lookahead", [](WorkerOptions* o) { o->lookahead = kLookaheadSteps + 1; }},
       {"num_blocks * block_tokens",
        [](WorkerOptions* o) { o->num_blocks = 1 << 26, o->block_tokens = 1024; }},
   };
@@ -346,6 +347,23 @@ TEST(WorkerCoreWake, APolicyMayIdleOnPurpose) {
   EXPECT_EQ(core->NextWake(), Time{} + Duration::Milliseconds(1));
   EXPECT_EQ(core->Plan(core->NextWake()).num_tokens, 5);
   EXPECT_EQ(core->counters().fallbacks, 0u);
+}
+
+TEST_F(WorkerCoreTest, ASnapshotTellsWhatLeavesSoon) {
+  WorkerSpec spec = Spec();
+  spec.predictor = "interval:low=1";
+  for (const int32_t lookahead : {kLookaheadSteps, 3, 0}) {
+    spec.options.lookahead = lookahead;
+    Use(spec);
+    ASSERT_TRUE(core_->OnArrival(Request(1, 5, 5), now_).ok());
+    Step();
+    WorkerState state;
+    core_->State(now_, &state, StateScope::kSums);
+    // One token made; the quantiles of the length are 2, 3, 3, 4 and 5, of 5 tokens of KV.
+    std::array<int64_t, kLookaheadSteps> expected = {1, 3, 4, 5, 5, 5, 5, 5, 5, 5};
+    std::fill(expected.begin() + lookahead, expected.end(), 0);
+    EXPECT_EQ(state.leaving_tokens, expected) << lookahead;
+  }
 }
 
 }  // namespace

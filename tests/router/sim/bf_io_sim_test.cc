@@ -78,5 +78,10 @@ TEST(BfIoSaturated, TakesMostOfTheIdleTimeAtTheBarrierAway) {
   }
 }
 
+TEST(BfIoSaturated, KnowingWhoLeavesSoonHelps) {
+  const Outcome16 blind = Run("bf-io:age=0"), ahead = Run("bf-io:age=0,lookahead=5", "oracle");
+  EXPECT_LT(ahead.report.imbalance_mean, 0.75 * blind.report.imbalance_mean);
+}
+
 }  // namespace
 }  // namespace orrery::sim
