@@ -98,8 +98,9 @@ class RouterCore {
   void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out);
   // It is gone for good; the samples it had end with an error.
   void OnWorkerDown(WorkerId worker, Time now, RouterOutput* out);
-  // A snapshot; older ones than the last, and those of another incarnation, are dropped. `more_follow`: others
-  // of the same group step come at once, and placing waits for the last of them, to see all of the group.
+  // A snapshot; older ones than the last, and those of another incarnation, are dropped. `more_follow`:
+  // others of the same group step come at once, and placing waits for the last of them, to see all of the
+  // group.
   void OnWorkerState(const WorkerState& state, Time now, RouterOutput* out, bool more_follow = false);
 
   // `prototype` is the request: its key names the request, the router fills sample, attempt and submission;

@@ -14,7 +14,7 @@ namespace {
 constexpr double kStepSeconds = 0.010;
 
 // Prompts uniform in [1, 2000], outputs geometric with mean 200.
-SimRequest Draw(uint64_t i) {
+SimRequest DrawGeometric(uint64_t i) {
   const auto prompt = 1 + static_cast<int32_t>(2000 * UniformAt(21, i));
   const auto output = 1 + static_cast<int32_t>(std::log1p(-UniformAt(22, i)) / std::log1p(-1.0 / 200));
   return Row(0, prompt, output);
@@ -38,7 +38,7 @@ struct Outcome16 {
 };
 
 // 16 workers of 72 slots.
-Outcome16 Run(const std::string& router, const std::string& predictor = "request-bound") {
+Outcome16 BehindBarrier(const std::string& router, const std::string& predictor = "request-bound") {
   SimOptions options = SmallOptions(16, 72);
   options.worker.options.num_blocks = 1 << 18;
   options.worker.predictor = predictor;
@@ -48,7 +48,7 @@ Outcome16 Run(const std::string& router, const std::string& predictor = "request
   options.pool = 64;
   options.warmup_steps = 1500;
   options.steps = 3000;
-  EndlessSource source(Draw);
+  EndlessSource source(DrawGeometric);
   LongestWait observer;
   Outcome16 outcome;
   outcome.report = MustSimulate(options, "constant:10", &source, &observer);
@@ -60,7 +60,8 @@ Outcome16 Run(const std::string& router, const std::string& predictor = "request
 }
 
 TEST(BfIoSaturated, TakesMostOfTheIdleTimeAtTheBarrierAway) {
-  const Outcome16 fcfs = Run("fcfs"), pure = Run("bf-io:age=0"), bounded = Run("bf-io:age=50");
+  const Outcome16 fcfs = BehindBarrier("fcfs"), pure = BehindBarrier("bf-io:age=0"),
+                  bounded = BehindBarrier("bf-io:age=50");
   EXPECT_GT(fcfs.report.idle_fraction_mean, 0.09);
   EXPECT_LT(fcfs.report.idle_fraction_mean, 0.11);
   EXPECT_GT(pure.report.idle_fraction_mean, 0.010);
@@ -79,7 +80,8 @@ TEST(BfIoSaturated, TakesMostOfTheIdleTimeAtTheBarrierAway) {
 }
 
 TEST(BfIoSaturated, KnowingWhoLeavesSoonHelps) {
-  const Outcome16 blind = Run("bf-io:age=0"), ahead = Run("bf-io:age=0,lookahead=5", "oracle");
+  const Outcome16 blind = BehindBarrier("bf-io:age=0"),
+                  ahead = BehindBarrier("bf-io:age=0,lookahead=5", "oracle");
   EXPECT_LT(ahead.report.imbalance_mean, 0.75 * blind.report.imbalance_mean);
 }
 
