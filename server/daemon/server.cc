@@ -130,6 +130,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   if (absl::Status status = CheckPolicies(config_); !status.ok()) return status;
   auto policy = NewRoutePolicy(config_.router);
   if (!policy.ok()) return policy.status();
+  lookahead_ = (*policy)->needs().lookahead;
   front_ = std::make_unique<FrontLoop>(options, *std::move(policy), &clock_, metrics_.get());
 
   ServiceContext context;
@@ -156,6 +157,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
 absl::Status Server::StartWorker(ServerParts& parts) {
   WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executor->max_in_flight());
   spec.cost = parts.cost;
+  spec.options.lookahead = lookahead_;
   auto core = NewWorkerCore(spec);
   if (!core.ok()) return core.status();
   WorkerLoop::Parts loop;

@@ -81,6 +81,7 @@ class Server {
   const Clock clock_;
   std::unique_ptr<const TextCodec> codec_;
   EngineLimits limits_;
+  int32_t lookahead_ = 0;  // that the route policy asks for
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<FrontLoop> front_;
   std::unique_ptr<WorkerLoop> worker_;
