@@ -14,8 +14,9 @@ constexpr Duration kRateMemory = Duration::Milliseconds(10'000);
 
 }  // namespace
 
-RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy)
-    : limits_(limits), policy_(std::move(policy)), rate_(kRateMemory) {}
+RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
+                       const ReplayLimits& replay)
+    : limits_(limits), replay_(replay), policy_(std::move(policy)), rate_(kRateMemory) {}
 
 size_t RouterCore::PlaceOf(WorkerId worker) const {
   // While nobody is gone, ids are places.
@@ -35,7 +36,7 @@ WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
 void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out) {
   size_t place = PlaceOf(info.worker);
   if (place < loads_.size()) {
-    EndWorkersSamples(info.worker, absl::UnavailableError("the worker restarted"), out);
+    ReplayAll(info.worker, "its worker restarted", now, out);
   } else {
     const auto after = std::find_if(loads_.begin(), loads_.end(),
                                     [&](const WorkerLoad& other) { return info.worker < other.worker; });
@@ -58,20 +59,12 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
 void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
   const size_t place = PlaceOf(worker);
   if (place == loads_.size()) return;
-  EndWorkersSamples(worker, absl::UnavailableError("the worker is gone"), out);
+  ReplayAll(worker, "its worker was lost", now, out);
   workers_.erase(workers_.begin() + static_cast<ptrdiff_t>(place));
   loads_.erase(loads_.begin() + static_cast<ptrdiff_t>(place));
   leaving_.erase(leaving_.begin() + static_cast<ptrdiff_t>(place));
   Place(now, out);
-}
-
-void RouterCore::EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out) {
-  std::vector<RequestId> lost;
-  for (const auto& [id, request] : requests_) {
-    if (request->phase != Phase::kPooled && request->worker == worker) lost.push_back(id);
-  }
-  std::sort(lost.begin(), lost.end());
-  for (const RequestId id : lost) EndRequest(requests_.at(id).get(), FinishReason::kError, why, out);
+  EndStranded(now, out);
 }
 
 void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::Status& why,
@@ -96,7 +89,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
     --load->num_sent;
     worker.sent.pop_front();
   }
-  load->accepts = !state.draining;
+  const bool leaves = std::exchange(load->accepts, !state.draining) && state.draining;
   load->state_at = state.at;
   load->kv_tokens = state.kv_tokens;
   load->waiting_tokens = state.waiting_prompt_tokens;
@@ -107,6 +100,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->step = static_cast<int64_t>(Value(state.step));
   leaving_[place].tokens = state.leaving_tokens;
   if (!more_follow) Place(now, out);
+  if (leaves) EndStranded(now, out);
 }
 
 int64_t RouterCore::queued_tokens() const {
@@ -146,25 +140,40 @@ absl::Status RouterCore::OnArrival(Submit prototype, int32_t num_samples, Time n
   }
   ++counters_.accepted;
   rate_.Add(0, !requests_.empty(), now);
-  pool_.push_back({.request = id,
-                   .arrival = now,
-                   .prompt_tokens = prototype.num_prompt,
-                   .max_new_tokens = prototype.stop.max_tokens,
-                   .num_samples = num_samples,
-                   .slo = prototype.slo,
-                   .deadline = prototype.deadline,
-                   .priority = prototype.priority,
-                   .tenant = prototype.tenant,
-                   .traffic_class = prototype.traffic_class});
-  pooled_tokens_ += prototype.num_prompt;
-  if (!prototype.deadline.is_never()) deadlines_.emplace(prototype.deadline, id);
   auto request = std::make_unique<Request>();
   request->samples.resize(static_cast<size_t>(num_samples));
   request->num_live = num_samples;
+  request->arrival = now;
   request->prototype = std::move(prototype);
+  Pool(request.get(), now);
   requests_.emplace(id, std::move(request));
   Place(now, out);
   return absl::OkStatus();
+}
+
+void RouterCore::Pool(Request* request, Time now) {
+  const Submit& submit = request->prototype;
+  int32_t emitted = 0;
+  for (const SampleState& sample : request->samples) {
+    if (!sample.ended) emitted = std::max(emitted, static_cast<int32_t>(sample.emitted.size()));
+  }
+  request->phase = Phase::kPooled;
+  request->pooled_since = now;
+  const auto later = [](Time arrival, const Waiting& other) { return arrival < other.arrival; };
+  const auto begin = pool_.begin() + static_cast<ptrdiff_t>(pool_begin_);
+  pool_.insert(std::upper_bound(begin, pool_.end(), request->arrival, later),
+               {.request = submit.key.request,
+                .arrival = request->arrival,
+                .prompt_tokens = submit.num_prompt + emitted,
+                .max_new_tokens = submit.stop.max_tokens - emitted,
+                .num_samples = request->num_live,
+                .slo = submit.slo,
+                .deadline = submit.deadline,
+                .priority = submit.priority,
+                .tenant = submit.tenant,
+                .traffic_class = submit.traffic_class});
+  pooled_tokens_ += submit.num_prompt + emitted;
+  if (!submit.deadline.is_never()) deadlines_.emplace(submit.deadline, submit.key.request);
 }
 
 void RouterCore::Place(Time now, RouterOutput* out) {
@@ -233,10 +242,18 @@ void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
     submit.key.attempt = request->samples[i].attempt;
     submit.submission = worker.next_submission++;
     submit.sampling.seed += i;
-    if (i > 0 || moves) submit.sampling.num_prompt_logprobs = -1;  // the prompt they share is told of once
-    if (moves) CarryProgress(request->samples[i], from, &submit);
+    const bool goes_on = !request->samples[i].emitted.empty();
+    if (i > 0 || goes_on) submit.sampling.num_prompt_logprobs = -1;  // the prompt they share is told of once
+    if (goes_on) AppendEmitted(request->samples[i], &submit);
+    if (moves) {
+      // The last token's KV is not computed before the step that reads it.
+      submit.kv_source = KvSource{.worker = from,
+                                  .transfer = TransferId{++transfers_},
+                                  .num_tokens = submit.num_prompt + submit.num_emitted - 1};
+      ++counters_.handed_over;
+    }
     // The samples share the prompt: it is there once.
-    const int64_t tokens = std::exchange(first, false) ? submit.num_prompt + submit.num_emitted : 0;
+    const int64_t tokens = (std::exchange(first, false) ? submit.num_prompt : 0) + submit.num_emitted;
     worker.sent.push_back({submit.submission, tokens});
     load->sent_tokens += tokens;
     ++load->num_sent;
@@ -309,12 +326,17 @@ void RouterCore::OnRefused(WorkerId from, const SampleKey& key, const absl::Stat
   if (!there || key.sample >= request->samples.size()) return;
   const SampleState& sample = request->samples[key.sample];
   if (sample.ended || sample.attempt != key.attempt) return;
-  const auto refusal = RefusalOf(why);
-  if (refusal.has_value() && refusal->reason == RefusalReason::kDraining) {
-    if (WorkerLoad* load = LoadOf(from); load != nullptr) load->accepts = false;
-  }
   rate_.Add(0, true, now);
-  EndSample(request, key.sample, FinishReason::kError, why, out);
+  const auto refusal = RefusalOf(why);
+  if (!refusal.has_value() || refusal->reason != RefusalReason::kDraining) {
+    return EndSample(request, key.sample, FinishReason::kError, why, out);
+  }
+  if (WorkerLoad* load = LoadOf(from); load != nullptr) load->accepts = false;
+  // The other samples of the request, if it took them before it began to drain.
+  if (request->num_live > 1) out->cancel.push_back({from, key.request});
+  Replay(request, "its worker drains", now, out);
+  Place(now, out);
+  EndStranded(now, out);
 }
 
 void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
@@ -327,14 +349,16 @@ void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
     out->cancel.push_back({request->worker, id});
     return;
   }
-  if (request->phase == Phase::kPooled) {
-    const auto waiting = std::find_if(pool_.begin() + static_cast<ptrdiff_t>(pool_begin_), pool_.end(),
-                                      [&](const Waiting& w) { return w.request == id; });
-    pooled_tokens_ -= waiting->prompt_tokens;
-    if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
-    pool_.erase(waiting);
-  }
+  if (request->phase == Phase::kPooled) TakeFromPool(id);
   EndRequest(request, FinishReason::kCancelled, absl::OkStatus(), out);
+}
+
+void RouterCore::TakeFromPool(RequestId id) {
+  const auto waiting = std::find_if(pool_.begin() + static_cast<ptrdiff_t>(pool_begin_), pool_.end(),
+                                    [&](const Waiting& w) { return w.request == id; });
+  pooled_tokens_ -= waiting->prompt_tokens;
+  if (!waiting->deadline.is_never()) deadlines_.erase({waiting->deadline, id});
+  pool_.erase(waiting);
 }
 
 void RouterCore::OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out) {
@@ -351,9 +375,12 @@ void RouterCore::OnTimer(Time now, RouterOutput* out) {
     OnCancel(id, now, out);
     for (size_t i = first; i < out->ended.size(); ++i) out->ended[i].finish = FinishReason::kDeadline;
   }
+  if (stranded_wake_ <= now) EndStranded(now, out);
 }
 
-Time RouterCore::NextWake() const { return deadlines_.empty() ? Time::Never() : deadlines_.begin()->first; }
+Time RouterCore::NextWake() const {
+  return deadlines_.empty() ? stranded_wake_ : std::min(stranded_wake_, deadlines_.begin()->first);
+}
 
 const std::vector<TokenId>* RouterCore::Emitted(RequestId id, uint32_t sample) const {
   const auto found = requests_.find(id);

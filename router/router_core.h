@@ -7,11 +7,16 @@
 // counted. What was emitted is kept until the sample ends, so that another worker could continue it. Queues
 // are bounded by admission (router/admission.h).
 //
+// Failures. What a lost worker had goes back to the pool, in its order of arrival, and continues elsewhere
+// under the next attempt from prompt and emitted ids (replay.cc): `max_replays` times for a request, which
+// bounds what one that kills its workers can do. Who could run nowhere for `worker_wait`, since workers are
+// gone, ends with UNAVAILABLE.
+//
 // Two stages. A policy may place a request for its prefill alone. Once all its samples have a first token it
 // is between two workers, and the next call that places asks the policy where it goes on: where it is (and
 // nothing happens), on another worker, or nowhere yet. Leaving a worker ends its samples there at once and
 // frees slot and blocks; they go on under the next attempt, with what they have emitted and a KvSource. Until
-// then the worker that was left vouches for the KV: lost with it, the request ends as its samples do.
+// then the worker that was left vouches for the KV: lost with it, the request is replayed.
 #ifndef ORRERY_ROUTER_ROUTER_CORE_H_
 #define ORRERY_ROUTER_ROUTER_CORE_H_
 
@@ -19,6 +24,7 @@
 #include <deque>
 #include <memory>
 #include <set>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -81,10 +87,16 @@ struct RouterOutput {
   }
 };
 
+struct ReplayLimits {
+  int32_t max_replays = 5;  // of one request
+  Duration worker_wait = Duration::Seconds(30);
+};
+
 struct RouterCounters {
   uint64_t accepted = 0, refused = 0;  // requests
   uint64_t dispatched = 0;             // samples
   uint64_t handed_over = 0;            // of those, with KV from another worker
+  uint64_t replayed = 0;               // samples taken back from a worker that was lost
   uint64_t fresh_events = 0;
   uint64_t dropped_events = 0;  // stale attempt, index already seen, unknown sample
   uint64_t gap_events = 0;      // of those, an index beyond the next one: a worker lost a token
@@ -92,11 +104,12 @@ struct RouterCounters {
 
 class RouterCore {
  public:
-  RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy);
+  RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
+             const ReplayLimits& replay = {});
 
-  // A worker is there. The same id again is a new incarnation: what ran on the old one ends with an error.
+  // A worker is there. The same id again is a new incarnation: what ran on the old one is replayed.
   void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out);
-  // It is gone for good; the samples it had end with an error.
+  // It is gone; what it had is replayed.
   void OnWorkerDown(WorkerId worker, Time now, RouterOutput* out);
   // A snapshot; older ones than the last, and those of another incarnation, are dropped. `more_follow`:
   // others of the same group step come at once, and placing waits for the last of them, to see all of the
@@ -108,13 +121,14 @@ class RouterCore {
   absl::Status OnArrival(Submit prototype, int32_t num_samples, Time now, RouterOutput* out);
   // True when the event is new: forward it. The snapshot of the step that made it should follow.
   bool OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, RouterOutput* out);
-  // The worker did not take a dispatched sample.
+  // The worker did not take a dispatched sample, which ends, or goes elsewhere if the worker only drains.
   void OnRefused(WorkerId from, const SampleKey& key, const absl::Status& why, Time now, RouterOutput* out);
   // Ends all samples of a request; those on a worker end through its events.
   void OnCancel(RequestId request, Time now, RouterOutput* out);
   // For the policy; an older plan than the last is dropped.
   void OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out);
-  // Ends waiting requests whose deadline has passed. Call when NextWake() <= now.
+  // Ends waiting requests whose deadline has passed, or that have waited too long for a worker. Call when
+  // NextWake() <= now.
   void OnTimer(Time now, RouterOutput* out);
   Time NextWake() const;
   // Refuses all further arrivals.
@@ -154,6 +168,9 @@ class RouterCore {
     bool parked = false;
     bool cancelled = false;  // its worker was told
     bool started = false;    // a first token came: its prompt left the queue
+    int32_t replays = 0;
+    Time arrival;
+    Time pooled_since;
     WorkerId worker{};
   };
   // Sent and not yet covered by a snapshot.
@@ -176,10 +193,19 @@ class RouterCore {
   void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
                  RouterOutput* out);
   void EndRequest(Request* request, FinishReason finish, const absl::Status& why, RouterOutput* out);
-  void EndWorkersSamples(WorkerId worker, const absl::Status& why, RouterOutput* out);
+  // To the pool, in order of arrival; from it, an unplaced one.
+  void Pool(Request* request, Time now);
+  void TakeFromPool(RequestId id);
   AdmissionCapacity Capacity() const;
   // Adds to what is known of the worker that `samples` of a request are bound to.
   void CountBound(const Request& request, int32_t samples);
+
+  // replay.cc
+  void ReplayAll(WorkerId worker, std::string_view why, Time now, RouterOutput* out);
+  void Replay(Request* request, std::string_view why, Time now, RouterOutput* out);
+  // Ends those that have waited too long for any worker that could run them, and sets the time to ask again.
+  void EndStranded(Time now, RouterOutput* out);
+  static void AppendEmitted(const SampleState& sample, Submit* submit);
 
   // two_stages.cc
   void EndPrefillStage(Request* request, Time now);
@@ -188,9 +214,9 @@ class RouterCore {
   void Leave(Request* request, RouterOutput* out);
   void LeaveAllUnplaced(RouterOutput* out);
   void TakeFromBetween(const Request& request);
-  void CarryProgress(const SampleState& sample, WorkerId from, Submit* submit);
 
   AdmissionLimits limits_;
+  ReplayLimits replay_;
   std::unique_ptr<RoutePolicy> policy_;
   RouterCounters counters_;
   ServiceRate rate_;
@@ -205,6 +231,7 @@ class RouterCore {
   size_t pool_begin_ = 0;
   int64_t pooled_tokens_ = 0, parked_tokens_ = 0;
   std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled and parked requests
+  Time stranded_wake_ = Time::Never();              // EndStranded
   std::vector<Waiting> between_;                    // parked ones first
   std::vector<int32_t> prefills_of_class_;          // samples in Phase::kPrefill
   uint64_t transfers_ = 0;

@@ -76,19 +76,6 @@ void RouterCore::TakeFromBetween(const Request& request) {
   between_.erase(found);
 }
 
-void RouterCore::CarryProgress(const SampleState& sample, WorkerId from, Submit* submit) {
-  submit->num_emitted += static_cast<int32_t>(sample.emitted.size());
-  // The last token's KV is not computed before the step that reads it.
-  submit->kv_source = KvSource{.worker = from,
-                               .transfer = TransferId{++transfers_},
-                               .num_tokens = submit->num_prompt + submit->num_emitted - 1};
-  ++counters_.handed_over;
-  if (submit->tokens == nullptr || submit->tokens->empty()) return;
-  auto ids = std::make_shared<std::vector<TokenId>>(*submit->tokens);
-  ids->insert(ids->end(), sample.emitted.begin(), sample.emitted.end());
-  submit->tokens = std::move(ids);
-}
-
 bool RouterCore::Parked(RequestId id) const {
   const auto found = requests_.find(id);
   return found != requests_.end() && found->second->phase == Phase::kBetween && found->second->parked;

@@ -19,8 +19,10 @@ struct LiveRequest {
   bool measured = false;
   bool live = false;
   Time first_scheduled = Time::Never(), first_token = Time::Never();
-  Time gives_up = Time::Never();  // when its patience ends, should it still wait
+  Time last_token = Time::Never();  // of those that another worker made
+  Time gives_up = Time::Never();    // when its patience ends, should it still wait
   int32_t made = 0;
+  bool replayed = false;  // goes on after tokens of a worker that was lost
 };
 
 class LiveTable {

@@ -18,7 +18,7 @@ enum class Outcome : uint8_t {
   kCompleted,
   kRejected,   // refused for load or size; `reason` as in Refusal
   kCancelled,  // its patience ended
-  kFailed,     // its worker was lost
+  kFailed,     // its workers were lost too often, or none was left
 };
 
 struct RequestEnd {

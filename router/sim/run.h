@@ -50,10 +50,13 @@ class Simulation {
   absl::Status FinishStep(uint32_t w, Time now);
   void CountTokens(Seat* seat, Time now);
   void LoseWorker(uint32_t w, Time now);
+  // The tokens that the router was spared.
+  void TellProgress(uint32_t w, Time now);
   // A request goes on elsewhere: what it leaves stops.
   void LeaveWorker(const LeaveOrder& order, Time now);
   // Gives the router's output to the workers.
   void Deliver(Time now);
+  bool Replayed(const TokenEvent& event);
   // Gives a worker's events to the router.
   void Forward(uint32_t w, Time now);
   void End(LiveRequest* live, Outcome outcome, std::string_view reason, Time now,

@@ -16,13 +16,6 @@ namespace {
 constexpr TokenId kStopToken = 0;
 constexpr TokenId kPlainToken = 1;
 
-// Output ids are published to the prefix cache like any others, so those of two requests must not be equal.
-TokenId OutputToken(uint32_t seed, int32_t index) {
-  if (seed == 0) return kPlainToken;
-  const uint32_t word = Philox({seed, 0}, {static_cast<uint32_t>(index), 0, 0, 0})[0];
-  return static_cast<TokenId>(word >> 1) | 1;
-}
-
 }  // namespace
 
 absl::StatusOr<std::optional<OracleOptions>> ParseOracle(std::string_view predictor) {
@@ -32,6 +25,13 @@ absl::StatusOr<std::optional<OracleOptions>> ParseOracle(std::string_view predic
   auto fields = ReadOptions<OracleOptions>(*spec, OraclePredictor::Fields());
   if (!fields.ok()) return fields.status();
   return *fields;
+}
+
+// Output ids are published to the prefix cache like any others, so those of two requests must not be equal.
+TokenId SimWorker::OutputToken(const Slot& slot, int32_t index) {
+  if (slot.seed == 0) return kPlainToken;
+  const uint32_t word = Philox({slot.seed, 0}, {static_cast<uint32_t>(index), 0, 0, 0})[0];
+  return static_cast<TokenId>(word >> 1) | 1;
 }
 
 Submit SubmitOf(const LiveRequest& live, bool prefill) {
@@ -92,10 +92,11 @@ bool SimWorker::Plan(Time now, LiveTable* live) {
     LiveRequest* request = live->Find(admitted.submit->key.request);
     if (request->first_scheduled.is_never()) request->first_scheduled = now;
     const bool ids_matter = request->request.tokens != nullptr;
-    slots_[admitted.slot] = {.request = request->id,
+    slots_[admitted.slot] = {.key = admitted.submit->key,
                              .output_tokens = request->request.output_tokens,
                              .class_index = request->request.class_index,
-                             .last_token = request->first_token,  // where another worker made it
+                             .made = admitted.submit->num_emitted,
+                             .last_token = request->last_token,
                              .seed = ids_matter ? static_cast<uint32_t>(request->serial) | 0x80000000u : 0,
                              .measured = request->measured};
   }
@@ -121,7 +122,11 @@ void SimWorker::Interrupt() {
 }
 
 void SimWorker::SettleSlots() {
-  for (const Member& member : members_) slots_[member.slot].last_token = last_end_;
+  for (const Member& member : members_) {
+    Slot& slot = slots_[member.slot];
+    slot.last_token = last_end_;
+    slot.made = slot.output_tokens - static_cast<int32_t>(member.ends_at - clock_);
+  }
   members_.clear();
 }
 
@@ -186,8 +191,8 @@ absl::Status SimWorker::Finish(Time start, Time end, std::vector<TokenEvent>* ev
     const Slot& slot = slots_[slice.slot];
     SampledToken& sampled = result_.sampled.emplace_back();
     sampled.sequence = slice.sequence;
-    sampled.token = slice.output_index + 1 == slot.output_tokens ? kStopToken
-                                                                 : OutputToken(slot.seed, slice.output_index);
+    sampled.token =
+        slice.output_index + 1 == slot.output_tokens ? kStopToken : OutputToken(slot, slice.output_index);
   }
   const absl::Status status = core_->OnStepDone(result_, end, events);
   if (!fast_forward_ || !status.ok()) return status;

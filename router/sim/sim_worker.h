@@ -24,9 +24,10 @@ class SimWorker {
  public:
   // What an engine slot holds: everything that is read for each token.
   struct Slot {
-    RequestId request{};
+    SampleKey key;
     int32_t output_tokens = 0;
     int32_t class_index = 0;
+    int32_t made = 0;  // up to last_token
     Time last_token = Time::Never();
     uint32_t seed = 0;  // of its token ids; 0: they do not matter
     bool measured = false;
@@ -71,6 +72,10 @@ class SimWorker {
   int32_t num_samples() const { return plan().num_samples + num_apart_; }
   const StepShape& shape() const { return shape_; }
   Slot& slot(const Slice& slice) { return slots_[slice.slot]; }
+  // Of ended requests too. After Interrupt up to date.
+  absl::Span<const Slot> slots() const { return slots_; }
+  // The id of an output token.
+  static TokenId OutputToken(const Slot& slot, int32_t index);
   // Plan would pass the next step.
   bool knows_next() const { return known_left_ > 0; }
   bool known() const { return known_in_flight_; }

@@ -223,6 +223,7 @@ SimReport Simulation::TakeReport() {
     if (seat.worker.up()) AddCounters(seat.worker.core()->counters(), &report_.counters);
   }
   report_.requests = drawn_;
+  report_.router = router_->counters();
   if (instants_ > 0) report_.imbalance_mean = imbalance_sum_ / static_cast<double>(instants_);
   if (loaded_instants_ > 0) report_.idle_fraction_mean = idle_sum_ / static_cast<double>(loaded_instants_);
   report_.energy_j += options_.power.idle_w * options_.num_workers * (report_.end - report_.begin).seconds();

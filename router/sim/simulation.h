@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "router/admission.h"
 #include "router/policy/route_plan.h"
+#include "router/router_core.h"
 #include "router/sim/observer.h"
 #include "router/sim/workload.h"
 #include "scheduler/base/time.h"
@@ -80,9 +81,10 @@ struct SimReport {
   // Over planning instants, loads L in resident KV tokens: G max L - sum L, and that over G max L.
   double imbalance_mean = 0, idle_fraction_mean = 0;
   double energy_j = 0;
-  int64_t measured_tokens = 0;      // output tokens made between begin and end
-  int64_t max_concurrent = 0;       // requests in the system at once
-  WorkerCounters counters;          // summed over workers and incarnations
+  int64_t measured_tokens = 0;  // output tokens made between begin and end
+  int64_t max_concurrent = 0;   // requests in the system at once
+  WorkerCounters counters;      // summed over workers and incarnations
+  RouterCounters router;
   std::vector<ExplainEntry> story;  // of SimOptions::explain
 };
 

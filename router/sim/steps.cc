@@ -67,12 +67,13 @@ void Simulation::CountTokens(Seat* seat, Time now) {
     if (!slice.sample) continue;
     SimWorker::Slot& slot = seat->worker.slot(slice);
     if (slice.output_index == 0) {
-      LiveRequest* live = live_.Find(slot.request);
-      if (live != nullptr) live->first_token = now;
+      LiveRequest* live = live_.Find(slot.key.request);
+      if (live != nullptr) live->first_token = live->last_token = now;
     } else if (saturated ? measuring : slot.measured) {
       add(slot.class_index, now - slot.last_token, 1);
     }
     slot.last_token = now;
+    slot.made = slice.output_index + 1;
   }
   if (count > 0) observer_->OnTokenGaps(class_index, gap, count);
 }
@@ -200,7 +201,7 @@ void Simulation::TellPlan(uint32_t w, Time now) {
   const StepPlan& step = worker.plan();
   const DecisionRecord& why = worker.core()->last_decision();
   for (const Slice& slice : step.slices) {
-    if (live == nullptr || worker.slot(slice).request != explained_) continue;
+    if (live == nullptr || worker.slot(slice).key.request != explained_) continue;
     const bool decode = slice.sample && slice.count == 1 && slice.output_index > 0;
     if (decode && told_decoding_) continue;
     told_decoding_ = decode;

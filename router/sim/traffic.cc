@@ -35,6 +35,7 @@ void Simulation::LoseWorker(uint32_t w, Time now) {
   if (seat.busy) --num_busy_;
   seat.busy = false;
   seat.wake = Time::Never();
+  TellProgress(w, now);
   SetLoad(w, 0);
   seat.worker.Stop();
   CountWaiting(w);
@@ -42,6 +43,24 @@ void Simulation::LoseWorker(uint32_t w, Time now) {
   Deliver(now);
   // Behind a barrier the others may have waited for this one.
   for (uint32_t other = 0; other < seats_.size(); ++other) MarkDirty(other);
+}
+
+void Simulation::TellProgress(uint32_t w, Time now) {
+  SimWorker& worker = seats_[w].worker;
+  worker.Interrupt();
+  for (const SimWorker::Slot& slot : worker.slots()) {
+    LiveRequest* live = live_.Find(slot.key.request);
+    if (live == nullptr || slot.made < 1) continue;
+    live->made = std::max(live->made, slot.made);
+    if (live->last_token.is_never() || live->last_token < slot.last_token) live->last_token = slot.last_token;
+    TokenEvent event;
+    event.key = slot.key;
+    const std::vector<TokenId>* told = router_->Emitted(slot.key.request, slot.key.sample);
+    for (event.index = static_cast<int32_t>(told->size()); event.index < slot.made; ++event.index) {
+      event.token = SimWorker::OutputToken(slot, event.index);
+      router_->OnTokenEvent(WorkerId{w}, event, now, &router_out_);
+    }
+  }
 }
 
 void Simulation::LeaveWorker(const LeaveOrder& order, Time now) {
@@ -87,6 +106,9 @@ void Simulation::Deliver(Time now) {
         const DecisionRecord& why = router_->last_decision();
         Tell(now, Cat("placed on worker ", w, " by ", why.policy, ": ", why.objective, " = ", why.value));
       }
+      if (dispatch.submit.num_emitted > 0 && !dispatch.submit.kv_source.has_value()) {
+        if (LiveRequest* live = live_.Find(key.request); live != nullptr) live->replayed = true;
+      }
       seats_[w].worker.ExpectArrival(dispatch.submit);
       const absl::Status status = seats_[w].worker.core()->OnArrival(std::move(dispatch.submit), now);
       if (!status.ok()) {
@@ -115,11 +137,18 @@ void Simulation::Deliver(Time now) {
   }
 }
 
+bool Simulation::Replayed(const TokenEvent& event) {
+  if (event.key.attempt == 0 || router_->counters().replayed == 0) return false;
+  const LiveRequest* live = live_.Find(event.key.request);
+  return live != nullptr && live->replayed;
+}
+
 void Simulation::Forward(uint32_t w, Time now) {
   WorkerCore* core = seats_[w].worker.core();
   for (TokenEvent& event : token_events_) {
-    // The ids between the first and the last say nothing here: the router is spared them.
-    if (event.finish == FinishReason::kNone && event.index > 0) continue;
+    // The ids between the first and the last say nothing here: the router is spared them, as long as it has
+    // none to replay.
+    if (event.finish == FinishReason::kNone && event.index > 0 && !Replayed(event)) continue;
     const bool ends = event.finish != FinishReason::kNone;
     const int32_t made = event.index + 1;
     if (ends && event.index > 0) event.token = -1;

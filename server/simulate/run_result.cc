@@ -93,6 +93,7 @@ ordered_json RunJson(const RunResult& run) {
   out["preemptions"] = report.counters.preemptions;
   out["recomputed_tokens"] = report.counters.recomputed_tokens;
   out["prefix_hit_tokens"] = report.counters.prefix_hit_tokens;
+  out["replayed"] = report.router.replayed;
   out["repairs"] = report.counters.repairs;
   out["fallbacks"] = report.counters.fallbacks;
   out["max_ttft_ms"] = run.block.ttft_ms ? ordered_json(run.max_ttft_ms) : nullptr;

@@ -156,37 +156,136 @@ TEST_F(RouterCoreTest, CancelGoesToTheWorkerAndEndsThroughItsEvents) {
   EXPECT_EQ(out_.cancel.size(), 1u) << "cancelling again does nothing";
 }
 
-TEST_F(RouterCoreTest, ALostWorkerEndsItsSamples) {
+TEST_F(RouterCoreTest, WhatALostWorkerHadGoesOnElsewhereWithWhatItHasEmitted) {
   Up(0);
   ASSERT_TRUE(Arrive(2, 5).ok());
-  ASSERT_TRUE(Arrive(1, 5, 2).ok());
-  EXPECT_TRUE(Token(0, 1, -1, -1, FinishReason::kError, 0));
+  now_ = now_ + Duration::Milliseconds(1);
+  ASSERT_TRUE(Arrive(1, 50, 2).ok());
+  EXPECT_TRUE(Token(0, 2, 0, 20));
+  EXPECT_TRUE(Token(0, 1, 0, 30, FinishReason::kNone, 0));
+  EXPECT_TRUE(Token(0, 1, 0, 40, FinishReason::kNone, 1));
+  EXPECT_TRUE(Token(0, 1, 1, 41, FinishReason::kNone, 1));
+  EXPECT_TRUE(Token(0, 1, -1, -1, FinishReason::kError, 0)) << "its own error is no loss of the worker";
+  Up(1);
+  out_.Clear();
   core_.OnWorkerDown(WorkerId{0}, now_, &out_);
-  ASSERT_EQ(out_.ended.size(), 2u);
-  EXPECT_EQ(out_.ended[0].key, (SampleKey{RequestId{1}, 1, 0}));
-  EXPECT_EQ(out_.ended[1].key, (SampleKey{RequestId{2}, 0, 0}));
+  EXPECT_TRUE(out_.ended.empty());
+  ASSERT_EQ(out_.dispatch.size(), 2u);
+  const Submit &first = out_.dispatch[0].submit, &second = out_.dispatch[1].submit;
+  EXPECT_EQ(first.key, (SampleKey{RequestId{2}, 0, 1})) << "in order of arrival";
+  EXPECT_EQ(first.num_emitted, 1);
+  EXPECT_EQ(second.key, (SampleKey{RequestId{1}, 1, 1}));
+  EXPECT_EQ(second.num_emitted, 2);
+  EXPECT_EQ(second.sampling.seed, 101u);
+  EXPECT_FALSE(second.kv_source.has_value());
+  EXPECT_EQ(core_.queued_tokens(), 5 + 1 + 50 + 2);
+  EXPECT_EQ(core_.counters().replayed, 2u);
+  EXPECT_FALSE(Token(0, 2, 1, 21)) << "the dead say nothing more";
+  EXPECT_FALSE(Token(1, 2, 1, 21)) << "nor does an older attempt";
+  EXPECT_FALSE(Token(1, 2, 0, 20, FinishReason::kNone, 0, 1)) << "nothing twice";
+  EXPECT_TRUE(Token(1, 2, 1, 21, FinishReason::kStop, 0, 1));
+  EXPECT_TRUE(Token(1, 1, 2, 42, FinishReason::kLength, 1, 1));
   EXPECT_TRUE(core_.idle());
-  EXPECT_TRUE(core_.workers().empty());
 }
 
-TEST_F(RouterCoreTest, ARestartIsAnotherLife) {
-  Up(0, 1);
+TEST_F(RouterCoreTest, TheIdsOfAReplayFollowThePrompt) {
+  Up(0);
+  Submit submit;
+  submit.key.request = RequestId{1};
+  submit.tokens = std::make_shared<const std::vector<TokenId>>(std::vector<TokenId>{7, 8, 9});
+  submit.num_prompt = 3;
+  submit.stop.max_tokens = 10;
+  submit.sampling.num_prompt_logprobs = 2;
+  ASSERT_TRUE(core_.OnArrival(submit, 1, now_, &out_).ok());
+  Up(0, 2);  // a restart: another life, the same name
+  ASSERT_EQ(out_.dispatch.size(), 2u);
+  EXPECT_EQ(out_.dispatch[1].submit.sampling.num_prompt_logprobs, 2) << "nobody has seen them";
+  EXPECT_EQ(core_.workers()[0].load_tokens(), 3);
+  EXPECT_TRUE(Token(0, 1, 0, 50, FinishReason::kNone, 0, 1));
+  Up(0, 3);
+  ASSERT_EQ(out_.dispatch.size(), 3u);
+  EXPECT_EQ(*out_.dispatch[2].submit.tokens, (std::vector<TokenId>{7, 8, 9, 50}));
+  EXPECT_EQ(out_.dispatch[2].submit.num_prompt, 3);
+  EXPECT_EQ(out_.dispatch[2].submit.sampling.num_prompt_logprobs, -1);
+  EXPECT_TRUE(Token(0, 1, 1, 51, FinishReason::kNone, 0, 2));
+  Up(0, 4);
+  EXPECT_EQ(*out_.dispatch.back().submit.tokens, (std::vector<TokenId>{7, 8, 9, 50, 51}));
+  EXPECT_EQ(out_.dispatch.back().submit.submission, 1u) << "counted anew for each life";
+}
+
+TEST_F(RouterCoreTest, ARequestThatKillsItsWorkersEnds) {
+  Up(0);
   ASSERT_TRUE(Arrive(1, 5).ok());
-  Up(0, 2);
+  const int32_t allowed = ReplayLimits{}.max_replays;
+  for (int32_t i = 0; i < allowed; ++i) Up(0, static_cast<uint64_t>(2 + i));
+  EXPECT_TRUE(out_.ended.empty());
+  Up(0, 100);
   ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].key, (SampleKey{RequestId{1}, 0, static_cast<uint32_t>(allowed)}));
   EXPECT_EQ(out_.ended[0].why.code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(core_.workers().size(), 1u);
-  EXPECT_EQ(core_.workers()[0].load_tokens(), 0);
+  EXPECT_TRUE(core_.idle());
+}
+
+TEST_F(RouterCoreTest, ACancelledRequestIsNotReplayed) {
+  Up(0);
+  Up(1);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  core_.OnCancel(RequestId{1}, now_, &out_);
+  core_.OnWorkerDown(WorkerId{0}, now_, &out_);
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].finish, FinishReason::kCancelled);
+  EXPECT_EQ(out_.dispatch.size(), 1u);
+}
+
+TEST_F(RouterCoreTest, WhoCouldRunNowhereWaitsForAWorkerForAWhile) {
+  const Duration wait = ReplayLimits{}.worker_wait;
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  ASSERT_TRUE(Arrive(2, 400).ok());
+  core_.OnWorkerDown(WorkerId{0}, now_, &out_);
+  EXPECT_TRUE(out_.ended.empty());
+  EXPECT_EQ(core_.num_pooled(), 2);
+  EXPECT_EQ(core_.NextWake(), now_ + wait);
+  out_.Clear();
+  // A small worker comes: it takes what it can.
+  core_.OnWorkerUp(
+      {.worker = WorkerId{3}, .incarnation = 1, .kv_capacity_tokens = 100, .max_context = 100, .slots = 4},
+      now_, &out_);
+  ASSERT_EQ(out_.dispatch.size(), 1u);
+  EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  now_ = core_.NextWake();
+  core_.OnTimer(now_, &out_);
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].key.request, RequestId{2});
+  EXPECT_EQ(out_.ended[0].why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(core_.NextWake(), Time::Never());
+  EXPECT_EQ(core_.num_pooled(), 0);
 }
 
 TEST_F(RouterCoreTest, ARefusedSampleEndsWithTheWorkersReason) {
   Up(0);
   ASSERT_TRUE(Arrive(1, 5).ok());
-  const absl::Status why = ToStatus({.reason = RefusalReason::kDraining, .message = "worker is draining"});
+  const absl::Status why = ToStatus({.reason = RefusalReason::kKvTooSmall, .message = "too long"});
   core_.OnRefused(WorkerId{0}, {RequestId{1}, 0, 0}, why, now_, &out_);
   ASSERT_EQ(out_.ended.size(), 1u);
-  EXPECT_EQ(RefusalOf(out_.ended[0].why)->reason, RefusalReason::kDraining);
+  EXPECT_EQ(RefusalOf(out_.ended[0].why)->reason, RefusalReason::kKvTooSmall);
+}
+
+TEST_F(RouterCoreTest, WhatADrainingWorkerDoesNotTakeGoesElsewhere) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5, 2).ok());
+  const absl::Status why = ToStatus({.reason = RefusalReason::kDraining, .message = "worker is draining"});
+  core_.OnRefused(WorkerId{0}, {RequestId{1}, 1, 0}, why, now_, &out_);
+  EXPECT_TRUE(out_.ended.empty());
+  ASSERT_EQ(out_.cancel.size(), 1u) << "it had taken the other sample";
+  EXPECT_EQ(core_.NextWake(), now_ + ReplayLimits{}.worker_wait);
   EXPECT_EQ(RefusalOf(Arrive(2, 5))->reason, RefusalReason::kNoWorker) << "and it gets nothing more";
+  core_.OnRefused(WorkerId{0}, {RequestId{1}, 0, 0}, why, now_, &out_);
+  out_.Clear();
+  Up(1);
+  ASSERT_EQ(out_.dispatch.size(), 2u);
+  EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  EXPECT_EQ(out_.dispatch[1].worker, WorkerId{1});
 }
 
 // A policy that never places anything.

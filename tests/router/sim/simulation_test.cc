@@ -99,17 +99,56 @@ TEST(Simulation, PatienceEndsWhoHasNotStarted) {
   }
 }
 
-TEST(Simulation, ALostWorkerFailsItsRequestsAndComesBackEmpty) {
+TEST(Simulation, WhatALostWorkerHadWaitsForItToComeBack) {
   SimOptions options = SmallOptions(1, 4);
-  options.failures = {{0, Time{15 * kMs}, Duration::Milliseconds(20)}};
-  ListSource source({Row(0, 1, 5), Row(0.020, 1, 1), Row(0.050, 1, 1)});
+  options.failures = {{0, Time{35 * kMs}, Duration::Milliseconds(20)}};
+  ListSource source({Row(0, 1, 5), Row(0.040, 1, 1), Row(0.060, 1, 1)});
   Told told;
-  MustSimulate(options, "constant:10", &source, &told);
-  EXPECT_EQ(told.ends[0][0].outcome, Outcome::kFailed);
-  EXPECT_EQ(told.ends[0][0].end.ns, 15 * kMs);
+  const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+  EXPECT_EQ(told.ends[0][0].outcome, Outcome::kCompleted);
+  EXPECT_EQ(told.ends[0][0].first_token.ns, 10 * kMs);
+  EXPECT_EQ(told.ends[0][0].made_tokens, 5);
+  EXPECT_EQ(told.ends[0][0].end.ns, 75 * kMs) << "three tokens were out; two more from 55 ms on";
+  EXPECT_EQ(told.gaps, (std::map<int64_t, int64_t>{{10 * kMs, 3}, {35 * kMs, 1}}));
   EXPECT_EQ(told.ends[1][0].outcome, Outcome::kRejected);  // nobody was there
   EXPECT_EQ(told.ends[2][0].outcome, Outcome::kCompleted);
-  EXPECT_EQ(told.ends[2][0].end.ns, 60 * kMs);
+  EXPECT_EQ(report.router.replayed, 1u);
+}
+
+// The same with and without decodes apart, and with failures one after another: everybody ends with all
+// tokens, once.
+TEST(Simulation, NothingIsLostWhateverFails) {
+  for (const bool prefill : {true, false}) {
+    std::string log;
+    for (const bool fast_forward : {true, false}) {
+      SimOptions options = SmallOptions(3, 8);
+      options.fast_forward = fast_forward;
+      options.prefill = prefill;
+      for (int i = 0; i < 12; ++i) {
+        const Time at = {i * 40 * kMs + i * i * kMs};
+        options.failures.push_back({static_cast<uint32_t>(i * 5 % 3), at, Duration::Milliseconds(15 + i)});
+      }
+      std::vector<SimRequest> rows;
+      for (int i = 0; i < 150; ++i) rows.push_back(Row(i * 0.004, 1 + i % 23, 1 + i * 7 % 40));
+      ListSource source(rows);
+      Told told;
+      const SimReport report = MustSimulate(options, "constant:3", &source, &told);
+      ASSERT_EQ(told.ends.size(), rows.size());
+      int64_t tokens = 0;
+      for (const auto& [serial, ends] : told.ends) {
+        ASSERT_EQ(ends.size(), 1u);
+        ASSERT_EQ(ends[0].outcome, Outcome::kCompleted) << serial;
+        EXPECT_EQ(ends[0].made_tokens, rows[serial].output_tokens) << serial;
+        tokens += ends[0].made_tokens - 1;
+      }
+      for (const auto& [gap, count] : told.gaps) tokens -= count;
+      EXPECT_EQ(tokens, 0) << "every token but the first has one gap";
+      EXPECT_GT(report.router.replayed, 20u);
+      EXPECT_EQ(report.router.gap_events, 0u);
+      if (fast_forward) log = told.log;
+      EXPECT_EQ(Difference(told.log, log), "");
+    }
+  }
 }
 
 TEST(Simulation, TellsTheStoryOfOneRequest) {
