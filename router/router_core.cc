@@ -12,6 +12,10 @@ namespace {
 // Long enough to smooth over steps, short enough to follow a change of load.
 constexpr Duration kRateMemory = Duration::Milliseconds(10'000);
 
+absl::Span<const TokenId> IdsOf(const Submit& submit) {
+  return submit.tokens == nullptr ? absl::Span<const TokenId>() : *submit.tokens;
+}
+
 }  // namespace
 
 RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
@@ -99,6 +103,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->free_slots = state.free_slots;
   load->step = static_cast<int64_t>(Value(state.step));
   leaving_[place].tokens = state.leaving_tokens;
+  load->step_time = state.step_time;
   if (!more_follow) Place(now, out);
   if (leaves) EndStranded(now, out);
 }
@@ -171,7 +176,10 @@ void RouterCore::Pool(Request* request, Time now) {
                 .deadline = submit.deadline,
                 .priority = submit.priority,
                 .tenant = submit.tenant,
-                .traffic_class = submit.traffic_class});
+                .traffic_class = submit.traffic_class,
+                .routing_key = submit.routing_key,
+                .cache_salt = submit.cache_salt,
+                .prompt_ids = IdsOf(submit)});
   pooled_tokens_ += submit.num_prompt + emitted;
   if (!submit.deadline.is_never()) deadlines_.emplace(submit.deadline, submit.key.request);
 }
@@ -376,10 +384,13 @@ void RouterCore::OnTimer(Time now, RouterOutput* out) {
     for (size_t i = first; i < out->ended.size(); ++i) out->ended[i].finish = FinishReason::kDeadline;
   }
   if (stranded_wake_ <= now) EndStranded(now, out);
+  if (policy_->NextWake() <= now) Place(now, out);
 }
 
 Time RouterCore::NextWake() const {
-  return deadlines_.empty() ? stranded_wake_ : std::min(stranded_wake_, deadlines_.begin()->first);
+  const Time deadline = deadlines_.empty() ? Time::Never() : deadlines_.begin()->first;
+  const Time policy = num_pooled() == 0 ? Time::Never() : policy_->NextWake();
+  return std::min({deadline, policy, stranded_wake_});
 }
 
 const std::vector<TokenId>* RouterCore::Emitted(RequestId id, uint32_t sample) const {

@@ -127,7 +127,8 @@ class RouterCore {
   void OnCancel(RequestId request, Time now, RouterOutput* out);
   // For the policy; an older plan than the last is dropped.
   void OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out);
-  // Ends waiting requests whose deadline has passed, or that have waited too long for a worker. Call when
+  // Ends waiting requests whose deadline has passed, or that have waited too long for a worker, and places
+  // what the policy kept until now. Call when NextWake() <= now.
   // NextWake() <= now.
   void OnTimer(Time now, RouterOutput* out);
   Time NextWake() const;

@@ -1,6 +1,7 @@
 // Which worker gets which waiting request. A policy sees the pool and what is known of the workers, returns
 // assignments and changes nothing; what it leaves out stays pooled until the next call. Same view, same
-// policy state: same answer. No clock, no randomness of its own; ties go to the lower worker id.
+// policy state: same answer. No clock; chance only from a seed that is an option; ties go to the lower worker
+// id.
 #ifndef ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
 #define ORRERY_ROUTER_POLICY_ROUTE_POLICY_H_
 
@@ -34,6 +35,7 @@ struct WorkerLoad {
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
   int64_t step = 0;  // finished by this incarnation
+  Duration step_time{};  // of its last step
 
   // Everything it holds or will have to hold.
   int64_t load_tokens() const { return kv_tokens + waiting_tokens + sent_tokens; }
@@ -67,6 +69,10 @@ struct Waiting {
   int32_t priority = 0;
   uint32_t tenant = 0;
   uint32_t traffic_class = 0;
+  // Of a pooled request.
+  uint64_t routing_key = 0;                // Submit::routing_key
+  uint64_t cache_salt = 0;                 // prefixes are alike only between equal salts
+  absl::Span<const TokenId> prompt_ids{};  // [prompt_tokens], for the call; empty where nobody knows them
   // Of a request between two workers: where its prefill ran, and whether it still runs there. Placed there
   // again while it does, it goes on as if nothing had been asked.
   WorkerId from{};
@@ -113,6 +119,8 @@ class RoutePolicy {
   virtual void OnPlanReady(const RoutePlan&) {}
   // A sample ended by itself after so many tokens.
   virtual void OnFinished(int32_t /*output_tokens*/) {}
+  // When Assign wants to be called again if nothing happens before; later than its last call.
+  virtual Time NextWake() const { return Time::Never(); }
   virtual RouteNeeds needs() const { return {}; }
 };
 

@@ -45,6 +45,7 @@ Submit SubmitOf(const LiveRequest& live, bool prefill) {
   submit.slo = request.slo;
   submit.priority = request.priority;
   submit.tenant = request.tenant;
+  submit.routing_key = request.tenant;
   submit.traffic_class = static_cast<uint32_t>(request.class_index);
   if (!prefill) submit.kv_source = KvSource{.num_tokens = request.prompt_tokens};
   return submit;

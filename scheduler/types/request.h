@@ -52,6 +52,7 @@ struct Submit {
   uint32_t tenant = 0;            // interned at the edge
   uint32_t application = 0;       // interned at the edge; 0: none, the request stands for itself
   uint32_t traffic_class = 0;     // interned at the edge, counted from 0: the class that plans speak of
+  uint64_t routing_key = 0;       // equal ones should meet on one worker; 0: none. For routers alone
   uint64_t cache_salt = 0;        // prefix blocks are shared only between equal salts
   std::optional<KvSource> kv_source;
 };

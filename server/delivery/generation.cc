@@ -75,6 +75,7 @@ Submit Generation::Prototype() const {
   submit.priority = spec_.priority;
   submit.tenant = spec_.tenant;
   submit.application = spec_.application;
+  submit.routing_key = spec_.routing_key;
   submit.cache_salt = spec_.cache_salt;
   return submit;
 }

@@ -34,6 +34,7 @@ struct GenerationSpec {
   int32_t priority = 0;
   uint32_t tenant = 0;
   uint32_t application = 0;  // 0: none was named
+  uint64_t routing_key = 0;  // of the session, else of the application, else of the tenant; 0: none was named
   uint64_t cache_salt = 0;
 };
 

@@ -113,7 +113,7 @@ void FrontLoop::Run() {
 Time FrontLoop::NextWake() const {
   // With nothing open there is nothing to sweep.
   const Time sweep = live_.empty() && closing_.empty() ? Time::Never() : next_sweep_;
-  const Time beside = std::min(sweep, planner_->next());
+  const Time beside = std::min({sweep, planner_->next(), router_.NextWake()});
   return deadlines_.empty() ? beside : std::min(beside, deadlines_.begin()->first);
 }
 

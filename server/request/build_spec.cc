@@ -126,6 +126,19 @@ uint64_t HashName(const std::string& name, uint64_t key) {
   return name.empty() ? 0 : SipHash24(key, 0).FinishWith(name).low;
 }
 
+// Of this tenant: a name that another tenant uses too is another one.
+std::string WithinTenant(const GenerateRequest& request, const std::string& name) {
+  return absl::StrCat(request.tenant().size(), ":", request.tenant(), name);
+}
+
+uint64_t RoutingKey(const GenerateRequest& request, uint64_t key) {
+  const std::string &session = request.session_id(), &application = request.application_id();
+  if (session.empty() && application.empty()) return HashName(request.tenant(), key);
+  const bool of_session = !session.empty();
+  return HashName(
+      absl::StrCat(of_session ? "s" : "a", WithinTenant(request, of_session ? session : application)), key);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
@@ -186,11 +199,10 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   spec.priority = request.priority();
   spec.tenant = static_cast<uint32_t>(HashName(request.tenant(), limits.hash_key));
   if (!request.application_id().empty()) {
-    // Of this tenant: a name that another tenant uses too is another application.
-    const std::string name =
-        absl::StrCat(request.tenant().size(), ":", request.tenant(), request.application_id());
+    const std::string name = WithinTenant(request, request.application_id());
     spec.application = static_cast<uint32_t>(HashName(name, limits.hash_key)) | 1;
   }
+  spec.routing_key = RoutingKey(request, limits.hash_key);
   spec.cache_salt = HashName(request.cache_salt(), limits.hash_key);
   return spec;
 }

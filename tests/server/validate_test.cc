@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <set>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -265,6 +266,32 @@ TEST(Validate, SaltsAndTenantsBecomeKeyedNumbers) {
   EXPECT_NE(Build(one)->cache_salt, Build(two)->cache_salt);
   EXPECT_NE(Build(one)->cache_salt, Build(one, other)->cache_salt);
   EXPECT_EQ(Build(Good())->cache_salt, 0u);
+}
+
+TEST(Validate, TheRoutingKeyIsThatOfTheSessionElseTheApplicationElseTheTenant) {
+  const auto key = [](const char* tenant, const char* application, const char* session,
+                      uint64_t hash_key = 0) {
+    GenerateRequest request = Good();
+    request.set_tenant(tenant);
+    request.set_application_id(application);
+    request.set_session_id(session);
+    RequestLimits limits = Limits();
+    limits.hash_key = hash_key;
+    return Build(request, limits)->routing_key;
+  };
+  EXPECT_EQ(key("", "", ""), 0u);
+  const std::set<uint64_t> distinct = {0,
+                                       key("t", "", ""),
+                                       key("t", "a", ""),
+                                       key("u", "a", ""),
+                                       key("t", "", "a"),
+                                       key("t", "", "b"),
+                                       key("u", "", "a"),
+                                       key("ta", "", ""),
+                                       key("", "ta", ""),
+                                       key("t", "", "a", 9)};
+  EXPECT_EQ(distinct.size(), 10u);
+  EXPECT_EQ(key("t", "one", "a"), key("t", "two", "a")) << "a session may use several applications";
 }
 
 TEST(EncodeInput, AnUnsetInputIsRefused) {
