@@ -72,7 +72,8 @@ struct Waiting {
   // Of a pooled request.
   uint64_t routing_key = 0;                // Submit::routing_key
   uint64_t cache_salt = 0;                 // prefixes are alike only between equal salts
-  absl::Span<const TokenId> prompt_ids{};  // [prompt_tokens], for the call; empty where nobody knows them
+  // Of the prompt, without what was emitted before a replay; for the call. Empty where nobody knows them.
+  absl::Span<const TokenId> prompt_ids{};
   // Of a request between two workers: where its prefill ran, and whether it still runs there. Placed there
   // again while it does, it goes on as if nothing had been asked.
   WorkerId from{};
