@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 namespace orrery {
 namespace {
 
 constexpr int64_t kLostPasses = 3;
 constexpr int64_t kLongestPass = 4;
+constexpr int64_t kFreshPart = 8;
 constexpr int64_t kPassMemory = 16;  // passes
 constexpr size_t kFewestForQuartiles = 8;
 constexpr Duration kShortestInterval = Duration::Milliseconds(1);
@@ -71,9 +73,12 @@ void StaggeredPolicy::ReadWorkers(const ClusterView& cluster, Time now) {
     rank.worker = load.worker;
     Measure(load, &rank);
     rank.capacity = options_.chunk - load.prompt_left - load.waiting_tokens - load.sent_tokens;
+    rank.tokens = load.load_tokens();
     const bool idle = load.num_running + load.num_waiting + load.num_sent == 0;
-    const bool lost = now - load.state_at > Duration{kLostPasses * pass_.ns};
-    rank.ready = idle || lost || load.state_at > rank.released;
+    const Duration silent = now - load.state_at;
+    const bool lost = silent > Duration{kLostPasses * pass_.ns};
+    const bool ended = load.state_at > rank.released && silent <= net() + Duration{pass_.ns / kFreshPart};
+    rank.ready = idle || lost || ended;
     ranks_.push_back(rank);
   }
 }
@@ -109,11 +114,9 @@ void StaggeredPolicy::ReleaseAged(Time now, Assignment* assignment) {
 }
 
 void StaggeredPolicy::ReleaseInstances(Time now, Assignment* assignment) {
-  for (size_t i = 0; i < num_instances() && kept_tokens_ > 0; ++i) {
-    const auto instance = Instance(i);
-    if (std::all_of(instance.begin(), instance.end(), [](const Rank& rank) { return rank.ready; })) {
-      Release(i, now, assignment);
-    }
+  FindReady();
+  for (const size_t instance : ready_) {
+    if (kept_tokens_ > 0) Release(instance, now, assignment);
   }
   const auto full = static_cast<int64_t>(width()) * options_.chunk;
   for (bool due = now >= tick_; kept_tokens_ > 0 && (due || kept_tokens_ >= full); due = false) {
@@ -122,6 +125,22 @@ void StaggeredPolicy::ReleaseInstances(Time now, Assignment* assignment) {
     if (next < num_instances()) Release(next, now, assignment);
     if (kept_tokens_ == before) break;
   }
+}
+
+void StaggeredPolicy::FindReady() {
+  ready_.clear();
+  for (size_t i = 0; i < num_instances(); ++i) {
+    const auto instance = Instance(i);
+    const auto ready = [](const Rank& rank) { return rank.ready; };
+    if (std::all_of(instance.begin(), instance.end(), ready)) ready_.push_back(i);
+  }
+  // Instances get their releases as a whole: the first rank stands for all.
+  const auto key = [this](size_t i) {
+    int64_t capacity = 0;
+    for (const Rank& rank : Instance(i)) capacity += rank.capacity;
+    return std::pair(-capacity, Instance(i)[0].released);
+  };
+  std::stable_sort(ready_.begin(), ready_.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
 }
 
 size_t StaggeredPolicy::NextInstance() const {
@@ -152,13 +171,9 @@ void StaggeredPolicy::Release(size_t i, Time now, Assignment* assignment) {
     any = true;
   }
   if (!any) return;
-  for (Rank& rank : instance) {
-    rank.released = now;
-    rank.ready = false;
-  }
+  for (Rank& rank : instance) rank.released = now;
   round_ = now;
-  const Duration interval{(pass_ + Duration::Seconds(options_.net_ms * 1e-3)).ns /
-                          static_cast<int64_t>(num_instances())};
+  const Duration interval{(pass_ + net()).ns / static_cast<int64_t>(num_instances())};
   tick_ = now + std::max(kShortestInterval, interval);
 }
 
@@ -166,6 +181,7 @@ void StaggeredPolicy::Place(Prompt* prompt, Rank* rank, Assignment* assignment) 
   const Waiting& request = *prompt->request;
   prompt->placed = true;
   rank->capacity -= request.prompt_tokens;
+  rank->tokens += request.prompt_tokens;
   kept_tokens_ -= request.prompt_tokens;
   fullest_ = std::max(fullest_, options_.chunk - rank->capacity);
   assignment->placements.push_back({request.request, rank->worker, apart()});
@@ -174,7 +190,9 @@ void StaggeredPolicy::Place(Prompt* prompt, Rank* rank, Assignment* assignment) 
 StaggeredPolicy::Rank* StaggeredPolicy::MostCapacity(const Waiting& request, absl::Span<Rank> ranks) const {
   Rank* best = nullptr;
   for (Rank& rank : ranks) {
-    if (CanRun(request, *rank.load) && (best == nullptr || rank.capacity > best->capacity)) best = &rank;
+    if (!CanRun(request, *rank.load)) continue;
+    const bool more = best == nullptr || rank.capacity > best->capacity;
+    if (more || (rank.capacity == best->capacity && rank.tokens < best->tokens)) best = &rank;
   }
   return best;
 }

@@ -2,10 +2,10 @@
 // that is sent at once waits half a pass on average and cannot be placed anew. Here the router keeps prompts
 // and releases them in batches, to one instance (`ranks` workers that step together) after the other.
 //
-//   When     an instance is idle, or all its ranks have ended a pass since its last release; or the timer has
-//            run out, which is set to I = (T + net) / instances after every release, T the moving average of
-//            measured passes: then the instance that should end first; or the prompts kept fill the chunks of
-//            an instance. A rank that says nothing for kLostPasses T is taken to have ended its pass.
+//   When     all ranks of an instance are idle or have just ended a pass; or the timer has run out, which is
+//            set to I = (T + net) / instances after every release, T the moving average of measured passes:
+//            then the instance that should end first; or the prompts kept fill the chunks of an instance. A
+//            rank that says nothing for kLostPasses T is taken to be idle.
 //   Where    water-filling: those left over from earlier releases first, then new ones, large before small,
 //            each to the rank with most capacity left, cap = chunk - prompt tokens it has not computed; none
 //            is released where that is not above -overdraft.
@@ -14,8 +14,9 @@
 //            others the one with the least (decodes, KV tokens), long requests first.
 //
 // Ours, not the paper's: who has waited for `age_ms` goes where most capacity is, also beyond it (the paper
-// refuses after some rounds; here admission does); a step of several times T counts as kLongestPass T; equal
-// ones go by arrival and the lower id. O(n log n + n ranks) for each release of n prompts.
+// refuses after some rounds; here admission does); a step of several times T counts as kLongestPass T; of
+// ranks with equal capacity the one that holds fewer tokens, then the lower id. Just ended is a pass whose
+// snapshot is younger than net + T / kFreshPart. O(n log n + n ranks) for each release of n prompts.
 #ifndef ORRERY_ROUTER_POLICY_STAGGERED_H_
 #define ORRERY_ROUTER_POLICY_STAGGERED_H_
 
@@ -55,7 +56,8 @@ class StaggeredPolicy final : public RoutePolicy {
     WorkerId worker{};
     Time seen{}, released{};  // its last pass that was measured; its last release
     int64_t capacity = 0;     // prompt tokens
-    bool ready = false;       // for the next release
+    int64_t tokens = 0;       // all it holds and was given
+    bool ready = false;       // for a release
   };
   struct DecodeRank {
     const WorkerLoad* load = nullptr;
@@ -71,6 +73,8 @@ class StaggeredPolicy final : public RoutePolicy {
   void ReadPrompts(absl::Span<const Waiting> waiting);
   void ReleaseAged(Time now, Assignment* assignment);
   void ReleaseInstances(Time now, Assignment* assignment);
+  // Into ready_, those with most capacity first, of equals the one that got its last release first.
+  void FindReady();
   // The instance that should end its pass first, of those with capacity; the number of instances: none has.
   size_t NextInstance() const;
   void Release(size_t instance, Time now, Assignment* assignment);
@@ -86,6 +90,7 @@ class StaggeredPolicy final : public RoutePolicy {
   size_t width() const {
     return options_.ranks > 0 ? static_cast<size_t>(options_.ranks) : std::max<size_t>(1, ranks_.size());
   }
+  Duration net() const { return Duration::Seconds(options_.net_ms * 1e-3); }
   size_t num_instances() const { return (ranks_.size() + width() - 1) / width(); }
   bool apart() const { return !decode_.empty(); }
 
@@ -101,6 +106,7 @@ class StaggeredPolicy final : public RoutePolicy {
   std::vector<Prompt> prompts_;             // likewise, in the order of release
   std::vector<const Waiting*> long_first_;  // likewise
   std::vector<int64_t> sorted_;             // likewise
+  std::vector<size_t> ready_;               // likewise: instances
 };
 
 }  // namespace orrery
