@@ -23,6 +23,8 @@ class TimedRoutePolicy final : public RoutePolicy {
     metrics_->OnRouteDecision(clock_->Now() - began, assignment->why);
   }
   void OnPlanReady(const RoutePlan& plan) override { policy_->OnPlanReady(plan); }
+  void OnFinished(int32_t output_tokens) override { policy_->OnFinished(output_tokens); }
+  Time NextWake() const override { return policy_->NextWake(); }
   RouteNeeds needs() const override { return policy_->needs(); }
 
  private:
