@@ -34,7 +34,7 @@ struct WorkerLoad {
   int32_t free_slots = 0;    // by the snapshot
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
-  int64_t step = 0;  // finished by this incarnation
+  int64_t step = 0;      // finished by this incarnation
   Duration step_time{};  // of its last step
 
   // Everything it holds or will have to hold.
@@ -70,8 +70,8 @@ struct Waiting {
   uint32_t tenant = 0;
   uint32_t traffic_class = 0;
   // Of a pooled request.
-  uint64_t routing_key = 0;                // Submit::routing_key
-  uint64_t cache_salt = 0;                 // prefixes are alike only between equal salts
+  uint64_t routing_key = 0;  // Submit::routing_key
+  uint64_t cache_salt = 0;   // prefixes are alike only between equal salts
   // Of the prompt, without what was emitted before a replay; for the call. Empty where nobody knows them.
   absl::Span<const TokenId> prompt_ids{};
   // Of a request between two workers: where its prefill ran, and whether it still runs there. Placed there
