@@ -11,6 +11,7 @@
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/types/request.h"
+#include "scheduler/types/step_shape.h"
 
 namespace orrery {
 
@@ -46,7 +47,8 @@ struct WorkerState {
   std::array<int64_t, kLookaheadSteps> leaving_tokens{};
   std::vector<RunningSample> running;  // ascending (request, sample)
   std::vector<SampleKey> finished;     // since the last snapshot
-  Duration step_time;                  // of the last step
+  Duration step_time;                  // of the last step, without what it waited for the one before it
+  StepShape step_shape;                // of the last step; empty where it does not tell all that took time
   bool draining = false;
   uint64_t prefix_event_sequence = 0;
   uint64_t expert_map_epoch = 0;

@@ -340,6 +340,7 @@ void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->finished.swap(finished_);
   finished_.clear();
   state->step_time = last_step_time_;
+  state->step_shape = last_step_shape_;
   state->draining = draining_;
   state->prefix_event_sequence = kv_.version();
 }

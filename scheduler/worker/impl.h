@@ -216,6 +216,7 @@ class WorkerCore::Impl {
   uint64_t state_number_ = 0, last_submission_ = 0;
   StepId last_step_{};
   Duration last_step_time_{};
+  StepShape last_step_shape_;
   StepTotals totals_;
   Time last_step_end_;
 };

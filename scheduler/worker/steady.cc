@@ -124,6 +124,7 @@ void WorkerCore::Impl::PassKnownStep(Time start, Time end) {
   ORRERY_CHECK(num_flights_ == 0 && apart_ && fresh_.empty());
   StartApartStep();
   kv_tokens_ += num_apart_;
+  last_step_shape_ = {.decodes = num_apart_, .decode_context = apart_tokens_ + num_apart_};
   EndApartStep(end);
   ++counters_.steps;
   counters_.computed_tokens += static_cast<uint64_t>(num_apart_);

@@ -111,17 +111,21 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
 void WorkerCore::Impl::CountStep(const Flight& flight, const StepResult& result) {
   last_step_ = result.step;
   last_step_time_ = result.end - result.start;
+  last_step_shape_ = {};
   if (flight.plan.slices.empty() && flight.beside == 0) return;
   // Of two steps in flight the second waits for the first: that is not time it takes.
-  const Duration took{std::max<int64_t>(
+  last_step_time_ = Duration{std::max<int64_t>(
       0, (result.end - std::max(result.start, std::exchange(last_step_end_, result.end))).ns)};
   ++totals_.steps;
-  totals_.time = totals_.time + took;
+  totals_.time = totals_.time + last_step_time_;
   // Scoring takes time that the shape does not show.
-  if (parts_.cost != nullptr && flight.plan.num_scoring == 0) parts_.cost->Observe(flight.shape, took);
+  if (flight.plan.num_scoring == 0) {
+    last_step_shape_ = flight.shape;
+    if (parts_.cost != nullptr) parts_.cost->Observe(flight.shape, last_step_time_);
+  }
   if (flight.shape.prefill_tokens == 0) return;
   totals_.prefill_tokens += flight.shape.prefill_tokens;
-  totals_.prefill_time = totals_.prefill_time + took;
+  totals_.prefill_time = totals_.prefill_time + last_step_time_;
 }
 
 void WorkerCore::Impl::Landed(Sequence* sequence, int32_t num_resident) {

@@ -126,10 +126,11 @@ std::string Shown(WorkerCore* core, Time now) {
   WorkerState state;
   core->State(now, &state);
   const WorkerCounters& c = core->counters();
-  std::string text =
-      Cat(Value(state.step), " ", state.kv_tokens, " ", state.blocks_free, " ", state.free_slots, " ",
-          state.num_waiting, " ", state.waiting_prompt_tokens, " ", state.step_time.ns, " ", c.steps, " ",
-          c.generated_tokens, " ", c.computed_tokens, " ", c.preemptions);
+  std::string text = Cat(Value(state.step), " ", state.kv_tokens, " ", state.blocks_free, " ",
+                         state.free_slots, " ", state.num_waiting, " ", state.waiting_prompt_tokens, " ",
+                         state.step_time.ns, " ", state.step_shape.decodes, " ",
+                         state.step_shape.decode_context, " ", state.step_shape.prefill_tokens, " ", c.steps,
+                         " ", c.generated_tokens, " ", c.computed_tokens, " ", c.preemptions);
   for (const RunningSample& sample : state.running) {
     text += Cat(" | ", Value(sample.key.request), " ", sample.kv_tokens, " ", sample.generated, " ",
                 sample.prefill_left);
