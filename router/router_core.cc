@@ -19,8 +19,8 @@ absl::Span<const TokenId> IdsOf(const Submit& submit) {
 }  // namespace
 
 RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
-                       const ReplayLimits& replay)
-    : limits_(limits), replay_(replay), policy_(std::move(policy)), rate_(kRateMemory) {}
+                       const ReplayLimits& replay, const OutlierOptions& outliers)
+    : limits_(limits), replay_(replay), policy_(std::move(policy)), outliers_(outliers), rate_(kRateMemory) {}
 
 size_t RouterCore::PlaceOf(WorkerId worker) const {
   // While nobody is gone, ids are places.
@@ -40,7 +40,8 @@ WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
 void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out) {
   size_t place = PlaceOf(info.worker);
   if (place < loads_.size()) {
-    ReplayAll(info.worker, "its worker restarted", now, out);
+    ReplayAll(info.worker, ReplayReason::kWorkerLost, now, out);
+    outliers_.Erase(place);
   } else {
     const auto after = std::find_if(loads_.begin(), loads_.end(),
                                     [&](const WorkerLoad& other) { return info.worker < other.worker; });
@@ -49,26 +50,40 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
     workers_.insert(workers_.begin() + static_cast<ptrdiff_t>(place), Worker{});
     leaving_.insert(leaving_.begin() + static_cast<ptrdiff_t>(place), Leaving{});
   }
+  outliers_.Insert(place, info, now);
   workers_[place] = Worker{.info = info};
   leaving_[place] = Leaving{};
   loads_[place] = WorkerLoad{.worker = info.worker,
-                             .accepts = true,
                              .state_at = now,
                              .free_slots = info.slots,
                              .kv_capacity_tokens = info.kv_capacity_tokens,
                              .max_context = info.max_context};
+  SetAccepts(now);
   Place(now, out);
 }
 
 void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
-  const size_t place = PlaceOf(worker);
-  if (place == loads_.size()) return;
-  ReplayAll(worker, "its worker was lost", now, out);
-  workers_.erase(workers_.begin() + static_cast<ptrdiff_t>(place));
-  loads_.erase(loads_.begin() + static_cast<ptrdiff_t>(place));
-  leaving_.erase(leaving_.begin() + static_cast<ptrdiff_t>(place));
+  if (PlaceOf(worker) == loads_.size()) return;
+  Lose(worker, ReplayReason::kWorkerLost, now, out);
   Place(now, out);
   EndStranded(now, out);
+}
+
+void RouterCore::SetDraining(size_t place, bool draining, Time now) {
+  if (std::exchange(workers_[place].draining, draining) == draining) return;
+  outliers_.SetDraining(place, draining);
+  SetAccepts(now);
+}
+
+void RouterCore::CountFailure(WorkerId worker, RequestId request, Time at, Time now) {
+  const size_t place = PlaceOf(worker);
+  if (place < loads_.size() && outliers_.OnFailure(place, request, at, now)) SetAccepts(now);
+}
+
+void RouterCore::SetAccepts(Time now) {
+  outliers_.Update(now);
+  counters_.ejections = outliers_.ejections();
+  for (size_t i = 0; i < loads_.size(); ++i) loads_[i].accepts = !workers_[i].draining && !outliers_.out(i);
 }
 
 void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::Status& why,
@@ -93,7 +108,8 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
     --load->num_sent;
     worker.sent.pop_front();
   }
-  const bool leaves = std::exchange(load->accepts, !state.draining) && state.draining;
+  const bool leaves = state.draining && !worker.draining;
+  SetDraining(place, state.draining, now);
   load->state_at = state.at;
   load->kv_tokens = state.kv_tokens;
   load->waiting_tokens = state.waiting_prompt_tokens;
@@ -101,11 +117,19 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   load->num_running = state.num_running;
   load->num_waiting = state.num_waiting;
   load->free_slots = state.free_slots;
-  load->step = static_cast<int64_t>(Value(state.step));
+  const auto step = static_cast<int64_t>(Value(state.step));
+  if (step > std::exchange(load->step, step)) {
+    worker.progress = now;
+    if (outliers_.OnStep(place, state.step_shape, state.step_time, now)) SetAccepts(now);
+  }
   leaving_[place].tokens = state.leaving_tokens;
   load->step_time = state.step_time;
+  // It has seen all that was sent and says that it has nothing: their ends got lost.
+  const bool forgot =
+      load->num_bound > 0 && worker.sent.empty() && state.num_running + state.num_waiting == 0;
+  if (forgot) ReplayAll(state.worker, ReplayReason::kGap, now, out);
   if (!more_follow) Place(now, out);
-  if (leaves) EndStranded(now, out);
+  if (leaves || forgot) EndStranded(now, out);
 }
 
 int64_t RouterCore::queued_tokens() const {
@@ -196,10 +220,10 @@ void RouterCore::Place(Time now, RouterOutput* out) {
     if (found == requests_.end() || load == nullptr) continue;
     Request* request = found->second.get();
     if (request->phase == Phase::kBetween) {
-      GoOn(request, *load, out);
+      GoOn(request, *load, now, out);
     } else if (request->phase == Phase::kPooled && load->accepts) {
       request->phase = placement.prefill_only ? Phase::kPrefill : Phase::kBound;
-      Send(request, placement.worker, out);
+      Send(request, placement.worker, now, out);
       ++placed;
     }
   }
@@ -236,8 +260,9 @@ void RouterCore::TakePlacedFromPool(size_t placed) {
   }
 }
 
-void RouterCore::Send(Request* request, WorkerId worker_id, RouterOutput* out) {
+void RouterCore::Send(Request* request, WorkerId worker_id, Time now, RouterOutput* out) {
   const size_t place = PlaceOf(worker_id);
+  Watch(place, now);
   Worker& worker = workers_[place];
   WorkerLoad* load = &loads_[place];
   const bool moves = std::exchange(request->parked, false);
@@ -293,14 +318,23 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
   const auto expected = known ? static_cast<int32_t>(sample->emitted.size()) : 0;
   if (!known || (event.token >= 0 && event.index != expected)) {
     ++counters_.dropped_events;
-    counters_.gap_events += known && event.index > expected;
+    const bool gap = known && event.index > expected;
+    counters_.gap_events += gap;
+    if (gap && !request->cancelled) {
+      CountFailure(from, event.key.request, event.at, now);
+      Restart(request, now, out);
+    }
     return false;
   }
   ++counters_.fresh_events;
+  const size_t place = PlaceOf(from);
+  workers_[place].progress = now;
   if (event.token >= 0) {
     if (!std::exchange(request->started, true)) rate_.Add(request->prototype.num_prompt, true, now);
     sample->emitted.push_back(event.token);
+    outliers_.OnToken(place);
   }
+  if (event.finish == FinishReason::kError) CountFailure(from, event.key.request, event.at, now);
   const bool ends = event.finish != FinishReason::kNone, over = ends && request->num_live == 1;
   if (ends) {
     const bool by_itself = event.finish == FinishReason::kStop || event.finish == FinishReason::kLength;
@@ -337,21 +371,23 @@ void RouterCore::OnRefused(WorkerId from, const SampleKey& key, const absl::Stat
   rate_.Add(0, true, now);
   const auto refusal = RefusalOf(why);
   if (!refusal.has_value() || refusal->reason != RefusalReason::kDraining) {
+    // Refusals with a reason are about the request, or about load.
+    if (!refusal.has_value()) CountFailure(from, key.request, now, now);
     return EndSample(request, key.sample, FinishReason::kError, why, out);
   }
-  if (WorkerLoad* load = LoadOf(from); load != nullptr) load->accepts = false;
+  SetDraining(PlaceOf(from), true, now);
   // The other samples of the request, if it took them before it began to drain.
   if (request->num_live > 1) out->cancel.push_back({from, key.request});
-  Replay(request, "its worker drains", now, out);
+  Replay(request, ReplayReason::kDrained, now, out);
   Place(now, out);
   EndStranded(now, out);
 }
 
-void RouterCore::OnCancel(RequestId id, Time, RouterOutput* out) {
+void RouterCore::OnCancel(RequestId id, Time now, RouterOutput* out) {
   const auto found = requests_.find(id);
   if (found == requests_.end()) return;
   Request* request = found->second.get();
-  if (request->phase == Phase::kBetween && !request->parked) Stay(request);
+  if (request->phase == Phase::kBetween && !request->parked) Stay(request, now);
   if (request->phase == Phase::kBound || request->phase == Phase::kPrefill) {
     request->cancelled = true;
     out->cancel.push_back({request->worker, id});
@@ -384,13 +420,16 @@ void RouterCore::OnTimer(Time now, RouterOutput* out) {
     for (size_t i = first; i < out->ended.size(); ++i) out->ended[i].finish = FinishReason::kDeadline;
   }
   if (stranded_wake_ <= now) EndStranded(now, out);
-  if (policy_->NextWake() <= now) Place(now, out);
+  if (hung_wake_ <= now) GiveUpHung(now, out);
+  const bool comes_back = outliers_.NextWake() <= now;
+  if (comes_back) SetAccepts(now);
+  if (comes_back || policy_->NextWake() <= now) Place(now, out);
 }
 
 Time RouterCore::NextWake() const {
   const Time deadline = deadlines_.empty() ? Time::Never() : deadlines_.begin()->first;
   const Time policy = num_pooled() == 0 ? Time::Never() : policy_->NextWake();
-  return std::min({deadline, policy, stranded_wake_});
+  return std::min({deadline, policy, stranded_wake_, hung_wake_, outliers_.NextWake()});
 }
 
 const std::vector<TokenId>* RouterCore::Emitted(RequestId id, uint32_t sample) const {

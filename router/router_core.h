@@ -10,7 +10,11 @@
 // Failures. What a lost worker had goes back to the pool, in its order of arrival, and continues elsewhere
 // under the next attempt from prompt and emitted ids (replay.cc): `max_replays` times for a request, which
 // bounds what one that kills its workers can do. Who could run nowhere for `worker_wait`, since workers are
-// gone, ends with UNAVAILABLE.
+// gone, ends with UNAVAILABLE. A worker that has something to do and neither makes a token nor ends a step
+// for `progress_timeout` is given up as if it were lost. A token beyond the next one means that the worker
+// lost one: the request leaves it and continues from what is known; so does what a worker no longer knows of.
+// A worker that lies behind its peers gets nothing new for a while (router/outliers.h); policies see it like
+// one that drains.
 //
 // Two stages. A policy may place a request for its prefill alone. Once all its samples have a first token it
 // is between two workers, and the next call that places asks the policy where it goes on: where it is (and
@@ -20,6 +24,7 @@
 #ifndef ORRERY_ROUTER_ROUTER_CORE_H_
 #define ORRERY_ROUTER_ROUTER_CORE_H_
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -31,26 +36,16 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "router/admission.h"
+#include "router/outliers.h"
 #include "router/policy/route_policy.h"
 #include "router/service_rate.h"
+#include "router/worker_info.h"
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/types/request.h"
 #include "scheduler/types/worker_state.h"
 
 namespace orrery {
-
-// What a worker says of itself when it connects.
-struct WorkerInfo {
-  WorkerId worker{};
-  uint64_t incarnation = 0;
-  WorkerRole role = WorkerRole::kMixed;
-  int64_t kv_capacity_tokens = 0;
-  int32_t max_context = 0;
-  int32_t slots = 0;
-  int32_t max_step_tokens = 2048;
-  int32_t block_tokens = 16;
-};
 
 struct Dispatch {
   WorkerId worker{};
@@ -60,8 +55,8 @@ struct CancelOrder {
   WorkerId worker{};
   RequestId request{};
 };
-// A sample stops on a worker since it goes on elsewhere, which may take its KV from there. What the worker
-// still says of this attempt is dropped.
+// An attempt stops on a worker: it goes on elsewhere, which may take its KV from there, or the next one
+// begins anew. What the worker still says of this attempt is dropped.
 struct LeaveOrder {
   WorkerId worker{};
   SampleKey sample;
@@ -74,12 +69,18 @@ struct EndedSample {
 };
 
 struct RouterOutput {
+  // Hung, and gone as after OnWorkerDown; their links are to be reset. One that answers again comes back with
+  // OnWorkerUp.
+  std::vector<WorkerId> given_up;
   std::vector<LeaveOrder> leave;   // before `dispatch`
   std::vector<Dispatch> dispatch;  // in order, per worker with ascending Submit::submission
   std::vector<CancelOrder> cancel;
   std::vector<EndedSample> ended;
-  bool empty() const { return leave.empty() && dispatch.empty() && cancel.empty() && ended.empty(); }
+  bool empty() const {
+    return given_up.empty() && leave.empty() && dispatch.empty() && cancel.empty() && ended.empty();
+  }
   void Clear() {
+    given_up.clear();
     leave.clear();
     dispatch.clear();
     cancel.clear();
@@ -90,13 +91,22 @@ struct RouterOutput {
 struct ReplayLimits {
   int32_t max_replays = 5;  // of one request
   Duration worker_wait = Duration::Seconds(30);
+  Duration progress_timeout = Duration::Seconds(30);  // longer than any step takes
 };
 
+enum class ReplayReason : uint8_t { kWorkerLost, kHung, kGap, kDrained };
+inline constexpr size_t kNumReplayReasons = 4;
+// As a label: "worker_lost", "hung", "gap", "drained".
+std::string_view ReplayReasonName(ReplayReason reason);
+
 struct RouterCounters {
-  uint64_t accepted = 0, refused = 0;  // requests
-  uint64_t dispatched = 0;             // samples
-  uint64_t handed_over = 0;            // of those, with KV from another worker
-  uint64_t replayed = 0;               // samples taken back from a worker that was lost
+  uint64_t accepted = 0, refused = 0;                      // requests
+  uint64_t dispatched = 0;                                 // samples
+  uint64_t handed_over = 0;                                // of those, with KV from another worker
+  uint64_t replayed = 0;                                   // samples taken back from a worker, in all
+  std::array<uint64_t, kNumReplayReasons> replayed_for{};  // by ReplayReason
+  uint64_t given_up = 0;                                   // workers that hung
+  uint64_t ejections = 0;                                  // of workers that lay behind
   uint64_t fresh_events = 0;
   uint64_t dropped_events = 0;  // stale attempt, index already seen, unknown sample
   uint64_t gap_events = 0;      // of those, an index beyond the next one: a worker lost a token
@@ -105,7 +115,7 @@ struct RouterCounters {
 class RouterCore {
  public:
   RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
-             const ReplayLimits& replay = {});
+             const ReplayLimits& replay = {}, const OutlierOptions& outliers = {});
 
   // A worker is there. The same id again is a new incarnation: what ran on the old one is replayed.
   void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out);
@@ -127,9 +137,9 @@ class RouterCore {
   void OnCancel(RequestId request, Time now, RouterOutput* out);
   // For the policy; an older plan than the last is dropped.
   void OnPlanReady(const RoutePlan& plan, Time now, RouterOutput* out);
-  // Ends waiting requests whose deadline has passed, or that have waited too long for a worker, and places
-  // what the policy kept until now. Call when NextWake() <= now.
-  // NextWake() <= now.
+  // Ends waiting requests whose deadline has passed, or that have waited too long for a worker, gives up
+  // workers that hang, and places what the policy kept until now. Call when NextWake() <= now, after all that
+  // has come by then.
   void OnTimer(Time now, RouterOutput* out);
   Time NextWake() const;
   // Refuses all further arrivals.
@@ -182,6 +192,8 @@ class RouterCore {
   struct Worker {
     WorkerInfo info;
     uint64_t state_number = 0, next_submission = 1;
+    Time progress{};  // last seen; or since when it has something to do
+    bool draining = false;
     std::deque<Sent> sent{};
   };
 
@@ -190,7 +202,7 @@ class RouterCore {
   WorkerLoad* LoadOf(WorkerId worker);
   void Place(Time now, RouterOutput* out);
   void TakePlacedFromPool(size_t placed);
-  void Send(Request* request, WorkerId worker, RouterOutput* out);
+  void Send(Request* request, WorkerId worker, Time now, RouterOutput* out);
   void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
                  RouterOutput* out);
   void EndRequest(Request* request, FinishReason finish, const absl::Status& why, RouterOutput* out);
@@ -200,25 +212,38 @@ class RouterCore {
   AdmissionCapacity Capacity() const;
   // Adds to what is known of the worker that `samples` of a request are bound to.
   void CountBound(const Request& request, int32_t samples);
+  void SetDraining(size_t place, bool draining, Time now);
+  // Of a worker: something that only it can be blamed for.
+  void CountFailure(WorkerId worker, RequestId request, Time at, Time now);
+  // Who gets new requests, by what the workers and the outlier rules say.
+  void SetAccepts(Time now);
 
   // replay.cc
-  void ReplayAll(WorkerId worker, std::string_view why, Time now, RouterOutput* out);
-  void Replay(Request* request, std::string_view why, Time now, RouterOutput* out);
+  void ReplayAll(WorkerId worker, ReplayReason why, Time now, RouterOutput* out);
+  void Replay(Request* request, ReplayReason why, Time now, RouterOutput* out);
+  // A worker is gone.
+  void Lose(WorkerId worker, ReplayReason why, Time now, RouterOutput* out);
+  // A request that its worker cannot continue, since a token is missing.
+  void Restart(Request* request, Time now, RouterOutput* out);
+  void Watch(size_t place, Time now);
+  void GiveUpHung(Time now, RouterOutput* out);
   // Ends those that have waited too long for any worker that could run them, and sets the time to ask again.
   void EndStranded(Time now, RouterOutput* out);
   static void AppendEmitted(const SampleState& sample, Submit* submit);
 
   // two_stages.cc
   void EndPrefillStage(Request* request, Time now);
-  void GoOn(Request* request, const WorkerLoad& load, RouterOutput* out);
-  void Stay(Request* request);
+  void GoOn(Request* request, const WorkerLoad& load, Time now, RouterOutput* out);
+  void Stay(Request* request, Time now);
   void Leave(Request* request, RouterOutput* out);
+  static void OrderLeave(const Request& request, RouterOutput* out);
   void LeaveAllUnplaced(RouterOutput* out);
   void TakeFromBetween(const Request& request);
 
   AdmissionLimits limits_;
   ReplayLimits replay_;
   std::unique_ptr<RoutePolicy> policy_;
+  Outliers outliers_;
   RouterCounters counters_;
   ServiceRate rate_;
   bool draining_ = false;
@@ -233,6 +258,7 @@ class RouterCore {
   int64_t pooled_tokens_ = 0, parked_tokens_ = 0;
   std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled and parked requests
   Time stranded_wake_ = Time::Never();              // EndStranded
+  Time hung_wake_ = Time::Never();                  // GiveUpHung; nobody is due before
   std::vector<Waiting> between_;                    // parked ones first
   std::vector<int32_t> prefills_of_class_;          // samples in Phase::kPrefill
   uint64_t transfers_ = 0;

@@ -28,16 +28,17 @@ void RouterCore::EndPrefillStage(Request* request, Time now) {
                       .on_worker = true});
 }
 
-void RouterCore::GoOn(Request* request, const WorkerLoad& load, RouterOutput* out) {
-  if (!request->parked && request->worker == load.worker) return Stay(request);
+void RouterCore::GoOn(Request* request, const WorkerLoad& load, Time now, RouterOutput* out) {
+  if (!request->parked && request->worker == load.worker) return Stay(request, now);
   if (!load.accepts) return;
   if (!request->parked) Leave(request, out);
   TakeFromBetween(*request);
   request->phase = Phase::kBound;
-  Send(request, load.worker, out);
+  Send(request, load.worker, now, out);
 }
 
-void RouterCore::Stay(Request* request) {
+void RouterCore::Stay(Request* request, Time now) {
+  Watch(PlaceOf(request->worker), now);
   TakeFromBetween(*request);
   request->phase = Phase::kBound;
   CountBound(*request, request->num_live);
@@ -45,14 +46,19 @@ void RouterCore::Stay(Request* request) {
 
 void RouterCore::Leave(Request* request, RouterOutput* out) {
   const Submit& submit = request->prototype;
-  const RequestId id = submit.key.request;
-  for (uint32_t i = 0; i < request->samples.size(); ++i) {
-    SampleState& sample = request->samples[i];
-    if (!sample.ended) out->leave.push_back({request->worker, {id, i, sample.attempt++}});
-  }
+  OrderLeave(*request, out);
+  for (SampleState& sample : request->samples) ++sample.attempt;
   request->parked = true;
   parked_tokens_ += submit.num_prompt;
-  if (!submit.deadline.is_never()) deadlines_.emplace(submit.deadline, id);
+  if (!submit.deadline.is_never()) deadlines_.emplace(submit.deadline, submit.key.request);
+}
+
+void RouterCore::OrderLeave(const Request& request, RouterOutput* out) {
+  for (uint32_t i = 0; i < request.samples.size(); ++i) {
+    const SampleState& sample = request.samples[i];
+    if (sample.ended) continue;
+    out->leave.push_back({request.worker, {request.prototype.key.request, i, sample.attempt}});
+  }
 }
 
 void RouterCore::LeaveAllUnplaced(RouterOutput* out) {

@@ -46,7 +46,10 @@ absl::Status Simulation::Start() {
         Cat("router: ", options_.router, " decides by a plan, and there is none"));
   }
   lookahead_ = (*policy)->needs().lookahead;
-  router_ = std::make_unique<RouterCore>(options_.admission, *std::move(policy));
+  // A simulated step takes as long as it takes: nobody hangs.
+  router_ =
+      std::make_unique<RouterCore>(options_.admission, *std::move(policy),
+                                   ReplayLimits{.progress_timeout = Duration::Infinite()}, options_.outliers);
   seats_ = std::vector<Seat>(static_cast<size_t>(options_.num_workers));
   loads_.assign(seats_.size(), 0);
   waiting_for_slots_.assign(seats_.size(), 0);
@@ -91,7 +94,8 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
                        .incarnation = made.incarnation,
                        .kv_capacity_tokens = kv_tokens,
                        .max_context = made.max_context,
-                       .slots = std::min(made.max_num_seqs, made.max_step_tokens)},
+                       .slots = std::min(made.max_num_seqs, made.max_step_tokens),
+                       .peers = options_.barrier ? 0u : 1u},
                       now, &router_out_);
   Deliver(now);
   return absl::OkStatus();

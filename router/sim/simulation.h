@@ -46,6 +46,7 @@ struct SimOptions {
   std::string router = "jsq-tokens";
   std::optional<RoutePlan> plan;  // the router is told at time 0
   AdmissionLimits admission;
+  OutlierOptions outliers;
   int32_t num_workers = 1;
   bool barrier = false;
   bool prefill = true;  // false: a prompt is resident once placed, and costs nothing

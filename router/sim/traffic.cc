@@ -140,7 +140,10 @@ void Simulation::Deliver(Time now) {
 bool Simulation::Replayed(const TokenEvent& event) {
   if (event.key.attempt == 0 || router_->counters().replayed == 0) return false;
   const LiveRequest* live = live_.Find(event.key.request);
-  return live != nullptr && live->replayed;
+  if (live == nullptr || !live->replayed) return false;
+  // Not one after others that were spared.
+  const std::vector<TokenId>* told = router_->Emitted(event.key.request, event.key.sample);
+  return told != nullptr && event.index <= static_cast<int32_t>(told->size());
 }
 
 void Simulation::Forward(uint32_t w, Time now) {

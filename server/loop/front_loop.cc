@@ -46,7 +46,9 @@ FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> p
     : options_(options),
       clock_(clock),
       metrics_(metrics),
-      router_(options.admission, std::make_unique<TimedRoutePolicy>(std::move(policy), clock, metrics)) {}
+      router_(options.admission, std::make_unique<TimedRoutePolicy>(std::move(policy), clock, metrics),
+              // There is no other worker to go to.
+              ReplayLimits{.progress_timeout = Duration::Infinite()}) {}
 
 FrontLoop::~FrontLoop() { Stop(); }
 

@@ -75,6 +75,14 @@ ordered_json BoundJson(const DecisionSummary& decisions) {
           {"decisions", decisions.bounded}};
 }
 
+ordered_json RouterJson(const RouterCounters& router) {
+  ordered_json replayed;
+  for (size_t i = 0; i < kNumReplayReasons; ++i) {
+    replayed[std::string(ReplayReasonName(static_cast<ReplayReason>(i)))] = router.replayed_for[i];
+  }
+  return {{"ejections", router.ejections}, {"given_up", router.given_up}, {"replayed", std::move(replayed)}};
+}
+
 }  // namespace
 
 ordered_json RunJson(const RunResult& run) {
@@ -94,6 +102,7 @@ ordered_json RunJson(const RunResult& run) {
   out["recomputed_tokens"] = report.counters.recomputed_tokens;
   out["prefix_hit_tokens"] = report.counters.prefix_hit_tokens;
   out["replayed"] = report.router.replayed;
+  out["router"] = RouterJson(report.router);
   out["repairs"] = report.counters.repairs;
   out["fallbacks"] = report.counters.fallbacks;
   out["max_ttft_ms"] = run.block.ttft_ms ? ordered_json(run.max_ttft_ms) : nullptr;

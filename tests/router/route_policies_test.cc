@@ -570,7 +570,8 @@ TEST(Staggered, DecodesWhereFewRunButNotOnAnOutlier) {
 }
 
 TEST(Staggered, TheRouterWakesItUp) {
-  RouterCore core({}, *NewRoutePolicy("staggered:chunk=100,age_ms=30"));
+  RouterCore core({}, *NewRoutePolicy("staggered:chunk=100,age_ms=30"),
+                  ReplayLimits{.progress_timeout = Duration::Infinite()});
   RouterOutput out;
   core.OnWorkerUp({.worker = WorkerId{0},
                    .incarnation = 1,

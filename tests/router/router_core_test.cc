@@ -45,6 +45,7 @@ class RouterCoreTest : public ::testing::Test {
     state.sequence_number = number;
     state.last_submission = last_submission;
     state.kv_tokens = kv_tokens;
+    state.num_running = 1;
     return state;
   }
 
@@ -103,7 +104,6 @@ TEST_F(RouterCoreTest, DropsStaleAndRepeatedTokens) {
   ASSERT_TRUE(Arrive(1, 5).ok());
   EXPECT_TRUE(Token(0, 1, 0, 42));
   EXPECT_FALSE(Token(0, 1, 0, 42)) << "seen";
-  EXPECT_FALSE(Token(0, 1, 2, 44)) << "a gap";
   EXPECT_FALSE(Token(0, 1, 1, 43, FinishReason::kNone, 0, 1)) << "another attempt";
   EXPECT_FALSE(Token(0, 1, 1, 43, FinishReason::kNone, 1)) << "no such sample";
   EXPECT_FALSE(Token(7, 1, 1, 43)) << "another worker";
@@ -113,8 +113,8 @@ TEST_F(RouterCoreTest, DropsStaleAndRepeatedTokens) {
   EXPECT_FALSE(Token(0, 1, 2, 44)) << "ended";
   EXPECT_TRUE(core_.idle());
   EXPECT_EQ(core_.counters().fresh_events, 2u);
-  EXPECT_EQ(core_.counters().dropped_events, 7u);
-  EXPECT_EQ(core_.counters().gap_events, 1u);
+  EXPECT_EQ(core_.counters().dropped_events, 6u);
+  EXPECT_EQ(core_.counters().gap_events, 0u);
 }
 
 TEST_F(RouterCoreTest, BoundsTheQueueAndPredictsTheWait) {
@@ -253,6 +253,7 @@ TEST_F(RouterCoreTest, WhoCouldRunNowhereWaitsForAWorkerForAWhile) {
       now_, &out_);
   ASSERT_EQ(out_.dispatch.size(), 1u);
   EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  EXPECT_TRUE(Token(3, 1, 0, 30, FinishReason::kStop, 0, 1));
   now_ = core_.NextWake();
   core_.OnTimer(now_, &out_);
   ASSERT_EQ(out_.ended.size(), 1u);
@@ -286,6 +287,166 @@ TEST_F(RouterCoreTest, WhatADrainingWorkerDoesNotTakeGoesElsewhere) {
   ASSERT_EQ(out_.dispatch.size(), 2u);
   EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
   EXPECT_EQ(out_.dispatch[1].worker, WorkerId{1});
+}
+
+TEST_F(RouterCoreTest, AWorkerThatLosesATokenIsLeftAndTheRequestGoesOn) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5, 2).ok());
+  EXPECT_TRUE(Token(0, 1, 0, 30));
+  EXPECT_TRUE(Token(0, 1, 0, 40, FinishReason::kNone, 1));
+  out_.Clear();
+  EXPECT_FALSE(Token(0, 1, 2, 32)) << "31 is missing";
+  ASSERT_EQ(out_.leave.size(), 2u) << "both, since they share a prompt";
+  EXPECT_EQ(out_.leave[1].worker, WorkerId{0});
+  EXPECT_EQ(out_.leave[1].sample, (SampleKey{RequestId{1}, 1, 0}));
+  EXPECT_TRUE(out_.cancel.empty()) << "that would end the next attempt, too";
+  ASSERT_EQ(out_.dispatch.size(), 2u) << "there is no other worker";
+  EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  EXPECT_EQ(out_.dispatch[0].submit.num_emitted, 1);
+  EXPECT_FALSE(Token(0, 1, 3, 33)) << "the old attempt goes on until it hears of it";
+  EXPECT_FALSE(Token(0, 1, -1, -1, FinishReason::kCancelled)) << "and ends";
+  EXPECT_TRUE(Token(0, 1, 1, 31, FinishReason::kNone, 0, 1));
+  EXPECT_THAT(*core_.Emitted(RequestId{1}, 0), ::testing::ElementsAre(30, 31));
+  EXPECT_EQ(core_.workers()[0].num_bound, 2);
+  const RouterCounters& counters = core_.counters();
+  EXPECT_EQ(counters.gap_events, 1u);
+  EXPECT_EQ(counters.replayed_for[static_cast<size_t>(ReplayReason::kGap)], 2u);
+  EXPECT_EQ(counters.replayed, 2u);
+}
+
+TEST_F(RouterCoreTest, WhatAWorkerNoLongerKnowsOfGoesOn) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  ASSERT_TRUE(Arrive(2, 5).ok());
+  EXPECT_TRUE(Token(0, 1, 0, 30));
+  out_.Clear();
+  WorkerState state = State(0, 1, 1, 5);
+  state.num_running = 0;
+  core_.OnWorkerState(state, now_, &out_);
+  EXPECT_TRUE(out_.empty()) << "the second is on its way";
+  state.sequence_number = state.last_submission = 2;
+  core_.OnWorkerState(state, now_, &out_);
+  ASSERT_EQ(out_.dispatch.size(), 2u);
+  EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  EXPECT_EQ(out_.dispatch[0].submit.num_emitted, 1);
+}
+
+TEST_F(RouterCoreTest, ARequestWhoseTokensAlwaysGetLostEnds) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  for (uint32_t attempt = 0; attempt <= 5; ++attempt) {
+    EXPECT_TRUE(out_.ended.empty());
+    EXPECT_FALSE(Token(0, 1, 1, 31, FinishReason::kNone, 0, attempt));
+  }
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(out_.leave.size(), 6u) << "the last attempt is stopped as well";
+  EXPECT_TRUE(core_.idle());
+}
+
+TEST_F(RouterCoreTest, AWorkerThatAcceptsAndNeverAnswersIsGivenUp) {
+  const Duration timeout = ReplayLimits{}.progress_timeout;
+  Up(0);
+  now_ = now_ + Duration::Seconds(1000);
+  EXPECT_TRUE(core_.NextWake().is_never()) << "an idle worker owes nothing";
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  const Time sent = now_;
+  EXPECT_EQ(core_.NextWake(), sent + timeout);
+  Up(1);
+  now_ = now_ + Duration::Seconds(1);
+  core_.OnWorkerState(State(0, 1, 1, 5), now_, &out_);
+  EXPECT_EQ(core_.NextWake(), sent + timeout) << "it says that it lives, but not that it works";
+  out_.Clear();
+  now_ = core_.NextWake();
+  core_.OnTimer(now_, &out_);
+  EXPECT_THAT(out_.given_up, ::testing::ElementsAre(WorkerId{0}));
+  ASSERT_EQ(out_.dispatch.size(), 1u);
+  EXPECT_EQ(out_.dispatch[0].worker, WorkerId{1});
+  EXPECT_EQ(out_.dispatch[0].submit.key, (SampleKey{RequestId{1}, 0, 1}));
+  EXPECT_EQ(core_.workers().size(), 1u);
+  core_.OnWorkerDown(WorkerId{0}, now_, &out_);  // its link ends
+  EXPECT_FALSE(Token(0, 1, 0, 30)) << "it wakes up too late";
+  const RouterCounters& counters = core_.counters();
+  EXPECT_EQ(counters.given_up, 1u);
+  EXPECT_EQ(counters.replayed_for[static_cast<size_t>(ReplayReason::kHung)], 1u);
+  EXPECT_EQ(counters.replayed_for[static_cast<size_t>(ReplayReason::kWorkerLost)], 0u);
+  EXPECT_TRUE(Token(1, 1, 0, 30, FinishReason::kStop, 0, 1));
+  now_ = core_.NextWake();
+  core_.OnTimer(now_, &out_);
+  EXPECT_EQ(counters.given_up, 1u) << "the other one has nothing to do any more";
+}
+
+TEST_F(RouterCoreTest, TokensAndStepsAreProgress) {
+  const Duration timeout = ReplayLimits{}.progress_timeout, while_{timeout.ns * 2 / 3};
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  WorkerState state = State(0, 1, 1, 5);
+  for (int i = 0; i < 6; ++i) {
+    now_ = now_ + while_;
+    if (core_.NextWake() <= now_) core_.OnTimer(now_, &out_);
+    if (i % 2 == 0) {
+      EXPECT_TRUE(Token(0, 1, i / 2, 30));
+    } else {
+      ++state.sequence_number;
+      state.step = StepId{Value(state.step) + 1};
+      core_.OnWorkerState(state, now_, &out_);
+    }
+    EXPECT_TRUE(out_.given_up.empty()) << i;
+  }
+  const Time last = now_;
+  for (int i = 0; i < 3 && out_.given_up.empty(); ++i) {
+    now_ = core_.NextWake();
+    core_.OnTimer(now_, &out_);
+  }
+  EXPECT_EQ(out_.given_up.size(), 1u);
+  EXPECT_EQ(now_, last + timeout);
+}
+
+// The router stood still, or its clock jumped: what the workers said meanwhile may not have been heard yet.
+TEST_F(RouterCoreTest, ARouterThatWasLateItselfListensFirst) {
+  Up(0);
+  Up(1);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  ASSERT_TRUE(Arrive(2, 5).ok());
+  now_ = core_.NextWake() + Duration::Seconds(3600);
+  core_.OnTimer(now_, &out_);
+  EXPECT_TRUE(out_.given_up.empty());
+  EXPECT_GT(core_.NextWake(), now_);
+  EXPECT_TRUE(Token(1, 2, 0, 30));
+  now_ = core_.NextWake();
+  core_.OnTimer(now_, &out_);
+  EXPECT_THAT(out_.given_up, ::testing::ElementsAre(WorkerId{0}));
+}
+
+TEST_F(RouterCoreTest, AWorkerThatKeepsFailingGetsNothingNewForAWhile) {
+  for (uint32_t id = 0; id < 3; ++id) Up(id);
+  const OutlierOptions rule;
+  uint64_t request = 0;
+  core_.OnWorkerState(State(1, 1, 0, 100), now_, &out_);
+  core_.OnWorkerState(State(2, 1, 0, 100), now_, &out_);
+  for (int32_t i = 0; i < rule.failures; ++i) {
+    EXPECT_TRUE(core_.workers()[0].accepts);
+    now_ = now_ + Duration::Milliseconds(1);
+    core_.OnWorkerState(State(0, request + 1, request, 0), now_, &out_);
+    ASSERT_TRUE(Arrive(++request, 1).ok());
+    ASSERT_EQ(out_.dispatch.back().worker, WorkerId{0}) << "it fails fast, and so is the least loaded";
+    TokenEvent event;
+    event.key = {RequestId{request}, 0, 0};
+    event.finish = FinishReason::kError;
+    event.at = now_;
+    EXPECT_TRUE(core_.OnTokenEvent(WorkerId{0}, event, now_, &out_));
+  }
+  EXPECT_FALSE(core_.workers()[0].accepts);
+  EXPECT_EQ(core_.counters().ejections, 1u);
+  ASSERT_TRUE(Arrive(++request, 1).ok());
+  EXPECT_NE(out_.dispatch.back().worker, WorkerId{0});
+  WorkerState state = State(0, 100, request, 0);
+  core_.OnWorkerState(state, now_, &out_);
+  EXPECT_FALSE(core_.workers()[0].accepts) << "whatever it says itself";
+  EXPECT_EQ(core_.NextWake(), now_ + rule.first);
+  now_ = core_.NextWake();
+  core_.OnTimer(now_, &out_);
+  EXPECT_TRUE(core_.workers()[0].accepts);
 }
 
 // A policy that never places anything.

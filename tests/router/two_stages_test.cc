@@ -72,6 +72,7 @@ class TwoStagesTest : public ::testing::Test {
     state.incarnation = 1;
     state.sequence_number = ++snapshots_;
     state.last_submission = 100;
+    state.num_running = 1;
     core_.OnWorkerState(state, now_, &out_);
     return fresh;
   }
@@ -81,7 +82,8 @@ class TwoStagesTest : public ::testing::Test {
   const WorkerLoad& LoadOf(uint32_t worker) const { return core_.workers()[worker]; }
 
   std::map<uint64_t, uint32_t> decodes_;
-  RouterCore core_{AdmissionLimits{}, std::make_unique<Told>(&decodes_)};
+  RouterCore core_{AdmissionLimits{}, std::make_unique<Told>(&decodes_),
+                   ReplayLimits{.progress_timeout = Duration::Infinite()}};
   RouterOutput out_;
   uint64_t snapshots_ = 0;
   Time now_;

@@ -87,12 +87,27 @@ inline std::string Summary(const SimReport& report) {
   for (const double value : {report.imbalance_mean, report.idle_fraction_mean, report.energy_j}) {
     out += std::to_string(value) + " ";
   }
-  for (const uint64_t value :
-       {report.requests, static_cast<uint64_t>(report.steps), static_cast<uint64_t>(report.sequence_steps),
-        report.events, static_cast<uint64_t>(report.begin.ns), static_cast<uint64_t>(report.end.ns),
-        static_cast<uint64_t>(report.measured_tokens), c.accepted, c.generated_tokens, c.computed_tokens,
-        c.prefix_hit_tokens, c.preemptions, c.recomputed_tokens, c.wasted_rows, c.evicted_blocks, c.steps,
-        c.repairs, c.fallbacks}) {
+  for (const uint64_t value : {report.requests,
+                               static_cast<uint64_t>(report.steps),
+                               static_cast<uint64_t>(report.sequence_steps),
+                               report.events,
+                               static_cast<uint64_t>(report.begin.ns),
+                               static_cast<uint64_t>(report.end.ns),
+                               static_cast<uint64_t>(report.measured_tokens),
+                               c.accepted,
+                               c.generated_tokens,
+                               c.computed_tokens,
+                               c.prefix_hit_tokens,
+                               c.preemptions,
+                               c.recomputed_tokens,
+                               c.wasted_rows,
+                               c.evicted_blocks,
+                               c.steps,
+                               c.repairs,
+                               c.fallbacks,
+                               report.router.replayed,
+                               report.router.ejections,
+                               report.router.gap_events}) {
     out += std::to_string(value) + " ";
   }
   return out;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "scheduler/base/random.h"
@@ -148,6 +149,68 @@ TEST(Simulation, NothingIsLostWhateverFails) {
       if (fast_forward) log = told.log;
       EXPECT_EQ(Difference(told.log, log), "");
     }
+  }
+}
+
+// Eight workers in turn, at some half of what they can do.
+std::vector<SimRequest> SteadyTraffic(int requests) {
+  RandomStream random(5);
+  std::vector<SimRequest> rows;
+  double at = 0;
+  for (int i = 0; i < requests; ++i) {
+    at += -std::log1p(-random.Uniform()) * 0.025;
+    const auto prompt = 1 + static_cast<int32_t>(200 * -std::log1p(-random.Uniform()));
+    rows.push_back(Row(at, prompt, 1 + static_cast<int32_t>(100 * -std::log1p(-random.Uniform()))));
+  }
+  return rows;
+}
+
+constexpr char kSteadyCost[] = "linear:alpha_decode=10,per_seq=0.5,alpha_prefill=10,per_token=0.05";
+
+double TtftQuantileMs(const Told& told, const std::vector<SimRequest>& rows, double q) {
+  std::vector<double> ttft;
+  for (const auto& [serial, ends] : told.ends) {
+    ttft.push_back((ends.at(0).first_token - rows[serial].arrival).milliseconds());
+  }
+  std::sort(ttft.begin(), ttft.end());
+  return ttft[static_cast<size_t>(q * static_cast<double>(ttft.size() - 1))];
+}
+
+TEST(Simulation, ASlowWorkerIsSparedAndTheTailShortens) {
+  const std::vector<SimRequest> rows = SteadyTraffic(6000);
+  double p99[2] = {};
+  for (const bool ejects : {false, true}) {
+    SimOptions options = SmallOptions(8, 32);
+    options.router = "round-robin";
+    options.slowdown.assign(8, 1);
+    options.slowdown[3] = 6;
+    if (!ejects) options.outliers.slow = 0;
+    ListSource source(rows);
+    Told told;
+    const SimReport report = MustSimulate(options, kSteadyCost, &source, &told);
+    EXPECT_EQ(report.counters.finished[static_cast<size_t>(FinishReason::kStop)] +
+                  report.counters.finished[static_cast<size_t>(FinishReason::kLength)],
+              rows.size());
+    EXPECT_EQ(report.router.ejections > 0, ejects);
+    p99[ejects] = TtftQuantileMs(told, rows, 0.99);
+  }
+  EXPECT_LT(p99[1], 0.2 * p99[0]) << p99[1] << " ms of " << p99[0];
+}
+
+TEST(Simulation, WhereNobodyIsSlowNobodyIsEjected) {
+  const std::vector<SimRequest> rows = SteadyTraffic(6000);
+  for (const char* router : {"round-robin", "jsq-tokens"}) {
+    SimOptions options = SmallOptions(8, 32);
+    options.router = router;
+    ListSource source(rows);
+    Told told;
+    EXPECT_EQ(MustSimulate(options, kSteadyCost, &source, &told).router.ejections, 0u);
+    // Nor behind a barrier, where all take as long as the slowest.
+    options.barrier = true;
+    options.slowdown = {1, 1, 1, 1, 1, 1, 1, 6};
+    ListSource again(rows);
+    Told behind;
+    EXPECT_EQ(MustSimulate(options, kSteadyCost, &again, &behind).router.ejections, 0u);
   }
 }
 
