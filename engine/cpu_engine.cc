@@ -5,35 +5,63 @@
 #include "engine/backend_cpu.h"
 
 namespace orrery {
+namespace {
 
-absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options) {
-  return LoadEngine(options,
-                    NewCpuBackend(options.num_threads > 0 ? options.num_threads : DefaultCpuThreads()));
-}
+using Engines = std::vector<std::unique_ptr<ModelExecutor>>;
 
-absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
-                                                          std::unique_ptr<Backend> backend) {
+// An engine for each backend.
+absl::StatusOr<Engines> LoadEngines(const EngineOptions& options,
+                                    std::vector<std::unique_ptr<Backend>> backends) {
   absl::StatusOr<ModelConfig> model = ReadModelConfig(options.model_dir);
   if (!model.ok()) return model.status();
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
   if (!checkpoint.ok()) return checkpoint.status();
-  absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backend);
+  absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backends.front());
   if (!plan.ok()) return plan.status();
-  if (absl::Status status = backend->Prepare(BackendLimitsOf(*plan)); !status.ok()) return status;
+  std::shared_ptr<const DecoderWeights> weights;
+  Engines engines;
+  for (std::unique_ptr<Backend>& backend : backends) {
+    if (absl::Status status = backend->Prepare(BackendLimitsOf(*plan)); !status.ok()) return status;
+    if (weights == nullptr) {
+      auto loaded = DecoderWeights::Load(*backend, *checkpoint, *model, plan->weights);
+      if (!loaded.ok()) return loaded.status();
+      weights = *std::move(loaded);
+    }
+    absl::StatusOr<std::unique_ptr<Decoder>> decoder =
+        Decoder::Create(*backend, weights,
+                        {.activations = backend->ActivationDtype(plan->weights),
+                         .max_rows = plan->limits.max_step_tokens,
+                         .max_samples = ModelExecutor::SelectedRows(plan->limits),
+                         .max_logit_rows = ModelExecutor::kLogitRows});
+    if (!decoder.ok()) return decoder.status();
+    absl::StatusOr<KvPool> pool =
+        KvPool::Create(*backend, plan->attention, model->num_layers, plan->limits.num_blocks);
+    if (!pool.ok()) return pool.status();
+    engines.push_back(std::make_unique<ModelExecutor>(std::move(backend), *std::move(decoder),
+                                                      *std::move(pool), plan->limits));
+  }
+  return engines;
+}
 
-  absl::StatusOr<std::unique_ptr<Decoder>> decoder =
-      Decoder::Load(*backend, *checkpoint, *model,
-                    {.weights = plan->weights,
-                     .activations = backend->ActivationDtype(plan->weights),
-                     .max_rows = plan->limits.max_step_tokens,
-                     .max_samples = ModelExecutor::SelectedRows(plan->limits),
-                     .max_logit_rows = ModelExecutor::kLogitRows});
-  if (!decoder.ok()) return decoder.status();
-  absl::StatusOr<KvPool> pool =
-      KvPool::Create(*backend, plan->attention, model->num_layers, plan->limits.num_blocks);
-  if (!pool.ok()) return pool.status();
-  return std::make_unique<ModelExecutor>(std::move(backend), *std::move(decoder), *std::move(pool),
-                                         plan->limits);
+}  // namespace
+
+absl::StatusOr<Engines> LoadCpuEngines(const EngineOptions& options) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  for (int i = 0; i < options.num_workers; ++i) backends.push_back(NewCpuBackend(ThreadsPerWorker(options)));
+  return LoadEngines(options, std::move(backends));
+}
+
+absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options) {
+  return LoadEngine(options, NewCpuBackend(ThreadsPerWorker(options)));
+}
+
+absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
+                                                          std::unique_ptr<Backend> backend) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(std::move(backend));
+  absl::StatusOr<Engines> engines = LoadEngines(options, std::move(backends));
+  if (!engines.ok()) return engines.status();
+  return std::move(engines->front());
 }
 
 }  // namespace orrery

@@ -3,6 +3,7 @@
 #define ORRERY_ENGINE_CPU_ENGINE_H_
 
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine_options.h"
@@ -13,7 +14,10 @@ namespace orrery {
 // Checks, plans, packs the weights and allocates the KV pool. The checkpoint's files are closed when it
 // returns.
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options);
-// The same over a backend of the caller's, for tools that look at its operations.
+// options.num_workers of them: each has its own KV pool and its share of the threads, the weights are there
+// once.
+absl::StatusOr<std::vector<std::unique_ptr<ModelExecutor>>> LoadCpuEngines(const EngineOptions& options);
+// One over a backend of the caller's, for tools that look at its operations.
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
                                                           std::unique_ptr<Backend> backend);
 

@@ -17,6 +17,7 @@ namespace {
 constexpr int32_t kBlockTokens = 16;
 constexpr int32_t kMaxSeqs = 512;
 constexpr int32_t kMaxStepTokens = 65536;
+constexpr int kMaxWorkers = 64;
 constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
 constexpr double kKvShareOfFree = 0.6;
 
@@ -70,7 +71,11 @@ absl::Status ResolveLimits(const EngineOptions& options, EnginePlan* plan) {
   if (options.num_threads < 0 || options.num_threads > 512) {
     return OutOfRange("threads", options.num_threads, 1, 512);
   }
-  plan->num_threads = options.num_threads == 0 ? DefaultCpuThreads() : options.num_threads;
+  if (options.num_workers < 1 || options.num_workers > kMaxWorkers) {
+    return OutOfRange("workers", options.num_workers, 1, kMaxWorkers);
+  }
+  plan->num_workers = options.num_workers;
+  plan->num_threads = ThreadsPerWorker(options);
   plan->limits.block_tokens = options.block_tokens;
   plan->limits.max_num_seqs = options.max_num_seqs;
   plan->limits.max_step_tokens = options.max_step_tokens;
@@ -92,14 +97,17 @@ void EstimateFixedMemory(DType stored_dtype, EnginePlan* plan) {
   const int64_t per_row = 4 * (model.hidden_size + model.q_size() + 2 * model.kv_size()) +
                           stored * (model.hidden_size + model.q_size() + model.intermediate_size);
   plan->memory.activation_bytes =
-      rows * per_row + 4 * ModelExecutor::SelectedRows(plan->limits) * (model.q_size() + model.hidden_size) +
-      4 * ModelExecutor::kLogitRows * model.vocab_size +
-      CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads);
+      plan->num_workers *
+      (rows * per_row + 4 * ModelExecutor::SelectedRows(plan->limits) * (model.q_size() + model.hidden_size) +
+       4 * ModelExecutor::kLogitRows * model.vocab_size +
+       CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads));
 }
 
 absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
   MemoryPlan& memory = plan->memory;
-  const int64_t free = memory.available_bytes - memory.weight_bytes - memory.activation_bytes;
+  // Of each worker.
+  const int64_t free =
+      (memory.available_bytes - memory.weight_bytes - memory.activation_bytes) / plan->num_workers;
   const int64_t tokens = options.kv_cache_tokens, bytes = options.kv_cache_bytes;
   if (tokens < 0 || bytes < 0 || (tokens > 0 && bytes > 0)) {
     return absl::InvalidArgumentError("--kv-cache-tokens and --kv-cache-bytes: give one, above 0");
@@ -119,15 +127,15 @@ absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
   if (tokens > 0 && blocks < 1) return OutOfRange("kv-cache-tokens", tokens, kBlockTokens, kMaxBlocks);
   if (bytes > 0 && blocks < 1) return OutOfRange("kv-cache-bytes", bytes, memory.kv_block_bytes, free);
   if (blocks > kMaxBlocks || blocks < 1 || blocks > free / memory.kv_block_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("weights ", memory.weight_bytes >> 20, " MiB, buffers ", memory.activation_bytes >> 20,
-                     " MiB and a KV pool of ", std::max<int64_t>(blocks, 1), " blocks of ",
-                     memory.kv_block_bytes, " bytes do not fit the available ", memory.available_bytes >> 20,
-                     " MiB: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens, or use "
-                     "--weights int8"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "weights ", memory.weight_bytes >> 20, " MiB, buffers ", memory.activation_bytes >> 20, " MiB and ",
+        plan->num_workers, " KV pool(s) of ", std::max<int64_t>(blocks, 1), " blocks of ",
+        memory.kv_block_bytes, " bytes do not fit the available ", memory.available_bytes >> 20,
+        " MiB: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens, or use "
+        "--weights int8"));
   }
   plan->limits.num_blocks = static_cast<int32_t>(blocks);
-  memory.kv_bytes = blocks * memory.kv_block_bytes;
+  memory.kv_bytes = plan->num_workers * blocks * memory.kv_block_bytes;
   return absl::OkStatus();
 }
 
@@ -150,6 +158,11 @@ BackendLimits BackendLimitsOf(const EnginePlan& plan) {
   limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
   limits.vocab_size = plan.limits.vocab_size;
   return limits;
+}
+
+int ThreadsPerWorker(const EngineOptions& options) {
+  const int threads = options.num_threads == 0 ? DefaultCpuThreads() : options.num_threads;
+  return std::max(1, threads / std::max(1, options.num_workers));
 }
 
 int64_t AvailableMemoryBytes() {
@@ -203,15 +216,17 @@ std::string EnginePlan::ToString() const {
     return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
   };
   const auto family = NameOf(model.family);
-  return absl::StrCat(
-      "model: ", absl::string_view(family.data(), family.size()), ", ", model.num_layers, " layers, ",
-      model.num_parameters(), " parameters\n", "types: dtype ", Name(dtype), ", weights ", Name(weights),
-      ", kv ", Name(kv_dtype), "\n", "threads: ", num_threads, "\n", "limits: ", limits.max_num_seqs,
-      " sequences, ", limits.max_step_tokens, " tokens per step, context ", limits.max_context, "\n",
-      "weights: ", mib(memory.weight_bytes), "\n", "buffers: ", mib(memory.activation_bytes), "\n",
-      "kv pool: ", mib(memory.kv_bytes), " (", limits.num_blocks, " blocks of ", limits.block_tokens,
-      " tokens, ", memory.kv_block_bytes, " bytes each)\n", "total: ", mib(memory.total_bytes()), " of ",
-      mib(memory.available_bytes), " available\n");
+  return absl::StrCat("model: ", absl::string_view(family.data(), family.size()), ", ", model.num_layers,
+                      " layers, ", model.num_parameters(), " parameters\n", "types: dtype ", Name(dtype),
+                      ", weights ", Name(weights), ", kv ", Name(kv_dtype), "\n",
+                      num_workers > 1 ? absl::StrCat("workers: ", num_workers, ", each with\n") : "",
+                      "threads: ", num_threads, "\n", "limits: ", limits.max_num_seqs, " sequences, ",
+                      limits.max_step_tokens, " tokens per step, context ", limits.max_context, "\n",
+                      "weights: ", mib(memory.weight_bytes), "\n", "buffers: ", mib(memory.activation_bytes),
+                      "\n", "kv pool: ", mib(memory.kv_bytes), " (", limits.num_blocks, " blocks of ",
+                      limits.block_tokens, " tokens, ", memory.kv_block_bytes, " bytes each)\n",
+                      "total: ", mib(memory.total_bytes()), " of ", mib(memory.available_bytes),
+                      " available\n");
 }
 
 }  // namespace orrery

@@ -21,7 +21,8 @@ struct EngineOptions {
   std::optional<DType> dtype;     // kF32, kBF16, kF16; not given: as the checkpoint stores its weights
   bool int8_weights = false;      // matrices as i8 with one scale per output channel
   std::optional<DType> kv_dtype;  // kF32, kBF16, kF16; not given: the dtype above
-  int num_threads = 0;            // 0: the cores this process may use
+  int num_threads = 0;            // of all workers together; 0: the cores this process may use
+  int num_workers = 1;            // that share the weights; what follows is of each
   // At most one of these; neither: 60 % of the memory left beside weights and buffers.
   int64_t kv_cache_tokens = 0;
   int64_t kv_cache_bytes = 0;
@@ -33,11 +34,12 @@ struct EngineOptions {
   int64_t memory_bytes = 0;     // what the process may use; 0: ask the system
 };
 
+// Of all workers together.
 struct MemoryPlan {
   int64_t available_bytes = 0;
   int64_t weight_bytes = 0;
   int64_t activation_bytes = 0;  // activations, logits, scratch
-  int64_t kv_block_bytes = 0;    // one block of all layers
+  int64_t kv_block_bytes = 0;    // one block of all layers of one worker
   int64_t kv_bytes = 0;
   int64_t total_bytes() const { return weight_bytes + activation_bytes + kv_bytes; }
 };
@@ -47,7 +49,8 @@ struct EnginePlan {
   DType dtype = DType::kF32;    // --dtype, resolved
   DType weights = DType::kF32;  // of the packed matrices
   DType kv_dtype = DType::kF32;
-  int num_threads = 1;
+  int num_workers = 1;
+  int num_threads = 1;  // of each worker
   AttentionSpec attention;
   EngineLimits limits;
   MemoryPlan memory;
@@ -64,6 +67,9 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
 
 // What the plan's engine asks Backend::Prepare for.
 BackendLimits BackendLimitsOf(const EnginePlan& plan);
+
+// At least one.
+int ThreadsPerWorker(const EngineOptions& options);
 
 // What this process may still allocate: the system's available memory, or what is left of its control group.
 int64_t AvailableMemoryBytes();

@@ -14,19 +14,16 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <vector>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/backend.h"
-#include "engine/checkpoint/checkpoint.h"
-#include "engine/checkpoint/model_config.h"
+#include "engine/model/weights.h"
 
 namespace orrery {
 
 struct DecoderOptions {
-  DType weights = DType::kF32;  // of all matrices: kF32, kBF16, kF16 or kI8
   DType activations = DType::kF32;
   int64_t max_rows = 0;        // tokens of a step
   int64_t max_samples = 0;     // rows of one call of Select
@@ -35,10 +32,10 @@ struct DecoderOptions {
 
 class Decoder {
  public:
-  // Packs the weights; the checkpoint may be closed afterwards. Errors name the tensor.
-  static absl::StatusOr<std::unique_ptr<Decoder>> Load(Backend& backend, const Checkpoint& checkpoint,
-                                                       const ModelConfig& config,
-                                                       const DecoderOptions& options);
+  // Allocates the activations. `backend` outlives the decoder.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Create(Backend& backend,
+                                                         std::shared_ptr<const DecoderWeights> weights,
+                                                         const DecoderOptions& options);
 
   // Runs all layers up to and with the last attention for the step that the backend has begun; kv [layers].
   // Without `select` no row's logits will be asked for: the step is for the KV pool's sake.
@@ -50,30 +47,17 @@ class Decoder {
   // overwritten by the next call.
   Tensor Logits(int64_t begin, int64_t count);
 
-  int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t weight_bytes() const { return weights_->bytes; }
   int64_t activation_bytes() const { return activation_bytes_; }
 
  private:
-  struct Layer {
-    std::unique_ptr<Matrix> qkv, o, gate_up, down;
-    // On the device, in vectors_; null where the model has none.
-    const float *attention_gain = nullptr, *mlp_gain = nullptr, *q_gain = nullptr, *k_gain = nullptr;
-    const float *qkv_bias = nullptr, *o_bias = nullptr, *gate_up_bias = nullptr, *down_bias = nullptr;
-  };
-  class Loader;
-
-  Decoder(Backend& backend, const ModelConfig& config) : backend_(backend), config_(config) {}
-  void FeedForward(const Layer& layer, const Tensor& hidden);
+  Decoder(Backend& backend, std::shared_ptr<const DecoderWeights> weights)
+      : backend_(backend), weights_(std::move(weights)) {}
+  absl::Status AllocateActivations(const DecoderOptions& options);
+  void FeedForward(const DecoderWeights::Layer& layer, const Tensor& hidden);
 
   Backend& backend_;
-  const ModelConfig config_;
-  std::vector<Layer> layers_;
-  std::unique_ptr<Buffer> embedding_buffer_;  // null when tied
-  Tensor embedding_;
-  std::unique_ptr<Matrix> head_;
-  const float* final_gain_ = nullptr;
-  std::unique_ptr<Buffer> vectors_;
-  int64_t weight_bytes_ = 0;
+  const std::shared_ptr<const DecoderWeights> weights_;
 
   // [max_rows, ...] each; gathered_ and selected_ [max_samples, ...]: the rows that go on behind the last
   // attention.

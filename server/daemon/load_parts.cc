@@ -38,6 +38,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config) {
   options.int8_weights = config.weights == "int8";
   options.kv_dtype = ParseDType(config.kv_dtype);
   options.num_threads = static_cast<int>(config.threads);
+  options.num_workers = static_cast<int>(config.workers);
   options.kv_cache_tokens = config.kv_cache_tokens;
   options.kv_cache_bytes = config.kv_cache_bytes.bytes;
   options.block_tokens = static_cast<int32_t>(config.block_tokens);
@@ -166,9 +167,11 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   if (!profile.ok()) return profile.status();
   parts->cost = BelievedCost(*profile);
   if (config.backend == "modeled") {
-    auto executor = MakeModeled(config, model, *profile);
-    if (!executor.ok()) return executor.status();
-    parts->executor = *std::move(executor);
+    for (int64_t i = 0; i < config.workers; ++i) {
+      auto executor = MakeModeled(config, model, *profile);
+      if (!executor.ok()) return executor.status();
+      parts->executors.push_back(*std::move(executor));
+    }
     parts->model.set_backend("modeled");
     return absl::OkStatus();
   }
@@ -176,9 +179,9 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   const EngineOptions options = MakeEngineOptions(config);
   auto plan = PlanEngine(options);
   if (!plan.ok()) return plan.status();
-  auto engine = LoadCpuEngine(options);
-  if (!engine.ok()) return engine.status();
-  parts->executor = *std::move(engine);
+  auto engines = LoadCpuEngines(options);
+  if (!engines.ok()) return engines.status();
+  for (auto& engine : *engines) parts->executors.push_back(std::move(engine));
   parts->model.set_backend("cpu");
   const auto name = [](DType type) {
     const auto text = NameOf(type);

@@ -121,7 +121,7 @@ int Serve(const ServerConfig& config) {
   }
   spdlog::info("draining: at most {}", FormatDuration(config.drain_timeout));
   const bool clean = (*server)->Drain(config.drain_timeout);
-  if (!(*server)->StopWorker(kLastStep)) {
+  if (!(*server)->StopWorkers(kLastStep)) {
     spdlog::critical("the engine's step does not end: the process exits without it");
     spdlog::shutdown();
     std::_Exit(kExitFailure);

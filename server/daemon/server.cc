@@ -75,6 +75,10 @@ absl::Status CheckPolicies(const ServerConfig& config) {
       return absl::InvalidArgumentError(absl::StrCat("--", option, ": ", std::string(status.message())));
     }
   }
+  if (config.workers > 1 && !config.record.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--record: the journal is of one worker, and --workers is ", config.workers));
+  }
   if ((*route)->needs().kv_transfer) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--router: ", config.router, " moves KV between workers, which so far only `orrery simulate` can"));
@@ -84,11 +88,11 @@ absl::Status CheckPolicies(const ServerConfig& config) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, ServerParts parts) {
   std::unique_ptr<Server> server(new Server(config));
-  server->limits_ = parts.executor->limits();
+  server->limits_ = parts.executors.front()->limits();
   server->codec_ = std::move(parts.codec);
   server->on_warm_up_failed_ = std::move(parts.on_warm_up_failed);
   if (absl::Status status = server->StartFront(parts); !status.ok()) return status;
-  if (absl::Status status = server->StartWorker(parts); !status.ok()) return status;
+  if (absl::Status status = server->StartWorkers(parts); !status.ok()) return status;
   auto grpc = StartGrpcServer(config, server->service_.get());
   if (!grpc.ok()) return grpc.status();
   server->grpc_ = *std::move(grpc);
@@ -112,6 +116,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   identity.role = config_.role;
   identity.version = kVersion;
   identity.backend = parts.model.backend();
+  identity.num_workers = static_cast<int32_t>(parts.executors.size());
   identity.block_tokens = limits_.block_tokens;
   identity.num_blocks = limits_.num_blocks;
   const auto name_of = [](const std::string& policy) {
@@ -154,55 +159,87 @@ absl::Status Server::StartFront(ServerParts& parts) {
   return absl::OkStatus();
 }
 
-absl::Status Server::StartWorker(ServerParts& parts) {
-  WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executor->max_in_flight());
+absl::Status Server::StartWorkers(ServerParts& parts) {
+  WorkerSpec spec = MakeWorkerSpec(config_, limits_, parts.executors.front()->max_in_flight());
   spec.cost = parts.cost;
   spec.options.lookahead = lookahead_;
+  for (std::unique_ptr<Executor>& executor : parts.executors) {
+    const auto id = static_cast<uint32_t>(workers_.size());
+    spec.options.worker = WorkerId{id};
+    spec.options.rank = id;
+    spec.options.incarnation = RandomWord();
+    if (absl::Status status = StartWorker(spec, std::move(executor)); !status.ok()) return status;
+  }
+  WorkerInfo info;
+  info.kv_capacity_tokens = int64_t{spec.options.num_blocks} * spec.options.block_tokens;
+  info.max_context = spec.options.max_context;
+  info.slots = spec.options.max_num_seqs;
+  info.max_step_tokens = spec.options.max_step_tokens;
+  info.block_tokens = spec.options.block_tokens;
+  std::vector<AttachedWorker> attached;
+  for (const auto& worker : workers_) {
+    info.worker = WorkerId{static_cast<uint32_t>(attached.size())};
+    info.incarnation = worker->incarnation;
+    attached.push_back({worker->loop.get(), info});
+  }
+  front_->AttachWorkers(std::move(attached));
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartWorker(const WorkerSpec& spec, std::unique_ptr<Executor> executor) {
   auto core = NewWorkerCore(spec);
   if (!core.ok()) return core.status();
   WorkerLoop::Parts loop;
   loop.core = *std::move(core);
-  loop.executor = std::move(parts.executor);
+  loop.executor = std::move(executor);
   if (!config_.record.empty()) {
     auto file = JournalFile::Create(config_.record);
     if (!file.ok()) return file.status();
     loop.journal = std::make_unique<JournalWriter>(spec);
     loop.journal_file = *std::move(file);
   }
-  worker_ = std::make_unique<WorkerLoop>(std::move(loop), &clock_,
-                                         [this](WorkerReport report) { OnReport(std::move(report)); });
-  WorkerInfo info;
-  info.worker = spec.options.worker;
-  info.incarnation = spec.options.incarnation;
-  info.kv_capacity_tokens = int64_t{spec.options.num_blocks} * spec.options.block_tokens;
-  info.max_context = spec.options.max_context;
-  info.slots = spec.options.max_num_seqs;
-  info.max_step_tokens = spec.options.max_step_tokens;
-  info.block_tokens = spec.options.block_tokens;
-  front_->AttachWorker(worker_.get(), info);
+  workers_.push_back(std::make_unique<Worker>());
+  Worker& worker = *workers_.back();
+  worker.incarnation = spec.options.incarnation;
+  worker.loop = std::make_unique<WorkerLoop>(std::move(loop), &clock_, [this, &worker](WorkerReport report) {
+    OnReport(worker, std::move(report));
+  });
   return absl::OkStatus();
 }
 
 // A prompt of a few tokens and two output tokens: one prefill step, one decode step.
 void Server::WarmUp() {
-  Submit submit;
-  submit.key.request = kWarmUpRequest;
   const int tokens = std::min(kWarmUpTokens, limits_.max_context - 2);
-  submit.tokens = std::make_shared<const std::vector<TokenId>>(static_cast<size_t>(std::max(tokens, 1)), 0);
-  submit.num_prompt = static_cast<int32_t>(submit.tokens->size());
-  submit.sampling.temperature = 0;
-  submit.stop.max_tokens = tokens > 0 ? 2 : 1;
-  worker_->Submit(std::move(submit));
+  for (const auto& worker : workers_) {
+    Submit submit;
+    submit.key.request = kWarmUpRequest;
+    submit.tokens = std::make_shared<const std::vector<TokenId>>(static_cast<size_t>(std::max(tokens, 1)), 0);
+    submit.num_prompt = static_cast<int32_t>(submit.tokens->size());
+    submit.sampling.temperature = 0;
+    submit.stop.max_tokens = tokens > 0 ? 2 : 1;
+    worker->loop->Submit(std::move(submit));
+  }
   spdlog::info("warming up");
 }
 
+bool Server::Warm() const {
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const auto& worker) { return worker->warm.load(); });
+}
+
+Duration Server::OldestStepAge() const {
+  Duration oldest;
+  for (const auto& worker : workers_) oldest = std::max(oldest, worker->loop->StepAge());
+  return oldest;
+}
+
 // On the worker's thread. What the warm-up made is nobody's business but ours.
-void Server::OnReport(WorkerReport report) {
-  if (warm_.load(std::memory_order_relaxed)) return front_->Report(std::move(report));
+void Server::OnReport(Worker& worker, WorkerReport report) {
+  if (worker.warm.load(std::memory_order_relaxed)) return front_->Report(std::move(report));
   for (const TokenEvent& event : report.events) {
     if (event.finish == FinishReason::kNone) continue;
     if (event.finish == FinishReason::kError) return FailWarmUp(event.error);
-    warm_.store(true);
+    worker.warm.store(true);
   }
   for (const RefusedSample& refused : report.refused) FailWarmUp(refused.why.message());
 }
@@ -226,9 +263,9 @@ void Server::Watch() {
   std::unique_lock lock(watch_mutex_);
   bool hung = false;  // also while it warms up, when it was never ready
   while (!stop_watching_) {
-    const bool was_hung = std::exchange(hung, worker_->StepAge() >= config_.step_timeout);
+    const bool was_hung = std::exchange(hung, OldestStepAge() >= config_.step_timeout);
     if (hung && !was_hung) spdlog::warn("the engine's step takes longer than --step-timeout");
-    SetReady(warm_.load() && !draining_.load() && !hung);
+    SetReady(Warm() && !draining_.load() && !hung);
     watch_wake_.wait_for(lock, kWatchInterval);
   }
 }
@@ -248,6 +285,15 @@ bool Server::Drain(Duration timeout) {
   return clean;
 }
 
+bool Server::StopWorkers(Duration timeout) {
+  const Time until = clock_.Now() + timeout;
+  bool all = true;
+  for (const auto& worker : workers_) {
+    all = worker->loop->StopWithin(std::max(Duration{}, until - clock_.Now())) && all;
+  }
+  return all;
+}
+
 Server::~Server() {
   if (watch_.joinable()) {
     {
@@ -263,7 +309,7 @@ Server::~Server() {
     grpc_.server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
     grpc_.server->Wait();
   }
-  if (worker_ != nullptr) worker_->Stop();
+  for (const auto& worker : workers_) worker->loop->Stop();
   if (front_ != nullptr) front_->Stop();
 }
 

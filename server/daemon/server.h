@@ -2,7 +2,7 @@
 // start and stop. The daemon is this plus flags and signals; tests run it in their own process with other
 // parts.
 //
-// Ready after a warm-up request has gone through the engine; not ready while a step takes longer than
+// Ready after a warm-up request has gone through every engine; not ready while a step takes longer than
 // `step_timeout`, and from the beginning of a drain on.
 #ifndef ORRERY_SERVER_DAEMON_SERVER_H_
 #define ORRERY_SERVER_DAEMON_SERVER_H_
@@ -15,6 +15,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -36,11 +37,11 @@ namespace orrery {
 
 // What a server is made of besides its configuration.
 struct ServerParts {
-  std::unique_ptr<Executor> executor;
+  std::vector<std::unique_ptr<Executor>> executors;  // one for each worker, with equal limits; not empty
   std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
   std::unique_ptr<const TextCodec> codec;
   SamplingDefaults defaults;
-  orrery::v1::GetModelResponse model;  // sizes are filled in from the executor
+  orrery::v1::GetModelResponse model;  // sizes are filled in from the executors
   // The warm-up failed: the server will never be ready. Called once at most, on a thread of the server's.
   std::function<void()> on_warm_up_failed = [] {};
 };
@@ -63,16 +64,25 @@ class Server {
   // Refuses new requests and waits until the running ones are over, `timeout` at most; then ends those that
   // are left. True when none had to be ended. Call once.
   bool Drain(Duration timeout);
-  // Ends the worker, `timeout` at most. False: the engine's step does not return, and this object could not
+  // Ends the workers, `timeout` at most. False: an engine's step does not return, and this object could not
   // be destroyed before it does. After Drain, once.
-  bool StopWorker(Duration timeout) { return worker_->StopWithin(timeout); }
+  bool StopWorkers(Duration timeout);
 
  private:
+  struct Worker {
+    std::unique_ptr<WorkerLoop> loop;
+    uint64_t incarnation = 0;
+    std::atomic<bool> warm{false};
+  };
+
   explicit Server(const ServerConfig& config) : config_(config) {}
-  absl::Status StartWorker(ServerParts& parts);
+  absl::Status StartWorkers(ServerParts& parts);
+  absl::Status StartWorker(const WorkerSpec& spec, std::unique_ptr<Executor> executor);
   absl::Status StartFront(ServerParts& parts);
-  void OnReport(WorkerReport report);
+  void OnReport(Worker& worker, WorkerReport report);
   void WarmUp();
+  bool Warm() const;
+  Duration OldestStepAge() const;
   void FailWarmUp(absl::string_view why);
   void Watch();
   void SetReady(bool ready);
@@ -84,13 +94,13 @@ class Server {
   int32_t lookahead_ = 0;  // that the route policy asks for
   std::unique_ptr<ServerMetrics> metrics_;
   std::unique_ptr<FrontLoop> front_;
-  std::unique_ptr<WorkerLoop> worker_;
+  std::vector<std::unique_ptr<Worker>> workers_;  // by id
   std::unique_ptr<InferenceService> service_;
   ListeningServer grpc_;
   std::unique_ptr<HttpServer> http_;
 
   std::function<void()> on_warm_up_failed_;
-  std::atomic<bool> warm_{false}, ready_{false}, draining_{false};
+  std::atomic<bool> ready_{false}, draining_{false};
   std::mutex watch_mutex_;
   std::condition_variable watch_wake_;
   bool stop_watching_ = false;

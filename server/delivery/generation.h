@@ -43,7 +43,9 @@ class Generation {
   Time deadline() const { return arrived_ + spec_.deadline; }
   const std::shared_ptr<StreamWriter>& writer() const { return writer_; }
 
+  // That it was sent to last.
   void set_worker(WorkerId worker) { worker_ = worker; }
+  WorkerId worker() const { return worker_; }
   // What was decided about this request, for its final message: by the route policy that placed it, and by
   // the batch policy that planned the step of its first token.
   void set_route_decision(const DecisionRecord& record) { route_ = record; }

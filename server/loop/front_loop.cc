@@ -59,14 +59,17 @@ void FrontLoop::Stop() {
   thread_.join();
 }
 
-void FrontLoop::AttachWorker(WorkerLink* link, const WorkerInfo& info) {
-  ORRERY_CHECK(link_ == nullptr);
-  link_ = link;
-  worker_ = info.worker;
-  router_.OnWorkerUp(info, clock_->Now(), &orders_);
-  planner_ =
-      std::make_unique<PricePlanner>(info, options_.plan_interval, clock_->Now(),
-                                     [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); });
+void FrontLoop::AttachWorkers(std::vector<AttachedWorker> workers) {
+  ORRERY_CHECK(workers_.empty() && !workers.empty());
+  workers_ = std::move(workers);
+  states_.resize(workers_.size());
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    ORRERY_CHECK(Value(workers_[i].info.worker) == i);
+    router_.OnWorkerUp(workers_[i].info, clock_->Now(), &orders_);
+  }
+  planner_ = std::make_unique<PricePlanner>(
+      workers_.front().info, workers_.size(), options_.plan_interval, clock_->Now(),
+      [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); });
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -142,7 +145,6 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
   planner_->OnArrival(static_cast<int64_t>(generation.spec().num_choices));
   if (absl::Status why = Admit(generation); !why.ok()) return Refuse(generation, why);
   const RequestId id = generation.id();
-  generation.set_worker(worker_);
   live_names_.insert(generation.spec().request_id);
   live_.emplace(id, std::move(arrival));
   if (!generation.deadline().is_never()) deadlines_.emplace(generation.deadline(), id);
@@ -153,14 +155,15 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
 
 // Carries out what the router ordered.
 void FrontLoop::Carry() {
-  for (const LeaveOrder& order : orders_.leave) link_->CancelSample(order.sample);
+  for (const LeaveOrder& order : orders_.leave) LinkOf(order.worker)->CancelSample(order.sample);
   for (Dispatch& dispatch : orders_.dispatch) {
     if (Generation* generation = Find(dispatch.submit.key.request)) {
+      generation->set_worker(dispatch.worker);
       generation->set_route_decision(router_.last_decision());
     }
-    link_->Submit(std::move(dispatch.submit));
+    LinkOf(dispatch.worker)->Submit(std::move(dispatch.submit));
   }
-  for (const CancelOrder& order : orders_.cancel) link_->CancelRequest(order.request);
+  for (const CancelOrder& order : orders_.cancel) LinkOf(order.worker)->CancelRequest(order.request);
   const std::vector<EndedSample> ended = std::exchange(orders_.ended, {});
   orders_.Clear();
   for (const EndedSample& lost : ended) OnLost(lost);
@@ -216,9 +219,10 @@ void FrontLoop::On(AbortMessage&) {
 // ----------------------------------------------------------------------------------------- from the workers
 
 void FrontLoop::On(WorkerReport& report) {
+  const WorkerId worker = report.state.worker;
   if (!report.steps.empty()) step_decision_ = report.steps.back().why;
   for (const TokenEvent& event : report.events) {
-    if (router_.OnTokenEvent(worker_, event, now_, &orders_)) OnEvent(event);
+    if (router_.OnTokenEvent(worker, event, now_, &orders_)) OnEvent(event);
   }
   for (const SampleEnd& end : report.ended) {
     Generation* generation = Find(end.key.request);
@@ -227,7 +231,7 @@ void FrontLoop::On(WorkerReport& report) {
     touched_.push_back(end.key.request);
   }
   for (const RefusedSample& refused : report.refused) {
-    router_.OnRefused(worker_, refused.key, refused.why, now_, &orders_);
+    router_.OnRefused(worker, refused.key, refused.why, now_, &orders_);
   }
   router_.OnWorkerState(report.state, now_, &orders_);
   Carry();
@@ -238,12 +242,29 @@ void FrontLoop::On(WorkerReport& report) {
     if (Generation* generation = Find(id)) Pump(*generation);
   }
   touched_.clear();
-  const WorkerState& state = report.state;
-  load_.waiting.store(state.num_waiting, std::memory_order_relaxed);
-  load_.running.store(int64_t{state.num_running}, std::memory_order_relaxed);
-  load_.kv_tokens.store(state.kv_tokens, std::memory_order_relaxed);
-  load_.blocks_total.store(state.blocks_total, std::memory_order_relaxed);
-  load_.blocks_free.store(state.blocks_free + state.blocks_cached, std::memory_order_relaxed);
+  PublishWorkers(report.state);
+}
+
+void FrontLoop::PublishWorkers(const WorkerState& state) {
+  WorkerState& last = states_[Value(state.worker)];
+  last.num_waiting = state.num_waiting;
+  last.num_running = state.num_running;
+  last.kv_tokens = state.kv_tokens;
+  last.blocks_total = state.blocks_total;
+  last.blocks_free = state.blocks_free + state.blocks_cached;
+  int64_t waiting = 0, running = 0, kv_tokens = 0, blocks_total = 0, blocks_free = 0;
+  for (const WorkerState& worker : states_) {
+    waiting += worker.num_waiting;
+    running += worker.num_running;
+    kv_tokens += worker.kv_tokens;
+    blocks_total += worker.blocks_total;
+    blocks_free += worker.blocks_free;
+  }
+  load_.waiting.store(waiting, std::memory_order_relaxed);
+  load_.running.store(running, std::memory_order_relaxed);
+  load_.kv_tokens.store(kv_tokens, std::memory_order_relaxed);
+  load_.blocks_total.store(blocks_total, std::memory_order_relaxed);
+  load_.blocks_free.store(blocks_free, std::memory_order_relaxed);
 }
 
 void FrontLoop::OnEvent(const TokenEvent& event) {
@@ -262,7 +283,7 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
     spdlog::error("request={} choice={} failed: {}", generation->spec().request_id, event.key.sample,
                   event.error);
   }
-  if (effect.cancel_sample) link_->CancelSample(event.key);
+  if (effect.cancel_sample) LinkOf(generation->worker())->CancelSample(event.key);
   if (touched_.empty() || touched_.back() != event.key.request) touched_.push_back(event.key.request);
 }
 

@@ -42,6 +42,12 @@ struct FrontOptions {
   Duration plan_interval = Duration::Seconds(10);  // of resource prices
 };
 
+// Ids of attached workers are their places: 0, 1...
+struct AttachedWorker {
+  WorkerLink* link = nullptr;
+  WorkerInfo info;
+};
+
 class FrontLoop {
  public:
   // `clock` and `metrics` outlive the loop.
@@ -51,8 +57,8 @@ class FrontLoop {
   // Ends the thread.
   void Stop();
 
-  // Once, before the first request: where requests go.
-  void AttachWorker(WorkerLink* link, const WorkerInfo& info);
+  // Once, before the first request: where requests go. Not empty.
+  void AttachWorkers(std::vector<AttachedWorker> workers);
 
   // From any thread. The calls' side:
   void Arrive(std::unique_ptr<Generation> generation);
@@ -107,6 +113,7 @@ class FrontLoop {
   void Carry();
   void Cancel(RequestId id);
   Generation* Find(RequestId id);
+  WorkerLink* LinkOf(WorkerId worker) { return workers_[Value(worker)].link; }
   void Pump(Generation& generation);
   void Close(Generation& generation, Outcome outcome);
   void Forget(Generation& generation);
@@ -114,11 +121,12 @@ class FrontLoop {
   void Sweep();
   Time NextWake() const;
   void PublishLoad();
+  void PublishWorkers(const WorkerState& state);
 
   const FrontOptions options_;
   const Clock* clock_;
   ServerMetrics* metrics_;
-  WorkerLink* link_ = nullptr;
+  std::vector<AttachedWorker> workers_;
   LoadBoard load_;
   RefusalLog refusal_log_;
   Mailbox<Message> mailbox_;
@@ -137,9 +145,9 @@ class FrontLoop {
   std::set<std::pair<Time, RequestId>> deadlines_;   // of live requests
   std::vector<RequestId> touched_;
   RouterCore router_;
-  RouterOutput orders_;           // of the router, until Carry
-  DecisionRecord step_decision_;  // of the step that the report at hand is about
-  WorkerId worker_{};
+  RouterOutput orders_;              // of the router, until Carry
+  DecisionRecord step_decision_;     // of the step that the report at hand is about
+  std::vector<WorkerState> states_;  // the last of each worker; sums alone
   Time next_sweep_;
   int64_t new_tokens_ = 0;  // of the report at hand
   std::function<void()> drained_;

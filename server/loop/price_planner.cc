@@ -19,9 +19,14 @@ int Octave(double tokens) { return std::bit_width(static_cast<uint64_t>(std::max
 
 }  // namespace
 
-PricePlanner::PricePlanner(const WorkerInfo& worker, Duration interval, Time now,
+PricePlanner::PricePlanner(const WorkerInfo& worker, size_t num_workers, Duration interval, Time now,
                            std::function<void(ResourcePrices)> sink)
-    : worker_(worker), interval_(interval), sink_(std::move(sink)), since_(now), next_(now + interval) {
+    : worker_(worker),
+      num_workers_(static_cast<double>(num_workers)),
+      interval_(interval),
+      sink_(std::move(sink)),
+      since_(now),
+      next_(now + interval) {
   auto cost = ParseStepCost("online");
   ORRERY_CHECK(cost.ok());
   cost_ = *std::move(cost);
@@ -67,7 +72,7 @@ void PricePlanner::Tick(Time now) {
   if (now < next_) return;
   seconds_ += (now - since_).seconds();
   since_ = now;
-  Question question = Ask(seconds_);
+  Question question = Ask(seconds_ * num_workers_);
   const bool nothing = question.classes.empty();
   {
     std::lock_guard lock(mutex_);
@@ -79,7 +84,7 @@ void PricePlanner::Tick(Time now) {
 }
 
 // The room that a step of the mean number of decodes leaves is what prompts can have.
-PricePlanner::Question PricePlanner::Ask(double seconds) const {
+PricePlanner::Question PricePlanner::Ask(double worker_seconds) const {
   Question question;
   WorkerResources& worker = question.worker;
   worker.kv_blocks = static_cast<double>(worker_.kv_capacity_tokens) / worker_.block_tokens;
@@ -95,7 +100,7 @@ PricePlanner::Question PricePlanner::Ask(double seconds) const {
   double samples = 0;
   for (const auto& [octaves, sums] : classes_) samples += sums.samples;
   for (const auto& [octaves, sums] : classes_) {
-    question.classes.push_back({.arrival_rate_per_s = sums.samples / samples * arrivals_ / seconds,
+    question.classes.push_back({.arrival_rate_per_s = sums.samples / samples * arrivals_ / worker_seconds,
                                 .prompt_tokens = sums.prompt / sums.samples,
                                 .output_tokens = sums.output / sums.samples,
                                 .steps = sums.steps / sums.samples,

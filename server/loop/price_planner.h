@@ -1,6 +1,7 @@
-// Prices a worker's resources while it serves: the front loop tells what arrived, ended and was computed;
-// every `interval` a thread of its own solves the fluid program of planning/resource_prices.h for the traffic
-// seen lately and hands back the duals. Nothing waits for the solver.
+// Prices the resources of a worker, one of several that are alike, while they serve: the front loop tells
+// what arrived, ended and was computed; every `interval` a thread of its own solves the fluid program of
+// planning/resource_prices.h for the traffic seen lately and hands back the duals. Nothing waits for the
+// solver.
 //
 // Classes are the octaves of prompt and output length of the requests that ended. What is remembered loses
 // half of its weight with every plan.
@@ -28,7 +29,7 @@ namespace orrery {
 class PricePlanner {
  public:
   // `sink` is called on the planner's thread and must be quick.
-  PricePlanner(const WorkerInfo& worker, Duration interval, Time now,
+  PricePlanner(const WorkerInfo& worker, size_t num_workers, Duration interval, Time now,
                std::function<void(ResourcePrices)> sink);
   ~PricePlanner();
 
@@ -49,11 +50,12 @@ class PricePlanner {
     std::vector<TrafficClass> classes;
   };
 
-  Question Ask(double seconds) const;
+  Question Ask(double worker_seconds) const;
   void Forget();
   void Run();
 
   const WorkerInfo worker_;
+  const double num_workers_;
   const Duration interval_;
   const std::function<void(ResourcePrices)> sink_;
   std::unique_ptr<StepCostModel> cost_;  // learns from the steps

@@ -5,20 +5,20 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
-#include "prometheus/gauge.h"
-#include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "scheduler/planning/resource_prices.h"
 #include "server/delivery/generation.h"
 #include "server/link/worker_link.h"
+#include "server/metrics/metric_maker.h"
 #include "server/metrics/slo_attainment.h"
+#include "server/metrics/worker_metrics.h"
 
 namespace orrery {
 
@@ -29,7 +29,8 @@ struct MetricsIdentity {
   std::string version;
   std::string backend;
   std::string cuda = "none";
-  int32_t block_tokens = 0;
+  int32_t num_workers = 1;   // ids 0, 1...
+  int32_t block_tokens = 0;  // of each
   int32_t num_blocks = 0;
   std::string scheduler;  // the batch policy's name
   std::string router;     // the route policy's name
@@ -52,45 +53,27 @@ class ServerMetrics {
   void OnRefused(Outcome outcome, absl::string_view reason);
   void OnReport(const WorkerReport& report);
   void SetQueueTokens(int64_t tokens);
-  // The last plan of the worker's resources.
+  // The last plan of a worker's resources: they are all alike.
   void OnPrices(const ResourcePrices& prices);
 
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
  private:
-  using Labels = std::map<std::string, std::string>;
-  // Of one policy's last decision. The gap exists once the policy has named a bound.
-  struct ObjectiveGauges {
-    Labels labels;
-    prometheus::Gauge *value = nullptr, *bound_gap = nullptr;
-  };
-  prometheus::Counter* Counter(const char* name, const char* help, const Labels& labels);
-  prometheus::Gauge* Gauge(const char* name, const char* help, const Labels& labels);
-  prometheus::Histogram* Histogram(const char* name, const char* help, const Labels& labels,
-                                   const prometheus::Histogram::BucketBoundaries& buckets);
   void RegisterRequests();
-  void RegisterRouter(const MetricsIdentity& identity);
-  void RegisterWorker(const MetricsIdentity& identity);
-  void RegisterVllmNames(const MetricsIdentity& identity);
-  void OnStep(const StepStats& step);
-  ObjectiveGauges Objective(const Labels& labels);
-  void ShowObjective(const DecisionRecord& why, ObjectiveGauges* gauges);
+  MetricLabels OfRouter(const MetricsIdentity& identity) const;
 
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
-  Labels edge_labels_, worker_labels_;
+  const MetricMaker maker_{registry_};
+  const MetricLabels edge_labels_;
   prometheus::Family<prometheus::Counter>* rejections_ = nullptr;
   std::array<prometheus::Counter*, kNumOutcomes> requests_{};
-  prometheus::Counter *prompt_tokens_, *generated_tokens_, *prefix_hit_tokens_, *preemptions_, *fallbacks_;
-  prometheus::Gauge *waiting_, *running_, *kv_used_, *queue_tokens_;
-  prometheus::Gauge *blocks_free_, *blocks_used_, *blocks_cached_;
-  prometheus::Histogram* route_decision_;
-  ObjectiveGauges batch_objective_, route_objective_;
-  prometheus::Gauge *block_price_, *prefill_price_, *slot_price_;
-  SloAttainment slo_attainment_;
-  prometheus::Gauge *vllm_waiting_ = nullptr, *vllm_running_ = nullptr, *vllm_kv_used_ = nullptr;
+  prometheus::Counter *prompt_tokens_, *generated_tokens_;
+  prometheus::Gauge* queue_tokens_;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;
-  prometheus::Histogram *step_prefill_, *step_decode_, *step_mixed_;
-  prometheus::Histogram *step_tokens_, *step_sequences_, *host_step_, *decision_, *prediction_error_;
+  prometheus::Histogram* route_decision_;
+  PolicyObjective route_objective_;
+  SloAttainment slo_attainment_;
+  std::vector<WorkerMetrics> workers_;  // by id
 };
 
 }  // namespace orrery

@@ -104,6 +104,24 @@ TEST(Binaries, DemonstrationModelAnswersAChat) {
   fs::remove(chat);
 }
 
+// Both read the same weights; placed in turn, both answer the same.
+TEST(Binaries, TwoWorkersOfOneProcessAnswerAlike) {
+  Daemon daemon({"--model", DemoModel().string(), "--kv-cache-tokens", "4096", "--workers", "2", "--router",
+                 "round-robin"});
+  ASSERT_FALSE(daemon.target().empty()) << daemon.process().seen();
+  std::vector<json> answers;
+  for (int i = 0; i < 2; ++i) {
+    const RunResult run = daemon.Generate({"--json", "--temperature", "0", "--ignore-eos", "--max-tokens",
+                                           "40", "--prompt", "Once upon a time"});
+    ASSERT_EQ(run.exit_code, 0) << run.output;
+    answers.push_back(json::parse(run.output));
+  }
+  EXPECT_EQ(answers[0]["token_ids"].size(), 40u);
+  EXPECT_EQ(answers[0]["token_ids"], answers[1]["token_ids"]);
+  daemon.process().Signal(SIGTERM);
+  EXPECT_EQ(daemon.process().Finish(), 0);
+}
+
 TEST(Binaries, ExitCodesAndErrorDocuments) {
   const RunResult nobody =
       RunProgram("orrery", {"generate", "--target", "127.0.0.1:1", "--prompt", "x", "--json"});

@@ -356,6 +356,43 @@ TEST(Metrics, CountersEqualWhatTheClientsSaw) {
   EXPECT_EQ(harness.Metric("orrery_inter_token_latency_seconds"), static_cast<double>(output - 50));
 }
 
+// Placed in turn, each worker with metrics of its own; the load is that of all.
+TEST(Workers, SeveralInOneProcessShareTheRequests) {
+  Harness::Setup setup;
+  setup.config.workers = 3;
+  setup.config.router = "round-robin";
+  Harness harness(setup);
+  EXPECT_EQ(harness.Load().blocks_total(), 3u * 1024);
+  std::map<uint32_t, int> by_worker;
+  for (int i = 0; i < 30; ++i) {
+    const Answer answer = harness.Generate(Harness::Request("abc", 1 + i % 5));
+    ASSERT_TRUE(answer.status.ok());
+    EXPECT_EQ(answer.tokens[0].size(), static_cast<size_t>(1 + i % 5));
+    ++by_worker[answer.finished.at(0).attempts(0).worker()];
+  }
+  EXPECT_EQ(by_worker, (std::map<uint32_t, int>{{0, 10}, {1, 10}, {2, 10}}));
+  for (const char* worker : {"0", "1", "2"}) {
+    EXPECT_GT(harness.Metric("orrery_step_sequences", {{"worker", worker}}), 10);
+    EXPECT_TRUE(
+        Eventually([&] { return harness.Metric("orrery_requests_running", {{"worker", worker}}) == 0; }));
+  }
+  EXPECT_TRUE(harness.server().Drain(Duration::Seconds(5)));
+  EXPECT_TRUE(harness.server().StopWorkers(Duration::Seconds(5)));
+}
+
+// Ready means that every engine has gone through its warm-up.
+TEST(Workers, OneThatHangsAtTheStartKeepsTheServerFromBeingReady) {
+  Harness::Setup setup;
+  setup.config.workers = 2;
+  setup.hold_at_start = true;
+  setup.wait_until_ready = false;
+  Harness harness(setup);
+  std::this_thread::sleep_for(std::chrono::milliseconds(120));
+  EXPECT_FALSE(harness.server().ready());
+  harness.engine().Release();
+  EXPECT_TRUE(Eventually([&] { return harness.server().ready(); }));
+}
+
 TEST(Journal, ALiveRunReplaysWithEqualDigests) {
   const std::string path =
       (std::filesystem::temp_directory_path() / ("orrery_journal_" + std::to_string(getpid()))).string();
@@ -401,7 +438,7 @@ TEST(Start, BadOptionsAreOneLine) {
     EngineLimits limits;
     limits.num_blocks = 16, limits.max_num_seqs = 4, limits.max_step_tokens = 64, limits.max_context = 128;
     limits.vocab_size = kByteVocab;
-    parts.executor = std::make_unique<FakeEngine>(limits, std::make_shared<EngineControl>());
+    parts.executors.push_back(std::make_unique<FakeEngine>(limits, std::make_shared<EngineControl>()));
     parts.codec = std::make_unique<ByteCodec>();
     return Server::Start(config, std::move(parts)).status();
   };
@@ -419,6 +456,8 @@ TEST(Start, BadOptionsAreOneLine) {
   config.listen = "127.0.0.1:0";
   config.record = "/nonexistent/folder/journal";
   EXPECT_THAT(std::string(start(config).message()), HasSubstr("--record"));
+  config.workers = 2;
+  EXPECT_THAT(std::string(start(config).message()), HasSubstr("--workers is 2"));
 }
 
 // Two requests in the queue of a held engine: each one brings the load that its own placement made.

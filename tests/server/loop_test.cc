@@ -65,7 +65,7 @@ class Loops {
     info.kv_capacity_tokens = int64_t{limits.num_blocks} * limits.block_tokens;
     info.max_context = told_context;
     info.slots = limits.max_num_seqs;
-    front_->AttachWorker(worker_.get(), info);
+    front_->AttachWorkers({{worker_.get(), info}});
   }
   ~Loops() { Stop(); }
   void Stop() {
@@ -576,7 +576,7 @@ TEST(PricePlanner, PricesWhatIsShortAndForgets) {
   worker.max_step_tokens = 512;
   std::mutex mutex;
   std::vector<ResourcePrices> plans;
-  PricePlanner planner(worker, Duration::Seconds(10), Time{}, [&](ResourcePrices prices) {
+  PricePlanner planner(worker, 1, Duration::Seconds(10), Time{}, [&](ResourcePrices prices) {
     std::lock_guard lock(mutex);
     plans.push_back(std::move(prices));
   });

@@ -90,7 +90,9 @@ class Harness {
     if (setup_.hold_at_start) control_->Hold();
     control_->fail_next = setup_.fail_at_start;
     ServerParts parts;
-    parts.executor = std::make_unique<FakeEngine>(setup_.limits, control_);
+    for (int64_t i = 0; i < setup_.config.workers; ++i) {
+      parts.executors.push_back(std::make_unique<FakeEngine>(setup_.limits, control_));
+    }
     parts.codec = std::make_unique<ByteCodec>();
     parts.defaults = setup_.defaults;
     parts.model.set_model("fake");
