@@ -1,5 +1,7 @@
 // The doors of WorkerCore: construction, arrivals, cancels, timers, snapshots.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "scheduler/base/check.h"
@@ -14,6 +16,7 @@ namespace orrery {
 namespace {
 
 constexpr size_t kMaxStopIds = 1 << 12;
+constexpr int32_t kMaxLogprobs = 1000;
 
 absl::Status OutOfRange(std::string_view field, int64_t value, int64_t low, int64_t high) {
   return absl::InvalidArgumentError(
@@ -102,6 +105,53 @@ absl::Status WorkerCore::Impl::ValidateSizes(const Submit& submit) const {
   return absl::OkStatus();
 }
 
+// An engine obeys these without a look.
+absl::Status WorkerCore::Impl::ValidateSampling(const Submit& submit) const {
+  const Sampling& sampling = submit.sampling;
+  const struct {
+    std::string_view field;
+    float value, low, high;
+  } kRanges[] = {
+      {"temperature", sampling.temperature, 0, 100},
+      {"top_p", sampling.top_p, std::numeric_limits<float>::min(), 1},
+      {"min_p", sampling.min_p, 0, 1},
+      {"presence_penalty", sampling.presence_penalty, -2, 2},
+      {"frequency_penalty", sampling.frequency_penalty, -2, 2},
+      {"repetition_penalty", sampling.repetition_penalty, 0.01f, 100},
+  };
+  for (const auto& range : kRanges) {
+    if (range.value >= range.low && range.value <= range.high) continue;  // NaN is neither
+    return ToStatus({.reason = RefusalReason::kInvalid,
+                     .field = std::string(range.field),
+                     .message = Cat(range.field, " is outside [", range.low, ", ", range.high, "]")});
+  }
+  for (const int32_t wanted : {sampling.num_logprobs, sampling.num_prompt_logprobs}) {
+    if (wanted > kMaxLogprobs)
+      return Refused(RefusalReason::kInvalid, "logprobs", kMaxLogprobs, wanted, "too many");
+  }
+  const int32_t vocab = options_.vocab_size > 0 ? options_.vocab_size : std::numeric_limits<TokenId>::max();
+  TokenId last = -1;
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    if (id <= last || id >= vocab || !(std::abs(bias) <= 100)) {
+      return Refused(RefusalReason::kInvalid, "logit_bias", vocab, id,
+                     "ids ascend within the vocabulary, values lie in [-100, 100]");
+    }
+    last = id;
+  }
+  const std::vector<TokenId>& stop_ids = submit.stop.stop_ids;
+  if (stop_ids.size() > kMaxStopIds) {
+    return Refused(RefusalReason::kInvalid, "stop_ids", kMaxStopIds, static_cast<int64_t>(stop_ids.size()),
+                   "too many");
+  }
+  if (!std::is_sorted(stop_ids.begin(), stop_ids.end())) {
+    return Refused(RefusalReason::kInvalid, "stop_ids", 0, 0, "not ascending");
+  }
+  if (!stop_ids.empty() && (stop_ids.front() < 0 || stop_ids.back() >= vocab)) {
+    return Refused(RefusalReason::kInvalid, "stop_ids", vocab, stop_ids.back(), "id outside the vocabulary");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WorkerCore::Impl::Validate(const Submit& submit, Time now) const {
   if (draining_) {
     return ToStatus({.reason = RefusalReason::kDraining, .field = "worker", .message = "worker is draining"});
@@ -123,13 +173,7 @@ absl::Status WorkerCore::Impl::Validate(const Submit& submit, Time now) const {
   if (submit.kv_source.has_value() && submit.kv_source->num_tokens < 0) {
     return Refused(RefusalReason::kInvalid, "kv_source", 0, submit.kv_source->num_tokens, "negative");
   }
-  if (submit.stop.stop_ids.size() > kMaxStopIds) {
-    return Refused(RefusalReason::kInvalid, "stop_ids", kMaxStopIds,
-                   static_cast<int64_t>(submit.stop.stop_ids.size()), "too many");
-  }
-  if (!std::is_sorted(submit.stop.stop_ids.begin(), submit.stop.stop_ids.end())) {
-    return Refused(RefusalReason::kInvalid, "stop_ids", 0, 0, "not ascending");
-  }
+  if (absl::Status status = ValidateSampling(submit); !status.ok()) return status;
   if (submit.deadline <= now) {
     return Refused(RefusalReason::kDeadline, "deadline", submit.deadline.ns, now.ns, "has passed");
   }

@@ -86,6 +86,7 @@ class WorkerCore::Impl {
   // core.cc
   absl::Status Validate(const Submit& submit, Time now) const;
   absl::Status ValidateSizes(const Submit& submit) const;
+  absl::Status ValidateSampling(const Submit& submit) const;
   void JoinGroup(Sequence* sequence);
   void Queue(Sequence* sequence);  // to the waiting list
   // REQUIRES: *view is fresh. In place: this is done for every running sequence in every step.

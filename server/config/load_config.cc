@@ -1,4 +1,5 @@
 // Where the values of the option table come from: defaults, file, environment, flags, in this order.
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -23,6 +24,8 @@ const Option* FindOption(absl::string_view name) {
   }
   return nullptr;
 }
+
+bool IsList(const Option& option) { return std::holds_alternative<StringList ServerConfig::*>(option.field); }
 
 absl::Status UnknownName(absl::string_view where, absl::string_view what, absl::string_view name,
                          bool flags) {
@@ -65,6 +68,15 @@ absl::Status ApplyEntry(const YAML::Node& key, const YAML::Node& value, const st
   if (value.IsMap() && option->policy) {
     auto text = PolicyText(value, where);
     return text.ok() ? SetOption(*option, *text, where, config) : text.status();
+  }
+  if (value.IsSequence() && IsList(*option)) {
+    std::vector<std::string> entries;
+    for (const auto& entry : value) {
+      if (!entry.IsScalar())
+        return absl::InvalidArgumentError(absl::StrCat(where, ": ", name, " lists plain values"));
+      entries.push_back(entry.Scalar());
+    }
+    return SetOption(*option, absl::StrJoin(entries, ","), where, config);
   }
   if (!value.IsScalar()) {
     return absl::InvalidArgumentError(absl::StrCat(where, ": ", name, " must be a plain value"));
@@ -148,7 +160,14 @@ absl::StatusOr<std::vector<Flag>> SplitFlags(absl::Span<const std::string> argum
         flag.has_value = true;
       }
     }
-    flags.push_back(std::move(flag));
+    const Option* option = FindOption(flag.name);
+    const auto same =
+        std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == flag.name; });
+    if (option != nullptr && IsList(*option) && same != flags.end()) {
+      absl::StrAppend(&same->value, ",", flag.value);
+    } else {
+      flags.push_back(std::move(flag));
+    }
   }
   return flags;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "scheduler/base/options.h"
 #include "server/config/option_values.h"
 
@@ -67,6 +68,10 @@ struct Setter {
     config->*field = *value;
     return absl::OkStatus();
   }
+  absl::Status operator()(StringList ServerConfig::*field) const {
+    config->*field = absl::StrSplit(text, ',', absl::SkipEmpty());
+    return absl::OkStatus();
+  }
 };
 
 struct Getter {
@@ -76,6 +81,7 @@ struct Getter {
   std::string operator()(int64_t ServerConfig::*field) const { return absl::StrCat(config.*field); }
   std::string operator()(ByteSize ServerConfig::*field) const { return FormatByteSize(config.*field); }
   std::string operator()(Duration ServerConfig::*field) const { return FormatDuration(config.*field); }
+  std::string operator()(StringList ServerConfig::*field) const { return absl::StrJoin(config.*field, ","); }
 };
 
 }  // namespace

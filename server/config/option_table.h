@@ -22,7 +22,7 @@ namespace orrery {
 
 struct Option {
   using Field = std::variant<std::string ServerConfig::*, int64_t ServerConfig::*, bool ServerConfig::*,
-                             ByteSize ServerConfig::*, Duration ServerConfig::*>;
+                             ByteSize ServerConfig::*, Duration ServerConfig::*, StringList ServerConfig::*>;
   absl::string_view name;  // as in the flag, with dashes
   Field field;
   absl::string_view value;  // how --help calls the value

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "scheduler/base/time.h"
 
@@ -15,6 +16,9 @@ namespace orrery {
 struct ByteSize {
   int64_t bytes = 0;
 };
+
+// Written with commas between; a flag may also be repeated, and YAML may write a list.
+using StringList = std::vector<std::string>;
 
 // The longest text that a tokenizer takes.
 inline constexpr int64_t kMostTextBytes = 8 << 20;
@@ -50,6 +54,9 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   std::string metrics_listen = "127.0.0.1:9400";  // empty: off
   std::string metrics_compat = "none";
+  // a router's worker processes
+  StringList worker_address, worker_dns;
+  Duration heartbeat = Duration::Seconds(1);
   // limits of the edge
   ByteSize max_message_bytes{4 << 20};
   ByteSize max_metadata_bytes{16 << 10};

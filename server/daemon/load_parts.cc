@@ -136,6 +136,7 @@ void Describe(const ServerConfig& config, const ModelConfig& model, const ModelT
   out->set_architecture(std::string(family));
   out->set_has_chat_template(text.has_chat_template());
   out->set_model_digest(ModelDigest(config.model));
+  parts->config_digest = ConfigDigest(config.model);
   out->set_tokenizer_digest(text.tokenizer().digest());
   for (const TokenId id : parts->defaults.end_ids) out->add_end_token_ids(static_cast<uint32_t>(id));
   const auto vocab = static_cast<TokenId>(model.vocab_size);
@@ -162,15 +163,29 @@ absl::Status LimitInstructions(const std::string& name) {
   return absl::OkStatus();
 }
 
+// What a router without workers of its own knows of them.
+EngineLimits RouterLimits(const ServerConfig& config, const ModelConfig& model) {
+  EngineLimits limits;
+  limits.block_tokens = static_cast<int32_t>(config.block_tokens);
+  limits.max_context = static_cast<int32_t>(model.max_positions);
+  limits.vocab_size = static_cast<int32_t>(model.vocab_size);
+  return limits;
+}
+
 absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, ServerParts* parts) {
+  if (config.role == "router") {
+    parts->limits = RouterLimits(config, model);
+    parts->model.set_backend("router");
+    return absl::OkStatus();
+  }
   const auto profile = LoadProfile(config);
   if (!profile.ok()) return profile.status();
-  parts->cost = BelievedCost(*profile);
+  parts->engine.cost = BelievedCost(*profile);
   if (config.backend == "modeled") {
     for (int64_t i = 0; i < config.workers; ++i) {
       auto executor = MakeModeled(config, model, *profile);
       if (!executor.ok()) return executor.status();
-      parts->executors.push_back(*std::move(executor));
+      parts->engine.executors.push_back(*std::move(executor));
     }
     parts->model.set_backend("modeled");
     return absl::OkStatus();
@@ -181,7 +196,7 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   if (!plan.ok()) return plan.status();
   auto engines = LoadCpuEngines(options);
   if (!engines.ok()) return engines.status();
-  for (auto& engine : *engines) parts->executors.push_back(std::move(engine));
+  for (auto& engine : *engines) parts->engine.executors.push_back(std::move(engine));
   parts->model.set_backend("cpu");
   const auto name = [](DType type) {
     const auto text = NameOf(type);
@@ -202,10 +217,23 @@ absl::Status CheckModelAndBackend(const ServerConfig& config) {
   return CheckPolicies(config);
 }
 
+absl::Status CheckRole(const ServerConfig& config) {
+  const bool addresses = !config.worker_address.empty() || !config.worker_dns.empty();
+  if (config.role == "router" && !addresses) {
+    return absl::InvalidArgumentError("--role: a router needs --worker-address or --worker-dns");
+  }
+  if (config.role != "router" && addresses) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--worker-", config.worker_address.empty() ? "dns" : "address", ": needs --role router"));
+  }
+  return NewMembership(config.worker_address, config.worker_dns).status();
+}
+
 }  // namespace
 
 absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
   if (absl::Status status = CheckModelAndBackend(config); !status.ok()) return status;
+  if (absl::Status status = CheckRole(config); !status.ok()) return status;
   auto model = ReadModelConfig(config.model);
   if (!model.ok()) return model.status();
   auto generation = ReadGenerationConfig(config.model, *model);

@@ -16,6 +16,7 @@
 #include "server/config/option_values.h"
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
+#include "server/daemon/worker_server.h"
 #include "spdlog/async.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -92,25 +93,18 @@ void WatchSignals(const sigset_t& signals) {
   }).detach();
 }
 
-int Serve(const ServerConfig& config) {
-  const sigset_t signals = BlockSignals();
-  RaiseFileLimit();
-  StartLogging(config.log_level);
-  WatchSignals(signals);
-  google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message
-  spdlog::debug("loading {}", config.model);
-
-  auto parts = LoadParts(config);
-  if (!parts.ok()) return Fail(parts.status());
+// `Process` is a Server or a WorkerServer.
+template <typename Process>
+int ServeAs(const ServerConfig& config, ServerParts parts) {
   std::atomic<bool> failed{false};
-  parts->on_warm_up_failed = [&failed] {
+  parts.engine.on_warm_up_failed = [&failed] {
     failed.store(true);
     AskToStop();
   };
   // From here on a signal drains, during the warm-up too.
   int expected = kLoading;
   phase.compare_exchange_strong(expected, kServing);
-  auto server = Server::Start(config, *std::move(parts));
+  auto server = Process::Start(config, std::move(parts));
   if (!server.ok()) return Fail(server.status());
 
   phase.wait(kServing);
@@ -130,6 +124,19 @@ int Serve(const ServerConfig& config) {
   server->reset();
   spdlog::shutdown();
   return kExitOk;
+}
+
+int Serve(const ServerConfig& config) {
+  const sigset_t signals = BlockSignals();
+  RaiseFileLimit();
+  StartLogging(config.log_level);
+  WatchSignals(signals);
+  google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message
+  spdlog::debug("loading {}", config.model);
+  auto parts = LoadParts(config);
+  if (!parts.ok()) return Fail(parts.status());
+  return config.role == "worker" ? ServeAs<WorkerServer>(config, *std::move(parts))
+                                 : ServeAs<Server>(config, *std::move(parts));
 }
 
 int Main(int argc, char** argv) {

@@ -43,6 +43,13 @@ void AddFile(const std::filesystem::path& path, SipHash13* hash) {
   }
 }
 
+std::string DigestOf(const std::vector<std::filesystem::path>& files) {
+  SipHash13 hash(0, 0);
+  for (const auto& file : files) AddFile(file, &hash);
+  const Hash128 digest = hash.Finish();
+  return absl::StrFormat("%016x%016x", digest.high, digest.low);
+}
+
 }  // namespace
 
 std::string ModelDigest(const std::string& model_dir) {
@@ -54,10 +61,11 @@ std::string ModelDigest(const std::string& model_dir) {
     }
   }
   std::sort(files.begin(), files.end());
-  SipHash13 hash(0, 0);
-  for (const auto& file : files) AddFile(file, &hash);
-  const Hash128 digest = hash.Finish();
-  return absl::StrFormat("%016x%016x", digest.high, digest.low);
+  return DigestOf(files);
+}
+
+std::string ConfigDigest(const std::string& model_dir) {
+  return DigestOf({std::filesystem::path(model_dir) / "config.json"});
 }
 
 }  // namespace orrery

@@ -10,6 +10,8 @@ namespace orrery {
 // header) and 64 KiB at each of 64 places spread over it: milliseconds for any size, and different for
 // different trainings. Files that cannot be read count as empty.
 std::string ModelDigest(const std::string& model_dir);
+// The same over config.json alone, which a router without weights has too.
+std::string ConfigDigest(const std::string& model_dir);
 
 }  // namespace orrery
 

@@ -103,6 +103,15 @@ void Generation::OnSampleReport(const SampleKey& key, const SampleReport& report
   choice.report_due = false;
 }
 
+bool Generation::OnSent(const SampleKey& key, WorkerId worker) {
+  if (workers_.size() <= key.attempt) workers_.resize(key.attempt + 1, worker);
+  return key.sample < choices_.size() && !choices_[key.sample].stream.ended();
+}
+
+void Generation::OnReportLost(const SampleKey& key) {
+  if (key.sample < choices_.size()) choices_[key.sample].report_due = false;
+}
+
 void Generation::EndAll(FinishReason reason) {
   for (Choice& choice : choices_) {
     choice.report_due = false;
@@ -171,15 +180,19 @@ void Generation::FillFinished(const Choice& choice) {
   orrery::v1::Usage* usage = finished->mutable_usage();
   usage->set_prompt_tokens(static_cast<uint32_t>(spec_.prompt->size()));
   usage->set_completion_tokens(static_cast<uint32_t>(stream.num_tokens()));
-  orrery::v1::Attempt* attempt = finished->add_attempts();
-  attempt->set_worker(Value(worker_));
+  for (const WorkerId worker : workers_) finished->add_attempts()->set_worker(Value(worker));
   orrery::v1::Timings* timings = finished->mutable_timings();
   if (choice.report) {
     usage->set_cached_tokens(static_cast<uint32_t>(choice.report->cached_tokens));
-    attempt->set_preemptions(static_cast<uint32_t>(choice.report->num_preemptions));
+    if (finished->attempts_size() > 0) {
+      finished->mutable_attempts(finished->attempts_size() - 1)
+          ->set_preemptions(static_cast<uint32_t>(choice.report->num_preemptions));
+    }
   }
   if (!stream.first_token().is_never()) {
-    const Time scheduled = choice.report ? choice.report->first_scheduled : arrived_;
+    // A worker that took over was late for the first token, and another's clock is told by ages.
+    const Time scheduled =
+        choice.report ? std::clamp(choice.report->first_scheduled, arrived_, stream.first_token()) : arrived_;
     timings->set_queue_ms((scheduled - arrived_).milliseconds());
     timings->set_prefill_ms((stream.first_token() - scheduled).milliseconds());
     timings->set_ttft_ms((stream.first_token() - arrived_).milliseconds());
@@ -257,6 +270,9 @@ RequestTimes Generation::times() const {
       times.last_token = stream.last_token();
       times.longest_choice = stream.num_tokens();
     }
+  }
+  if (!times.first_token.is_never() && !times.first_scheduled.is_never()) {
+    times.first_scheduled = std::clamp(times.first_scheduled, arrived_, times.first_token);
   }
   return times;
 }

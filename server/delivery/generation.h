@@ -43,9 +43,11 @@ class Generation {
   Time deadline() const { return arrived_ + spec_.deadline; }
   const std::shared_ptr<StreamWriter>& writer() const { return writer_; }
 
-  // That it was sent to last.
-  void set_worker(WorkerId worker) { worker_ = worker; }
-  WorkerId worker() const { return worker_; }
+  // A choice was sent to a worker, on its n-th try. False: the client has it all, the worker need not begin.
+  bool OnSent(const SampleKey& key, WorkerId worker);
+  // What a worker still owed about a choice is lost with it.
+  void OnReportLost(const SampleKey& key);
+  WorkerId worker() const { return workers_.empty() ? WorkerId{} : workers_.back(); }  // it was sent to last
   // What was decided about this request, for its final message: by the route policy that placed it, and by
   // the batch policy that planned the step of its first token.
   void set_route_decision(const DecisionRecord& record) { route_ = record; }
@@ -100,10 +102,10 @@ class Generation {
   const GenerationSpec spec_;
   std::shared_ptr<StreamWriter> writer_;
   const Time arrived_;
-  WorkerId worker_{};
-  DecisionRecord route_, batch_;  // without a policy's name: not made yet
-  std::vector<Choice> choices_;   // never resized: streams point into this object
-  size_t next_choice_ = 0;        // whose turn it is to send
+  std::vector<WorkerId> workers_;  // by attempt
+  DecisionRecord route_, batch_;   // without a policy's name: not made yet
+  std::vector<Choice> choices_;    // never resized: streams point into this object
+  size_t next_choice_ = 0;         // whose turn it is to send
   size_t num_finished_sent_ = 0;
   bool has_token_ = false;
   bool started_sent_ = false;

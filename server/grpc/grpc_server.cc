@@ -6,6 +6,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
+#include "server/link/wire.h"
 
 namespace orrery {
 namespace {
@@ -15,11 +16,8 @@ int Milliseconds(Duration duration) {
   return static_cast<int>(std::min(duration.ns / 1'000'000, kMost));
 }
 
-// What gRPC itself refuses gets no ErrorInfo and is not counted: a quarter above the limit the service looks.
-int TransportLimit(ByteSize message) { return static_cast<int>(message.bytes + message.bytes / 4); }
-
-void SetLimits(const ServerConfig& config, grpc::ServerBuilder* builder) {
-  builder->SetMaxReceiveMessageSize(TransportLimit(config.max_message_bytes));
+void SetLimits(const ServerConfig& config, const GrpcLimits& limits, grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(limits.max_receive_bytes);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, static_cast<int>(config.max_metadata_bytes.bytes));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                               static_cast<int>(config.max_streams_per_connection));
@@ -44,12 +42,20 @@ void SetLimits(const ServerConfig& config, grpc::ServerBuilder* builder) {
 
 }  // namespace
 
-absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, grpc::Service* service) {
+GrpcLimits ClientLimits(const ServerConfig& config) {
+  const int64_t bytes = config.max_message_bytes.bytes;
+  return {.service = "orrery.v1.Inference", .max_receive_bytes = static_cast<int>(bytes + bytes / 4)};
+}
+
+GrpcLimits RouterLimits() { return {.service = "orrery.v1.Worker", .max_receive_bytes = kMostWireBytes}; }
+
+absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, const GrpcLimits& limits,
+                                                grpc::Service* service) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   ListeningServer listening;
   grpc::ServerBuilder builder;
-  SetLimits(config, &builder);
+  SetLimits(config, limits, &builder);
   builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &listening.port);
   builder.RegisterService(service);
   listening.server = builder.BuildAndStart();
@@ -57,7 +63,7 @@ absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, grpc
     return absl::InvalidArgumentError(absl::StrCat("--listen: cannot listen on '", config.listen, "'"));
   }
   grpc::HealthCheckServiceInterface* health = listening.server->GetHealthCheckService();
-  health->SetServingStatus("orrery.v1.Inference", false);  // known by its name from the start
+  health->SetServingStatus(limits.service, false);
   health->SetServingStatus(false);
   return listening;
 }

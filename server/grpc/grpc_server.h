@@ -17,8 +17,19 @@ struct ListeningServer {
   int port = 0;
 };
 
+struct GrpcLimits {
+  const char* service = "";  // full name, known to health checks from the start
+  int max_receive_bytes = 0;
+};
+// Of orrery.v1.Inference. What gRPC itself refuses gets no ErrorInfo and is not counted: a quarter above the
+// limit the service looks.
+GrpcLimits ClientLimits(const ServerConfig& config);
+// Of orrery.v1.Worker.
+GrpcLimits RouterLimits();
+
 // An address that cannot be bound: INVALID_ARGUMENT, naming it. `service` outlives the server.
-absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, grpc::Service* service);
+absl::StatusOr<ListeningServer> StartGrpcServer(const ServerConfig& config, const GrpcLimits& limits,
+                                                grpc::Service* service);
 
 }  // namespace orrery
 

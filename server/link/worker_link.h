@@ -1,15 +1,17 @@
 // The way between the router side of the server and one worker: submissions and cancels there, reports back.
-// In one process the other end is a WorkerLoop; between processes it will be a gRPC stream. No call blocks,
-// and any thread may call.
+// In one process the other end is a WorkerLoop; between processes a gRPC stream (worker_directory.h here,
+// worker_service.h there). No call blocks, and any thread may call.
 #ifndef ORRERY_SERVER_LINK_WORKER_LINK_H_
 #define ORRERY_SERVER_LINK_WORKER_LINK_H_
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "router/worker_info.h"
 #include "scheduler/cost/step_cost.h"
 #include "scheduler/types/decision_record.h"
 #include "scheduler/types/request.h"
@@ -24,10 +26,10 @@ struct StepStats {
   int32_t num_sequences = 0;
   StepShape shape;
   bool scores = false;  // prompts, which takes time that the shape does not show
-  Duration engine;     // Launch, or the end of the step before when that is later, to the end of Wait
-  Duration host;       // end of the previous Wait, or waking up, to the end of Launch
-  Duration decision;   // of that, the policy and the bookkeeping of Plan
-  Duration predicted;  // `engine` as the cost model saw it coming; zero: it did not say
+  Duration engine;      // Launch, or the end of the step before when that is later, to the end of Wait
+  Duration host;        // end of the previous Wait, or waking up, to the end of Launch
+  Duration decision;    // of that, the policy and the bookkeeping of Plan
+  Duration predicted;   // `engine` as the cost model saw it coming; zero: it did not say
   DecisionRecord why;
 };
 
@@ -51,6 +53,7 @@ struct WorkerReport {
   int64_t preemptions = 0;        // since the start of the worker
   int64_t prefix_hit_tokens = 0;  // since the start of the worker
   int64_t policy_fallbacks = 0;   // since the start of the worker
+  bool more_follow = false;       // others of the same group step come at once
 };
 
 using WorkerReportSink = std::function<void(WorkerReport)>;
@@ -63,6 +66,15 @@ class WorkerLink {
   // Ends every sample of a request; unknown or ended ones are left alone.
   virtual void CancelRequest(RequestId request) = 0;
   virtual void CancelSample(const SampleKey& key) = 0;
+  // The worker is of no use as it is; nothing it was given is wanted any more. It may come back as another
+  // incarnation.
+  virtual void Reset() = 0;
+};
+
+// A worker that is there, and the way to it.
+struct AttachedWorker {
+  std::shared_ptr<WorkerLink> link;
+  WorkerInfo info;
 };
 
 }  // namespace orrery

@@ -47,8 +47,10 @@ FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> p
       clock_(clock),
       metrics_(metrics),
       router_(options.admission, std::make_unique<TimedRoutePolicy>(std::move(policy), clock, metrics),
-              // There is no other worker to go to.
-              ReplayLimits{.progress_timeout = Duration::Infinite()}) {}
+              ReplayLimits{.progress_timeout = options.progress_timeout}),
+      planner_(options.plan_interval, clock->Now(),
+               [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); }),
+      thread_([this] { Run(); }) {}
 
 FrontLoop::~FrontLoop() { Stop(); }
 
@@ -57,20 +59,6 @@ void FrontLoop::Stop() {
   stop_.store(true);
   mailbox_.Interrupt();
   thread_.join();
-}
-
-void FrontLoop::AttachWorkers(std::vector<AttachedWorker> workers) {
-  ORRERY_CHECK(workers_.empty() && !workers.empty());
-  workers_ = std::move(workers);
-  states_.resize(workers_.size());
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    ORRERY_CHECK(Value(workers_[i].info.worker) == i);
-    router_.OnWorkerUp(workers_[i].info, clock_->Now(), &orders_);
-  }
-  planner_ = std::make_unique<PricePlanner>(
-      workers_.front().info, workers_.size(), options_.plan_interval, clock_->Now(),
-      [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); });
-  thread_ = std::thread([this] { Run(); });
 }
 
 void FrontLoop::Arrive(std::unique_ptr<Generation> generation) { mailbox_.Push(std::move(generation)); }
@@ -85,6 +73,10 @@ void FrontLoop::RefuseEarly(StreamWriter& writer, absl::string_view name, const 
   metrics_->OnRefused(OutcomeOf(why), info.reason());
   refusal_log_.Write(name, info, clock_->Now());
   writer.Finish(ToGrpcStatus(why), RetryMilliseconds(why));
+}
+void FrontLoop::WorkerUp(AttachedWorker worker) { mailbox_.Push(std::move(worker)); }
+void FrontLoop::WorkerDown(WorkerId worker, uint64_t incarnation) {
+  mailbox_.Push(DownMessage{worker, incarnation});
 }
 void FrontLoop::Report(WorkerReport report) { mailbox_.Push(std::move(report)); }
 void FrontLoop::Drain(std::function<void()> drained) { mailbox_.Push(DrainMessage{std::move(drained)}); }
@@ -103,7 +95,7 @@ void FrontLoop::Run() {
     }
     EndAtDeadline();
     if (now_ >= next_sweep_) Sweep();
-    planner_->Tick(now_);
+    planner_.Tick(now_);
     if (!messages_.empty()) PublishLoad();
     messages_.clear();
     // Ends that no report brought still have to be told.
@@ -118,7 +110,7 @@ void FrontLoop::Run() {
 Time FrontLoop::NextWake() const {
   // With nothing open there is nothing to sweep.
   const Time sweep = live_.empty() && closing_.empty() ? Time::Never() : next_sweep_;
-  const Time beside = std::min({sweep, planner_->next(), router_.NextWake()});
+  const Time beside = std::min({sweep, planner_.next(), router_.NextWake()});
   return deadlines_.empty() ? beside : std::min(beside, deadlines_.begin()->first);
 }
 
@@ -142,7 +134,7 @@ absl::Status FrontLoop::Admit(Generation& generation) {
 
 void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
   Generation& generation = *arrival;
-  planner_->OnArrival(static_cast<int64_t>(generation.spec().num_choices));
+  planner_.OnArrival(static_cast<int64_t>(generation.spec().num_choices));
   if (absl::Status why = Admit(generation); !why.ok()) return Refuse(generation, why);
   const RequestId id = generation.id();
   live_names_.insert(generation.spec().request_id);
@@ -155,18 +147,47 @@ void FrontLoop::On(std::unique_ptr<Generation>& arrival) {
 
 // Carries out what the router ordered.
 void FrontLoop::Carry() {
-  for (const LeaveOrder& order : orders_.leave) LinkOf(order.worker)->CancelSample(order.sample);
+  for (const WorkerId hung : orders_.given_up) {
+    spdlog::warn("worker {} makes no progress and is given up", Value(hung));
+    const std::shared_ptr<WorkerLink> link = workers_[Value(hung)].link;
+    TakeDown(hung);
+    link->Reset();
+  }
+  for (const LeaveOrder& order : orders_.leave) {
+    if (WorkerLink* link = LinkOf(order.worker)) link->CancelSample(order.sample);
+  }
+  std::vector<std::pair<WorkerId, SampleKey>> needless;
   for (Dispatch& dispatch : orders_.dispatch) {
     if (Generation* generation = Find(dispatch.submit.key.request)) {
-      generation->set_worker(dispatch.worker);
       generation->set_route_decision(router_.last_decision());
+      if (!generation->OnSent(dispatch.submit.key, dispatch.worker)) {
+        needless.emplace_back(dispatch.worker, dispatch.submit.key);
+        continue;
+      }
     }
-    LinkOf(dispatch.worker)->Submit(std::move(dispatch.submit));
+    if (WorkerLink* link = LinkOf(dispatch.worker)) link->Submit(std::move(dispatch.submit));
   }
-  for (const CancelOrder& order : orders_.cancel) LinkOf(order.worker)->CancelRequest(order.request);
+  for (const CancelOrder& order : orders_.cancel) {
+    if (WorkerLink* link = LinkOf(order.worker)) link->CancelRequest(order.request);
+  }
   const std::vector<EndedSample> ended = std::exchange(orders_.ended, {});
   orders_.Clear();
   for (const EndedSample& lost : ended) OnLost(lost);
+  for (const auto& [worker, key] : needless) EndNeedless(worker, key);
+}
+
+// A stop string had ended the choice when its worker was lost: nobody needs to take it over.
+void FrontLoop::EndNeedless(WorkerId worker, const SampleKey& key) {
+  TokenEvent end;
+  end.key = key;
+  end.finish = FinishReason::kCancelled;
+  end.at = now_;
+  router_.OnTokenEvent(worker, end, now_, &orders_);
+  if (Generation* generation = Find(key.request)) {
+    generation->OnReportLost(key);
+    touched_.push_back(key.request);
+  }
+  if (!orders_.empty()) Carry();
 }
 
 void FrontLoop::Cancel(RequestId id) {
@@ -218,8 +239,60 @@ void FrontLoop::On(AbortMessage&) {
 
 // ----------------------------------------------------------------------------------------- from the workers
 
+WorkerLink* FrontLoop::LinkOf(WorkerId worker) {
+  return Value(worker) < workers_.size() ? workers_[Value(worker)].link.get() : nullptr;
+}
+
+bool FrontLoop::IsThere(WorkerId worker, uint64_t incarnation) const {
+  const size_t place = Value(worker);
+  return place < workers_.size() && workers_[place].link != nullptr &&
+         workers_[place].info.incarnation == incarnation;
+}
+
+void FrontLoop::On(AttachedWorker& worker) {
+  const size_t place = Value(worker.info.worker);
+  if (place >= workers_.size()) {
+    workers_.resize(place + 1);
+    states_.resize(place + 1);
+  }
+  metrics_->OnWorkerUp(worker.info);
+  states_[place] = {};
+  workers_[place] = worker;
+  router_.OnWorkerUp(worker.info, now_, &orders_);
+  Carry();
+  CountWorkers();
+}
+
+void FrontLoop::On(DownMessage& message) {
+  if (!IsThere(message.worker, message.incarnation)) return;
+  TakeDown(message.worker);
+  router_.OnWorkerDown(message.worker, now_, &orders_);
+  Carry();
+}
+
+void FrontLoop::TakeDown(WorkerId worker) {
+  workers_[Value(worker)] = {};
+  states_[Value(worker)] = {};
+  metrics_->OnWorkerDown(worker);
+  CountWorkers();
+}
+
+void FrontLoop::CountWorkers() {
+  int64_t there = 0;
+  const WorkerInfo* one = nullptr;
+  for (const AttachedWorker& worker : workers_) {
+    if (worker.link == nullptr) continue;
+    ++there;
+    one = &worker.info;
+  }
+  if (one != nullptr) planner_.SetWorkers(*one, there);
+  load_.workers.store(there, std::memory_order_relaxed);
+  PublishWorkers();
+}
+
 void FrontLoop::On(WorkerReport& report) {
   const WorkerId worker = report.state.worker;
+  if (!IsThere(worker, report.state.incarnation)) return;
   if (!report.steps.empty()) step_decision_ = report.steps.back().why;
   for (const TokenEvent& event : report.events) {
     if (router_.OnTokenEvent(worker, event, now_, &orders_)) OnEvent(event);
@@ -233,25 +306,25 @@ void FrontLoop::On(WorkerReport& report) {
   for (const RefusedSample& refused : report.refused) {
     router_.OnRefused(worker, refused.key, refused.why, now_, &orders_);
   }
-  router_.OnWorkerState(report.state, now_, &orders_);
+  router_.OnWorkerState(report.state, now_, &orders_, report.more_follow);
   Carry();
   metrics_->OnReport(report);
-  for (const StepStats& step : report.steps) planner_->OnStep(step);
+  for (const StepStats& step : report.steps) planner_.OnStep(step);
   if (new_tokens_ > 0) metrics_->OnTokens(std::exchange(new_tokens_, 0));
   for (const RequestId id : touched_) {
     if (Generation* generation = Find(id)) Pump(*generation);
   }
   touched_.clear();
-  PublishWorkers(report.state);
+  WorkerState& last = states_[Value(worker)];
+  last.num_waiting = report.state.num_waiting;
+  last.num_running = report.state.num_running;
+  last.kv_tokens = report.state.kv_tokens;
+  last.blocks_total = report.state.blocks_total;
+  last.blocks_free = report.state.blocks_free + report.state.blocks_cached;
+  PublishWorkers();
 }
 
-void FrontLoop::PublishWorkers(const WorkerState& state) {
-  WorkerState& last = states_[Value(state.worker)];
-  last.num_waiting = state.num_waiting;
-  last.num_running = state.num_running;
-  last.kv_tokens = state.kv_tokens;
-  last.blocks_total = state.blocks_total;
-  last.blocks_free = state.blocks_free + state.blocks_cached;
+void FrontLoop::PublishWorkers() {
   int64_t waiting = 0, running = 0, kv_tokens = 0, blocks_total = 0, blocks_free = 0;
   for (const WorkerState& worker : states_) {
     waiting += worker.num_waiting;
@@ -283,7 +356,9 @@ void FrontLoop::OnEvent(const TokenEvent& event) {
     spdlog::error("request={} choice={} failed: {}", generation->spec().request_id, event.key.sample,
                   event.error);
   }
-  if (effect.cancel_sample) LinkOf(generation->worker())->CancelSample(event.key);
+  if (effect.cancel_sample) {
+    if (WorkerLink* link = LinkOf(generation->worker())) link->CancelSample(event.key);
+  }
   if (touched_.empty() || touched_.back() != event.key.request) touched_.push_back(event.key.request);
 }
 
@@ -298,6 +373,7 @@ void FrontLoop::OnLost(const EndedSample& lost) {
     Refuse(*generation, lost.why);
     return Forget(*generation);
   }
+  generation->OnReportLost(lost.key);
   TokenEvent end;
   end.key = lost.key;
   end.finish = lost.finish;
@@ -329,7 +405,7 @@ void FrontLoop::Pump(Generation& generation) {
 void FrontLoop::Close(Generation& generation, Outcome outcome) {
   const RequestTimes times = generation.times();
   metrics_->OnEnd(outcome, times);
-  planner_->OnEnd(times, static_cast<int64_t>(generation.spec().num_choices));
+  planner_.OnEnd(times, static_cast<int64_t>(generation.spec().num_choices));
   if (const auto met = generation.MetSlo(outcome)) metrics_->OnSloEnd(generation.spec().slo_class, *met);
   if (spdlog::should_log(spdlog::level::info)) LogEnd(generation.spec().request_id, outcome, times, now_);
   closing_.emplace(generation.id(), Closing{generation.writer(), now_});
@@ -381,6 +457,7 @@ void FrontLoop::PublishLoad() {
   metrics_->SetQueueTokens(queued);
   load_.queue_tokens.store(queued, std::memory_order_relaxed);
   load_.predicted_wait_ns.store(router_.predicted_wait().ns, std::memory_order_relaxed);
+  metrics_->OnReplays(router_.counters());
   load_.live_requests.store(static_cast<int64_t>(live_.size()), std::memory_order_relaxed);
 }
 

@@ -40,12 +40,8 @@ struct FrontOptions {
   size_t stream_buffer_bytes = 256 << 10;
   Duration write_timeout = Duration::Seconds(60);
   Duration plan_interval = Duration::Seconds(10);  // of resource prices
-};
-
-// Ids of attached workers are their places: 0, 1...
-struct AttachedWorker {
-  WorkerLink* link = nullptr;
-  WorkerInfo info;
+  // What a worker may take for a step before its requests go elsewhere.
+  Duration progress_timeout = Duration::Infinite();
 };
 
 class FrontLoop {
@@ -57,9 +53,6 @@ class FrontLoop {
   // Ends the thread.
   void Stop();
 
-  // Once, before the first request: where requests go. Not empty.
-  void AttachWorkers(std::vector<AttachedWorker> workers);
-
   // From any thread. The calls' side:
   void Arrive(std::unique_ptr<Generation> generation);
   void Writable(RequestId request);                  // the message in flight is gone
@@ -68,7 +61,9 @@ class FrontLoop {
   // A call that is refused before it became a Generation: ends it, counts it and logs it under `name`. The
   // caller owns the writer.
   void RefuseEarly(StreamWriter& writer, absl::string_view name, const absl::Status& why);
-  // The workers' side:
+  // The workers' side. Ids are small: they are places in lists. The same id again is a new incarnation.
+  void WorkerUp(AttachedWorker worker);
+  void WorkerDown(WorkerId worker, uint64_t incarnation);
   void Report(WorkerReport report);
   // Refuses what arrives from here on; `drained` is called on the loop's thread when the last request is
   // over.
@@ -89,12 +84,17 @@ class FrontLoop {
   struct ClosedMessage {
     RequestId request;
   };
+  struct DownMessage {
+    WorkerId worker;
+    uint64_t incarnation;
+  };
   struct DrainMessage {
     std::function<void()> drained;
   };
   struct AbortMessage {};
-  using Message = std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
-                               ClosedMessage, DrainMessage, AbortMessage, ResourcePrices>;
+  using Message =
+      std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
+                   ClosedMessage, AttachedWorker, DownMessage, DrainMessage, AbortMessage, ResourcePrices>;
 
   void Run();
   void On(std::unique_ptr<Generation>& arrival);
@@ -102,6 +102,8 @@ class FrontLoop {
   void On(WritableMessage& message);
   void On(CancelledMessage& message);
   void On(ClosedMessage& message);
+  void On(AttachedWorker& worker);
+  void On(DownMessage& message);
   void On(DrainMessage& message);
   void On(AbortMessage& message);
   void On(ResourcePrices& prices) { metrics_->OnPrices(prices); }
@@ -111,9 +113,12 @@ class FrontLoop {
   void OnEvent(const TokenEvent& event);
   void OnLost(const EndedSample& lost);
   void Carry();
+  void EndNeedless(WorkerId worker, const SampleKey& key);
   void Cancel(RequestId id);
   Generation* Find(RequestId id);
-  WorkerLink* LinkOf(WorkerId worker) { return workers_[Value(worker)].link; }
+  // Null: it is not there.
+  WorkerLink* LinkOf(WorkerId worker);
+  bool IsThere(WorkerId worker, uint64_t incarnation) const;
   void Pump(Generation& generation);
   void Close(Generation& generation, Outcome outcome);
   void Forget(Generation& generation);
@@ -121,12 +126,13 @@ class FrontLoop {
   void Sweep();
   Time NextWake() const;
   void PublishLoad();
-  void PublishWorkers(const WorkerState& state);
+  void TakeDown(WorkerId worker);
+  void CountWorkers();
+  void PublishWorkers();
 
   const FrontOptions options_;
   const Clock* clock_;
   ServerMetrics* metrics_;
-  std::vector<AttachedWorker> workers_;
   LoadBoard load_;
   RefusalLog refusal_log_;
   Mailbox<Message> mailbox_;
@@ -145,13 +151,14 @@ class FrontLoop {
   std::set<std::pair<Time, RequestId>> deadlines_;   // of live requests
   std::vector<RequestId> touched_;
   RouterCore router_;
-  RouterOutput orders_;              // of the router, until Carry
-  DecisionRecord step_decision_;     // of the step that the report at hand is about
-  std::vector<WorkerState> states_;  // the last of each worker; sums alone
+  RouterOutput orders_;                  // of the router, until Carry
+  DecisionRecord step_decision_;         // of the step that the report at hand is about
+  std::vector<AttachedWorker> workers_;  // by id; without a link: not there
+  std::vector<WorkerState> states_;      // the last of each worker; sums alone
   Time next_sweep_;
   int64_t new_tokens_ = 0;  // of the report at hand
   std::function<void()> drained_;
-  std::unique_ptr<PricePlanner> planner_;  // its thread ends before the mailbox does
+  PricePlanner planner_;  // its thread ends before the mailbox does
 
   std::atomic<bool> stop_{false};
   std::thread thread_;

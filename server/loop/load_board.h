@@ -14,6 +14,7 @@ struct LoadBoard {
   std::atomic<int64_t> predicted_wait_ns{0};    // of a request that comes now
   std::atomic<int64_t> kv_tokens{0}, blocks_total{0}, blocks_free{0}, blocks_used{0};
   std::atomic<int64_t> live_requests{0};  // admitted and not over
+  std::atomic<int64_t> workers{0};        // that are there
   std::atomic<bool> draining{false};
 };
 

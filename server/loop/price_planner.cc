@@ -19,14 +19,8 @@ int Octave(double tokens) { return std::bit_width(static_cast<uint64_t>(std::max
 
 }  // namespace
 
-PricePlanner::PricePlanner(const WorkerInfo& worker, size_t num_workers, Duration interval, Time now,
-                           std::function<void(ResourcePrices)> sink)
-    : worker_(worker),
-      num_workers_(static_cast<double>(num_workers)),
-      interval_(interval),
-      sink_(std::move(sink)),
-      since_(now),
-      next_(now + interval) {
+PricePlanner::PricePlanner(Duration interval, Time now, std::function<void(ResourcePrices)> sink)
+    : interval_(interval), sink_(std::move(sink)), since_(now), next_(now + interval) {
   auto cost = ParseStepCost("online");
   ORRERY_CHECK(cost.ok());
   cost_ = *std::move(cost);
@@ -40,6 +34,11 @@ PricePlanner::~PricePlanner() {
   }
   wake_.notify_all();
   thread_.join();
+}
+
+void PricePlanner::SetWorkers(const WorkerInfo& worker, int64_t count) {
+  worker_ = worker;
+  num_workers_ = static_cast<double>(count);
 }
 
 void PricePlanner::OnEnd(const RequestTimes& times, int64_t num_samples) {
@@ -72,6 +71,10 @@ void PricePlanner::Tick(Time now) {
   if (now < next_) return;
   seconds_ += (now - since_).seconds();
   since_ = now;
+  if (num_workers_ == 0) {
+    next_ = now + interval_;
+    return;
+  }
   Question question = Ask(seconds_ * num_workers_);
   const bool nothing = question.classes.empty();
   {

@@ -29,15 +29,17 @@ namespace orrery {
 class PricePlanner {
  public:
   // `sink` is called on the planner's thread and must be quick.
-  PricePlanner(const WorkerInfo& worker, size_t num_workers, Duration interval, Time now,
-               std::function<void(ResourcePrices)> sink);
+  PricePlanner(Duration interval, Time now, std::function<void(ResourcePrices)> sink);
   ~PricePlanner();
 
-  // One thread from here on. A request that arrived, refused or not, is `num_samples` of the traffic.
+  // One thread from here on. There are so many workers like this one; none at first.
+  void SetWorkers(const WorkerInfo& worker, int64_t count);
+  // A request that arrived, refused or not, is `num_samples` of the traffic.
   void OnArrival(int64_t num_samples) { arrivals_ += static_cast<double>(num_samples); }
   void OnEnd(const RequestTimes& times, int64_t num_samples);
   void OnStep(const StepStats& step);
-  // Starts a plan when it is time. Never(): nothing is remembered, so that nothing is worth anything.
+  // Starts a plan when it is time and there is a worker. Never(): nothing is remembered, so that nothing is
+  // worth anything.
   void Tick(Time now);
   Time next() const { return next_; }
 
@@ -54,8 +56,8 @@ class PricePlanner {
   void Forget();
   void Run();
 
-  const WorkerInfo worker_;
-  const double num_workers_;
+  WorkerInfo worker_;
+  double num_workers_ = 0;
   const Duration interval_;
   const std::function<void(ResourcePrices)> sink_;
   std::unique_ptr<StepCostModel> cost_;  // learns from the steps

@@ -59,7 +59,8 @@ void WorkerLoop::Run() {
     commands_.clear();
     if (core_->NextWake() <= now) core_->OnTimer(now, &report_.events);
     // Ends that no step made (cancels, deadlines, refusals) do not wait for the step to come.
-    if (!report_.events.empty() || !report_.refused.empty()) Publish(now);
+    if (!report_.events.empty() || !report_.refused.empty() || std::exchange(to_publish_, false))
+      Publish(now);
     LaunchReady();
     Record();
     if (in_flight_.empty()) {
@@ -91,6 +92,9 @@ void WorkerLoop::Apply(Command& command, Time now) {
     if (!status.ok()) report_.refused.push_back({key, std::move(status)});
   } else if (auto* request = std::get_if<RequestId>(&command)) {
     core_->OnCancelRequest(*request, now, &report_.events);
+  } else if (std::holds_alternative<DrainCommand>(command)) {
+    core_->Drain(now);
+    to_publish_ = true;
   } else {
     core_->OnCancel(std::get<SampleKey>(command), now, &report_.events);
   }

@@ -40,6 +40,9 @@ class WorkerLoop final : public WorkerLink {
   void Submit(orrery::Submit submit) override;
   void CancelRequest(RequestId request) override;
   void CancelSample(const SampleKey& key) override;
+  void Reset() override {}  // a step that hangs here hangs the process
+  // New submissions are refused from here on, and reports say so.
+  void Drain() { mailbox_.Push(DrainCommand{}); }
 
   // How long the step in flight has been running; zero between steps. Any thread.
   Duration StepAge() const;
@@ -47,7 +50,8 @@ class WorkerLoop final : public WorkerLink {
   uint64_t num_steps() const { return num_steps_.load(std::memory_order_relaxed); }
 
  private:
-  using Command = std::variant<orrery::Submit, RequestId, SampleKey>;
+  struct DrainCommand {};
+  using Command = std::variant<orrery::Submit, RequestId, SampleKey, DrainCommand>;
 
   void Run();
   void Apply(Command& command, Time now);
@@ -76,7 +80,8 @@ class WorkerLoop final : public WorkerLink {
   StepResult result_;
   WorkerReport report_;
   Time host_since_;
-  Time last_done_;  // the end of the last step
+  Time last_done_;           // the end of the last step
+  bool to_publish_ = false;  // although there is no event
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> step_began_ns_{-1};

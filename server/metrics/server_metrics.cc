@@ -1,6 +1,7 @@
 #include "server/metrics/server_metrics.h"
 
 #include <string>
+#include <utility>
 
 namespace orrery {
 namespace {
@@ -12,31 +13,22 @@ constexpr const char* kReasons[] = {"queue_full", "predicted_wait", "shed",     
 }  // namespace
 
 ServerMetrics::ServerMetrics(const MetricsIdentity& identity)
-    : edge_labels_{{"model", identity.model}, {"role", identity.role}},
-      route_objective_(maker_, OfRouter(identity)),
+    : identity_(identity),
+      edge_labels_{{"model", identity.model}, {"role", identity.role}},
+      route_objective_(maker_, OfRouter()),
       slo_attainment_(registry_.get(), edge_labels_) {
   RegisterRequests();
   route_decision_ =
-      maker_.Histogram("orrery_policy_decision_seconds", kDecisionHelp, OfRouter(identity), Decades(1e-6, 1));
-  for (int32_t i = 0; i < identity.num_workers; ++i) {
-    const std::string number = std::to_string(i);
-    WorkerMetrics::Identity worker{.labels = edge_labels_,
-                                   .scheduler = identity.scheduler,
-                                   .block_tokens = identity.block_tokens,
-                                   .num_blocks = identity.num_blocks};
-    worker.labels.emplace("worker", number);
-    if (identity.vllm_names) worker.vllm_labels = {{"model_name", identity.model}, {"engine", number}};
-    workers_.emplace_back(maker_, worker);
-  }
+      maker_.Histogram("orrery_policy_decision_seconds", kDecisionHelp, OfRouter(), Decades(1e-6, 1));
   maker_
       .Gauge("orrery_build_info", "1; what this is",
              {{"version", identity.version}, {"backend", identity.backend}, {"cuda", identity.cuda}})
       ->Set(1);
 }
 
-MetricLabels ServerMetrics::OfRouter(const MetricsIdentity& identity) const {
+MetricLabels ServerMetrics::OfRouter() const {
   MetricLabels labels = edge_labels_;
-  labels.insert({{"kind", "route"}, {"policy", identity.router}});
+  labels.insert({{"kind", "route"}, {"policy", identity_.router}});
   return labels;
 }
 
@@ -56,6 +48,13 @@ void ServerMetrics::RegisterRequests() {
                      .Help("Requests refused for load or state, by reason")
                      .Register(*registry_);
   for (const char* reason : kReasons) rejections_->Add(with("reason", reason));
+  for (size_t i = 0; i < kNumReplayReasons; ++i) {
+    const std::string reason(ReplayReasonName(static_cast<ReplayReason>(i)));
+    retries_[i] = maker_.Counter("orrery_retries_total", "Sequences that began again on another worker, by reason",
+                                 with("reason", reason.c_str()));
+  }
+  ejections_ = maker_.Counter("orrery_worker_ejections_total",
+                              "Times that a worker got nothing new since it lay behind its peers", edge);
   prompt_tokens_ = maker_.Counter("orrery_prompt_tokens_total", "Prompt tokens of admitted requests", edge);
   generated_tokens_ = maker_.Counter("orrery_generated_tokens_total", "Output tokens", edge);
   queue_tokens_ = maker_.Gauge("orrery_queue_tokens", "Prompt tokens that wait", edge);
@@ -102,8 +101,35 @@ void ServerMetrics::OnRefused(Outcome outcome, absl::string_view reason) {
   rejections_->Add(labels).Increment();                         // the one that exists, where there is one
 }
 
+void ServerMetrics::OnWorkerUp(const WorkerInfo& worker) {
+  const size_t place = Value(worker.worker);
+  if (place >= workers_.size()) workers_.resize(place + 1);
+  if (workers_[place] != nullptr) return workers_[place]->OnUp();
+  const std::string number = std::to_string(place);
+  WorkerMetrics::Identity identity;
+  identity.labels = edge_labels_;
+  identity.labels.emplace("worker", number);
+  identity.scheduler = identity_.scheduler;
+  identity.block_tokens = worker.block_tokens;
+  identity.num_blocks = static_cast<int32_t>(worker.kv_capacity_tokens / worker.block_tokens);
+  if (identity_.vllm_names) identity.vllm_labels = {{"model_name", identity_.model}, {"engine", number}};
+  workers_[place] = std::make_unique<WorkerMetrics>(maker_, identity);
+}
+
+void ServerMetrics::OnWorkerDown(WorkerId worker) { workers_[Value(worker)]->OnDown(); }
+
 void ServerMetrics::OnReport(const WorkerReport& report) {
-  workers_[Value(report.state.worker)].OnReport(report);
+  workers_[Value(report.state.worker)]->OnReport(report);
+}
+
+void ServerMetrics::OnReplays(const RouterCounters& counters) {
+  if (counters.ejections != std::exchange(ejections_shown_, counters.ejections)) {
+    CatchUp(ejections_, static_cast<int64_t>(counters.ejections));
+  }
+  if (counters.replayed == std::exchange(replays_shown_, counters.replayed)) return;
+  for (size_t i = 0; i < kNumReplayReasons; ++i) {
+    CatchUp(retries_[i], static_cast<int64_t>(counters.replayed_for[i]));
+  }
 }
 
 void ServerMetrics::OnRouteDecision(Duration took, const DecisionRecord& why) {
@@ -112,7 +138,9 @@ void ServerMetrics::OnRouteDecision(Duration took, const DecisionRecord& why) {
 }
 
 void ServerMetrics::OnPrices(const ResourcePrices& prices) {
-  for (WorkerMetrics& worker : workers_) worker.OnPrices(prices);
+  for (const auto& worker : workers_) {
+    if (worker != nullptr) worker->OnPrices(prices);
+  }
 }
 
 void ServerMetrics::SetQueueTokens(int64_t tokens) { queue_tokens_->Set(static_cast<double>(tokens)); }

@@ -1,5 +1,6 @@
 // The metrics of interfaces.md that a server has by now, as handles looked up once. All observing but that
-// of refusals is done by the front loop's thread; scraping reads beside it.
+// of refusals is done by the front loop's thread (in a worker process: by the workers' threads); scraping
+// reads beside it.
 #ifndef ORRERY_SERVER_METRICS_SERVER_METRICS_H_
 #define ORRERY_SERVER_METRICS_SERVER_METRICS_H_
 
@@ -29,9 +30,6 @@ struct MetricsIdentity {
   std::string version;
   std::string backend;
   std::string cuda = "none";
-  int32_t num_workers = 1;   // ids 0, 1...
-  int32_t block_tokens = 0;  // of each
-  int32_t num_blocks = 0;
   std::string scheduler;  // the batch policy's name
   std::string router;     // the route policy's name
   bool vllm_names = false;
@@ -51,29 +49,39 @@ class ServerMetrics {
   void OnRouteDecision(Duration took, const DecisionRecord& why);
   // A request that never ran: outcome rejected (with its reason) or invalid. From any thread.
   void OnRefused(Outcome outcome, absl::string_view reason);
+  // Before a worker's first report; again for a new incarnation.
+  void OnWorkerUp(const WorkerInfo& worker);
+  void OnWorkerDown(WorkerId worker);
+  // What the router has counted up to now.
+  void OnReplays(const RouterCounters& counters);
+  // REQUIRES: the worker is up. From one thread for each worker.
   void OnReport(const WorkerReport& report);
   void SetQueueTokens(int64_t tokens);
-  // The last plan of a worker's resources: they are all alike.
+  // The last plan of a worker's resources: they are taken to be alike.
   void OnPrices(const ResourcePrices& prices);
 
   const std::shared_ptr<prometheus::Registry>& registry() const { return registry_; }
 
  private:
   void RegisterRequests();
-  MetricLabels OfRouter(const MetricsIdentity& identity) const;
+  MetricLabels OfRouter() const;
 
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
   const MetricMaker maker_{registry_};
+  const MetricsIdentity identity_;
   const MetricLabels edge_labels_;
   prometheus::Family<prometheus::Counter>* rejections_ = nullptr;
   std::array<prometheus::Counter*, kNumOutcomes> requests_{};
+  std::array<prometheus::Counter*, kNumReplayReasons> retries_{};
+  prometheus::Counter* ejections_;
+  uint64_t replays_shown_ = 0, ejections_shown_ = 0;
   prometheus::Counter *prompt_tokens_, *generated_tokens_;
   prometheus::Gauge* queue_tokens_;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;
   prometheus::Histogram* route_decision_;
   PolicyObjective route_objective_;
   SloAttainment slo_attainment_;
-  std::vector<WorkerMetrics> workers_;  // by id
+  std::vector<std::unique_ptr<WorkerMetrics>> workers_;  // by id; null: never up
 };
 
 }  // namespace orrery

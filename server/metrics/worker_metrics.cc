@@ -1,6 +1,7 @@
 #include "server/metrics/worker_metrics.h"
 
 #include <cmath>
+#include <utility>
 
 namespace orrery {
 namespace {
@@ -38,10 +39,10 @@ void WorkerMetrics::RegisterPool(const MetricMaker& maker, const Identity& ident
   blocks_free_ = blocks("free");
   blocks_used_ = blocks("used");
   blocks_cached_ = blocks("cached");
-  prefix_hit_tokens_ = maker.Counter(
+  prefix_hit_tokens_.counter = maker.Counter(
       "orrery_prefix_cache_hit_tokens_total",
       "Tokens not computed thanks to the prefix cache, re-admissions after a preemption included", worker);
-  preemptions_ =
+  preemptions_.counter =
       maker.Counter("orrery_preemptions_total", "Sequences that lost their KV and start anew", worker);
   const auto price = [&](const char* resource) {
     return maker.Gauge("orrery_shadow_price", kPriceHelp, With(worker, {{"resource", resource}}));
@@ -74,8 +75,8 @@ void WorkerMetrics::RegisterSteps(const MetricMaker& maker, const Identity& iden
                                       {0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10});
   decision_ =
       maker.Histogram("orrery_policy_decision_seconds", kDecisionHelp, OfPolicy(identity), Decades(1e-6, 1));
-  fallbacks_ = maker.Counter("orrery_policy_fallbacks_total", "Decisions taken by the fallback rule",
-                             With(OfPolicy(identity), {{"reason", "idle"}}));
+  fallbacks_.counter = maker.Counter("orrery_policy_fallbacks_total", "Decisions taken by the fallback rule",
+                                     With(OfPolicy(identity), {{"reason", "idle"}}));
 }
 
 void WorkerMetrics::RegisterVllmNames(const MetricMaker& maker, const Identity& identity) {
@@ -92,13 +93,23 @@ void WorkerMetrics::RegisterVllmNames(const MetricMaker& maker, const Identity& 
 
 void WorkerMetrics::OnReport(const WorkerReport& report) {
   for (const StepStats& step : report.steps) OnStep(step);
-  CatchUp(preemptions_, report.preemptions);
-  CatchUp(prefix_hit_tokens_, report.prefix_hit_tokens);
-  CatchUp(fallbacks_, report.policy_fallbacks);
-  const WorkerState& state = report.state;
+  const std::pair<Total*, int64_t> totals[] = {{&preemptions_, report.preemptions},
+                                               {&prefix_hit_tokens_, report.prefix_hit_tokens},
+                                               {&fallbacks_, report.policy_fallbacks}};
+  for (const auto& [total, value] : totals) {
+    if (fresh_) total->base = static_cast<int64_t>(total->counter->Value()) - value;
+    total->Show(value);
+  }
+  fresh_ = false;
+  ShowState(report.state);
+}
+
+void WorkerMetrics::OnDown() { ShowState({}); }
+
+void WorkerMetrics::ShowState(const WorkerState& state) {
   const int32_t used = state.blocks_total - state.blocks_free - state.blocks_cached;
   const double ratio = state.blocks_total > 0 ? static_cast<double>(used) / state.blocks_total : 0.0;
-  const double num_running = static_cast<double>(state.running.size());
+  const double num_running = state.num_running;
   waiting_->Set(state.num_waiting);
   running_->Set(num_running);
   kv_used_->Set(ratio);

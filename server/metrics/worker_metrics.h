@@ -22,17 +22,29 @@ class WorkerMetrics {
   };
   WorkerMetrics(const MetricMaker& maker, const Identity& identity);
 
+  // A new incarnation, whose totals begin anew.
+  void OnUp() { fresh_ = true; }
+  // It has nothing any more.
+  void OnDown();
   void OnReport(const WorkerReport& report);
   // The last plan of the worker's resources.
   void OnPrices(const ResourcePrices& prices);
 
  private:
+  // A total that a worker keeps, on top of what its earlier incarnations counted.
+  struct Total {
+    prometheus::Counter* counter = nullptr;
+    int64_t base = 0;
+    void Show(int64_t total) const { CatchUp(counter, base + total); }
+  };
+  void ShowState(const WorkerState& state);
   void RegisterPool(const MetricMaker& maker, const Identity& identity);
   void RegisterSteps(const MetricMaker& maker, const Identity& identity);
   void RegisterVllmNames(const MetricMaker& maker, const Identity& identity);
   void OnStep(const StepStats& step);
 
-  prometheus::Counter *prefix_hit_tokens_, *preemptions_, *fallbacks_;
+  Total prefix_hit_tokens_, preemptions_, fallbacks_;
+  bool fresh_ = false;
   prometheus::Gauge *waiting_, *running_, *kv_used_;
   prometheus::Gauge *blocks_free_, *blocks_used_, *blocks_cached_;
   prometheus::Gauge *block_price_, *prefill_price_, *slot_price_;

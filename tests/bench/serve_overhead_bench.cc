@@ -50,7 +50,7 @@ std::vector<TokenId> PromptOf(int index, int length, int vocab) {
 Result BareLoop(const Options& options) {
   auto parts = LoadParts(options.config);
   if (!parts.ok()) std::exit((std::fprintf(stderr, "%s\n", parts.status().ToString().c_str()), 2));
-  Executor& executor = *parts->executors.front();
+  Executor& executor = *parts->engine.executors.front();
   const EngineLimits& limits = executor.limits();
   WorkerSpec spec;
   spec.options.num_blocks = limits.num_blocks;
@@ -139,7 +139,7 @@ class Call final : public grpc::ClientReadReactor<orrery::v1::GenerateResponse> 
 Result ThroughServer(const Options& options) {
   auto parts = LoadParts(options.config);
   if (!parts.ok()) std::exit(2);
-  const int vocab = parts->executors.front()->limits().vocab_size;
+  const int vocab = parts->engine.executors.front()->limits().vocab_size;
   auto server = Server::Start(options.config, *std::move(parts));
   if (!server.ok()) std::exit((std::fprintf(stderr, "%s\n", server.status().ToString().c_str()), 2));
   while (!(*server)->ready()) std::this_thread::sleep_for(std::chrono::milliseconds(5));

@@ -373,8 +373,9 @@ TEST(Workers, SeveralInOneProcessShareTheRequests) {
   EXPECT_EQ(by_worker, (std::map<uint32_t, int>{{0, 10}, {1, 10}, {2, 10}}));
   for (const char* worker : {"0", "1", "2"}) {
     EXPECT_GT(harness.Metric("orrery_step_sequences", {{"worker", worker}}), 10);
-    EXPECT_TRUE(
-        Eventually([&] { return harness.Metric("orrery_requests_running", {{"worker", worker}}) == 0; }));
+    EXPECT_TRUE(Eventually([&] {
+      return harness.Metric("orrery_requests_running", {{"worker", worker}}) == 0;
+    }));
   }
   EXPECT_TRUE(harness.server().Drain(Duration::Seconds(5)));
   EXPECT_TRUE(harness.server().StopWorkers(Duration::Seconds(5)));
@@ -438,7 +439,7 @@ TEST(Start, BadOptionsAreOneLine) {
     EngineLimits limits;
     limits.num_blocks = 16, limits.max_num_seqs = 4, limits.max_step_tokens = 64, limits.max_context = 128;
     limits.vocab_size = kByteVocab;
-    parts.executors.push_back(std::make_unique<FakeEngine>(limits, std::make_shared<EngineControl>()));
+    parts.engine.executors.push_back(std::make_unique<FakeEngine>(limits, std::make_shared<EngineControl>()));
     parts.codec = std::make_unique<ByteCodec>();
     return Server::Start(config, std::move(parts)).status();
   };

@@ -58,14 +58,14 @@ class Loops {
     options.stream_buffer_bytes = 16 << 10;
     options.plan_interval = Duration::Milliseconds(10);
     front_ = std::make_unique<FrontLoop>(options, NewRoutePolicy("jsq-tokens").value(), &clock_, &metrics_);
-    worker_ = std::make_unique<WorkerLoop>(
+    worker_ = std::make_shared<WorkerLoop>(
         std::move(parts), &clock_, [this](WorkerReport report) { front_->Report(std::move(report)); });
     WorkerInfo info;
     info.worker = spec.options.worker;
     info.kv_capacity_tokens = int64_t{limits.num_blocks} * limits.block_tokens;
     info.max_context = told_context;
     info.slots = limits.max_num_seqs;
-    front_->AttachWorkers({{worker_.get(), info}});
+    front_->WorkerUp({worker_, info});
   }
   ~Loops() { Stop(); }
   void Stop() {
@@ -110,7 +110,7 @@ class Loops {
   ServerMetrics metrics_{MetricsIdentity()};
   std::shared_ptr<EngineControl> control_ = std::make_shared<EngineControl>();
   std::unique_ptr<FrontLoop> front_;
-  std::unique_ptr<WorkerLoop> worker_;
+  std::shared_ptr<WorkerLoop> worker_;
 
  private:
   std::atomic<uint64_t> next_id_{1};
@@ -576,10 +576,11 @@ TEST(PricePlanner, PricesWhatIsShortAndForgets) {
   worker.max_step_tokens = 512;
   std::mutex mutex;
   std::vector<ResourcePrices> plans;
-  PricePlanner planner(worker, 1, Duration::Seconds(10), Time{}, [&](ResourcePrices prices) {
+  PricePlanner planner(Duration::Seconds(10), Time{}, [&](ResourcePrices prices) {
     std::lock_guard lock(mutex);
     plans.push_back(std::move(prices));
   });
+  planner.SetWorkers(worker, 1);
   auto next_plan = [&, seen = size_t{0}](Time now) mutable {
     planner.Tick(now);
     ++seen;

@@ -91,13 +91,13 @@ class Harness {
     control_->fail_next = setup_.fail_at_start;
     ServerParts parts;
     for (int64_t i = 0; i < setup_.config.workers; ++i) {
-      parts.executors.push_back(std::make_unique<FakeEngine>(setup_.limits, control_));
+      parts.engine.executors.push_back(std::make_unique<FakeEngine>(setup_.limits, control_));
     }
     parts.codec = std::make_unique<ByteCodec>();
     parts.defaults = setup_.defaults;
     parts.model.set_model("fake");
     parts.model.set_backend("fake");
-    parts.on_warm_up_failed = [this] { warm_up_failed_.store(true); };
+    parts.engine.on_warm_up_failed = [this] { warm_up_failed_.store(true); };
     auto server = Server::Start(setup_.config, std::move(parts));
     if (!server.ok()) throw std::runtime_error(std::string(server.status().message()));
     server_ = *std::move(server);

@@ -1,0 +1,78 @@
+// The workers of this process: a WorkerLoop around each executor, warmed up before anybody else hears of it.
+#ifndef ORRERY_SERVER_DAEMON_LOCAL_WORKERS_H_
+#define ORRERY_SERVER_DAEMON_LOCAL_WORKERS_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "engine/executor.h"
+#include "scheduler/worker_factory.h"
+#include "server/config/server_config.h"
+#include "server/link/worker_link.h"
+#include "server/loop/clock.h"
+#include "server/loop/worker_loop.h"
+
+namespace orrery {
+
+// What workers compute with.
+struct EngineParts {
+  std::vector<std::unique_ptr<Executor>> executors;  // one for each worker, with equal limits; not empty
+  std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
+  // The warm-up failed: the workers will never be ready. Called once at most, on a thread of theirs.
+  std::function<void()> on_warm_up_failed = [] {};
+};
+
+class LocalWorkers {
+ public:
+  // Called on the workers' threads; of one worker in order: up, when it is warm, then its reports.
+  struct Events {
+    std::function<void(AttachedWorker worker)> up;
+    WorkerReportSink report;
+  };
+
+  // Errors: bad policy, journal not writable. `clock` outlives the workers.
+  static absl::StatusOr<std::unique_ptr<LocalWorkers>> Start(const ServerConfig& config, EngineParts parts,
+                                                             const Clock* clock, Events events);
+  ~LocalWorkers() { Stop(); }
+
+  size_t size() const { return workers_.size(); }
+  // Of each worker, by id.
+  std::vector<AttachedWorker> all() const;
+  bool warm() const;
+  // Of the step in flight that began first; zero: none is.
+  Duration OldestStepAge() const;
+  // Nobody takes new requests any more.
+  void Drain();
+  // Ends the threads. StopWithin: false when a step does not return; then this object cannot be destroyed.
+  void Stop();
+  bool StopWithin(Duration timeout);
+
+ private:
+  struct Worker {
+    WorkerInfo info;
+    std::shared_ptr<WorkerLoop> loop;
+    std::atomic<bool> warm{false};
+  };
+
+  LocalWorkers(const Clock* clock, Events events, std::function<void()> on_warm_up_failed)
+      : clock_(clock), events_(std::move(events)), on_warm_up_failed_(std::move(on_warm_up_failed)) {}
+  absl::Status StartWorker(const WorkerSpec& spec, const std::string& record,
+                           std::unique_ptr<Executor> executor);
+  void WarmUp(Worker& worker);
+  void OnReport(Worker& worker, WorkerReport report);
+  void FailWarmUp(absl::string_view why);
+
+  const Clock* const clock_;
+  const Events events_;
+  const std::function<void()> on_warm_up_failed_;
+  std::vector<std::unique_ptr<Worker>> workers_;  // by id
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_SERVER_DAEMON_LOCAL_WORKERS_H_

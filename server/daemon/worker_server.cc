@@ -1,0 +1,121 @@
+#include "server/daemon/worker_server.h"
+
+#include <chrono>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "server/link/wire.h"
+#include "spdlog/spdlog.h"
+
+namespace orrery {
+namespace {
+
+constexpr auto kLeaveInterval = std::chrono::milliseconds(5);
+constexpr auto kLastFlush = std::chrono::milliseconds(200);
+
+orrery::v1::WorkerHello HelloOf(const ServerParts& parts, const std::vector<AttachedWorker>& workers) {
+  orrery::v1::WorkerHello hello;
+  hello.set_protocol_version(kWorkerProtocol);
+  hello.set_config_digest(parts.config_digest);
+  hello.set_model_digest(parts.model.model_digest());
+  hello.set_tokenizer_digest(parts.model.tokenizer_digest());
+  hello.set_dtype(parts.model.dtype());
+  hello.set_weights(parts.model.weights());
+  hello.set_kv_dtype(parts.model.kv_dtype());
+  hello.set_vocab_size(static_cast<uint32_t>(parts.limits.vocab_size));
+  for (const AttachedWorker& worker : workers) {
+    const WorkerInfo& info = worker.info;
+    orrery::v1::RankHello* rank = hello.add_ranks();
+    rank->set_incarnation(info.incarnation);
+    rank->set_role(static_cast<uint32_t>(info.role));
+    rank->set_num_blocks(static_cast<uint32_t>(info.kv_capacity_tokens / info.block_tokens));
+    rank->set_block_tokens(static_cast<uint32_t>(info.block_tokens));
+    rank->set_max_context(static_cast<uint32_t>(info.max_context));
+    rank->set_slots(static_cast<uint32_t>(info.slots));
+    rank->set_max_step_tokens(static_cast<uint32_t>(info.max_step_tokens));
+  }
+  return hello;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const ServerConfig& config,
+                                                                  ServerParts parts) {
+  if (absl::Status status = CheckPolicies(config); !status.ok()) return status;
+  parts.limits = parts.engine.executors.front()->limits();
+  std::unique_ptr<WorkerServer> server(new WorkerServer(config));
+  server->metrics_ = std::make_unique<ServerMetrics>(MetricsIdentityOf(config, parts.model));
+  if (absl::Status status = server->StartWorkers(parts); !status.ok()) return status;
+  const absl::Status status =
+      server->endpoint_.Open(config, RouterLimits(), server->service_.get(), server->metrics_->registry(),
+                             [raw = server.get()] { return raw->WhatIsMissing(); });
+  if (!status.ok()) return status;
+  return server;
+}
+
+absl::Status WorkerServer::StartWorkers(ServerParts& parts) {
+  const size_t num_ranks = parts.engine.executors.size();
+  busy_ = std::make_unique<std::atomic<int64_t>[]>(num_ranks);
+  for (size_t rank = 0; rank < num_ranks; ++rank) {
+    WorkerInfo info;
+    info.worker = WorkerId{static_cast<uint32_t>(rank)};
+    info.block_tokens = parts.limits.block_tokens;
+    info.kv_capacity_tokens = int64_t{parts.limits.num_blocks} * parts.limits.block_tokens;
+    metrics_->OnWorkerUp(info);
+  }
+  LocalWorkers::Events events;
+  events.up = [](const AttachedWorker&) {};
+  events.report = [this](WorkerReport report) { OnReport(std::move(report)); };
+  auto workers = LocalWorkers::Start(config_, std::move(parts.engine), &clock_, std::move(events));
+  if (!workers.ok()) return workers.status();
+  workers_ = *std::move(workers);
+  WorkerService::Parts service;
+  service.clock = &clock_;
+  const std::vector<AttachedWorker> all = workers_->all();
+  for (const AttachedWorker& worker : all) service.ranks.push_back(worker.link);
+  service.hello = HelloOf(parts, all);
+  service.ready = [this] { return endpoint_.ready().load(); };
+  service_ = std::make_unique<WorkerService>(std::move(service));
+  reports_to_.store(service_.get());
+  return absl::OkStatus();
+}
+
+void WorkerServer::OnReport(WorkerReport report) {
+  metrics_->OnReport(report);
+  busy_[Value(report.state.worker)].store(report.state.num_running + report.state.num_waiting);
+  if (WorkerService* service = reports_to_.load()) service->Report(std::move(report));
+}
+
+std::string WorkerServer::WhatIsMissing() {
+  const bool was_hung = std::exchange(hung_, workers_->OldestStepAge() >= config_.step_timeout);
+  if (hung_ && !was_hung) spdlog::warn("the engine's step takes longer than --step-timeout");
+  if (draining_.load()) return "draining";
+  if (hung_) return "waiting for the engine's step";
+  return workers_->warm() ? "" : "warming up";
+}
+
+bool WorkerServer::Drain(Duration timeout) {
+  draining_.store(true);
+  endpoint_.Poke();
+  workers_->Drain();
+  const Time until = clock_.Now() + timeout;
+  const auto busy = [this] {
+    return std::accumulate(busy_.get(), busy_.get() + workers_->size(), int64_t{0},
+                           [](int64_t sum, const std::atomic<int64_t>& rank) { return sum + rank.load(); });
+  };
+  while (busy() > 0 && clock_.Now() < until) std::this_thread::sleep_for(kLeaveInterval);
+  const bool clean = busy() == 0;
+  std::this_thread::sleep_for(kLastFlush);  // the last reports leave
+  service_->Close();
+  endpoint_.Shutdown(kLastFlush);
+  return clean;
+}
+
+WorkerServer::~WorkerServer() {
+  if (service_ != nullptr) service_->Close();
+  endpoint_.Close();
+  if (workers_ != nullptr) workers_->Stop();
+}
+
+}  // namespace orrery

@@ -1,0 +1,280 @@
+#include "server/link/worker_directory.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/client_channel.h"
+#include "server/link/wire.h"
+#include "spdlog/spdlog.h"
+
+namespace orrery {
+namespace {
+
+namespace v1 = ::orrery::v1;
+
+constexpr Duration kFirstRetry = Duration::Milliseconds(100), kLastRetry = Duration::Seconds(5);
+constexpr auto kLeaveInterval = std::chrono::milliseconds(1);
+constexpr int kMostRanks = 64;
+constexpr int64_t kMostBlockTokens = 1024;
+
+// One rank at the end of one stream.
+class RankLink final : public WorkerLink {
+ public:
+  RankLink(std::shared_ptr<WorkerStream> stream, uint32_t rank) : stream_(std::move(stream)), rank_(rank) {}
+  void Submit(orrery::Submit submit) override { stream_->Send(rank_, std::move(submit)); }
+  void CancelRequest(RequestId request) override { stream_->Send(rank_, request); }
+  void CancelSample(const SampleKey& key) override { stream_->Send(rank_, key); }
+  void Reset() override { stream_->Cut(); }
+
+ private:
+  const std::shared_ptr<WorkerStream> stream_;
+  const uint32_t rank_;
+};
+
+int32_t Bounded(uint32_t value) {
+  return static_cast<int32_t>(std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
+}
+
+absl::StatusOr<WorkerInfo> InfoOf(const v1::RankHello& hello) {
+  if (hello.role() > static_cast<uint32_t>(WorkerRole::kDecode))
+    return absl::InvalidArgumentError("no such role");
+  if (hello.block_tokens() < 1 || hello.block_tokens() > kMostBlockTokens || hello.slots() < 1 ||
+      hello.max_step_tokens() < 1) {
+    return absl::InvalidArgumentError("a rank without blocks, slots or steps");
+  }
+  WorkerInfo info;
+  info.incarnation = hello.incarnation();
+  info.role = static_cast<WorkerRole>(hello.role());
+  info.kv_capacity_tokens = int64_t{hello.num_blocks()} * hello.block_tokens();
+  info.max_context = Bounded(hello.max_context());
+  info.slots = Bounded(hello.slots());
+  info.max_step_tokens = Bounded(hello.max_step_tokens());
+  info.block_tokens = Bounded(hello.block_tokens());
+  return info;
+}
+
+}  // namespace
+
+// One address and the stream to it, if there is one.
+class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirectory::Process> {
+ public:
+  Process(WorkerDirectory* directory, std::string address)
+      : directory_(directory),
+        address_(std::move(address)),
+        stub_(v1::Worker::NewStub(NewClientChannel(address_))) {}
+
+  // Opens a stream when it is time, looks after the one that is open.
+  void Tend(Time now, bool member) {
+    std::shared_ptr<WorkerStream> stream;
+    {
+      std::lock_guard lock(mutex_);
+      if (stream_ == nullptr && member && now >= retry_at_) Open();
+      stream = stream_;
+    }
+    if (stream != nullptr) stream->Beat(now);
+  }
+  void Cut() {
+    std::lock_guard lock(mutex_);
+    if (stream_ != nullptr) stream_->Cut();
+  }
+  bool open() const {
+    std::lock_guard lock(mutex_);
+    return stream_ != nullptr;
+  }
+  // When no stream is open.
+  const std::vector<WorkerId>& ids() const { return ids_; }
+
+ private:
+  void Open() {
+    WorkerStream::Events events;
+    events.hello = [self = shared_from_this()](const v1::WorkerHello& hello) { return self->OnHello(hello); };
+    events.report = [this](uint32_t rank, WorkerReport report) { OnReport(rank, std::move(report)); };
+    events.end = [self = shared_from_this()](const absl::Status& why) { self->OnEnd(why); };
+    stream_ =
+        WorkerStream::Open(stub_.get(), directory_->options_.hello, directory_->clock_, std::move(events));
+  }
+
+  // Open holds the mutex until stream_ is there.
+  std::shared_ptr<WorkerStream> Stream() const {
+    std::lock_guard lock(mutex_);
+    return stream_;
+  }
+
+  absl::Status OnHello(const v1::WorkerHello& hello) {
+    const WorkerDirectory::Options& options = directory_->options_;
+    if (hello.protocol_version() != kWorkerProtocol) {
+      return absl::FailedPreconditionError(absl::StrCat("the worker's protocol version is ",
+                                                        hello.protocol_version(), ", this router's ",
+                                                        kWorkerProtocol));
+    }
+    if (hello.config_digest() != options.hello.config_digest() ||
+        hello.tokenizer_digest() != options.hello.tokenizer_digest() ||
+        hello.vocab_size() != options.vocab_size) {
+      return absl::FailedPreconditionError("the worker serves another model");
+    }
+    if (hello.ranks_size() < 1 || hello.ranks_size() > kMostRanks) {
+      return absl::InvalidArgumentError(absl::StrCat("the worker has ", hello.ranks_size(), " ranks"));
+    }
+    std::vector<WorkerInfo> infos;
+    for (const v1::RankHello& rank : hello.ranks()) {
+      auto info = InfoOf(rank);
+      if (!info.ok()) return info.status();
+      infos.push_back(*info);
+    }
+    if (absl::Status status = directory_->Join(hello.model_digest(), infos.size(), &ids_); !status.ok())
+      return status;
+    infos_ = std::move(infos);
+    {
+      std::lock_guard lock(mutex_);
+      retry_ = kFirstRetry;
+    }
+    const std::shared_ptr<WorkerStream> stream = Stream();
+    for (size_t rank = 0; rank < infos_.size(); ++rank) {
+      infos_[rank].worker = ids_[rank];
+      directory_->events_.up({std::make_shared<RankLink>(stream, static_cast<uint32_t>(rank)), infos_[rank]});
+    }
+    spdlog::info("worker {} is up, ranks: {}", address_, infos_.size());
+    return absl::OkStatus();
+  }
+
+  void OnReport(uint32_t rank, WorkerReport report) {
+    if (rank >= infos_.size()) return;
+    report.state.worker = infos_[rank].worker;
+    report.state.incarnation = infos_[rank].incarnation;
+    directory_->events_.report(std::move(report));
+  }
+
+  void OnEnd(const absl::Status& why) {
+    const std::string reason(why.message());
+    if (!infos_.empty()) {
+      spdlog::warn("worker {} is gone: {}", address_, reason);
+    } else if (reason != last_reason_) {
+      spdlog::warn("worker {}: {}", address_, reason);  // once: it is tried again and again
+    }
+    last_reason_ = infos_.empty() ? reason : "";
+    for (const WorkerInfo& info : infos_) directory_->events_.down(info.worker, info.incarnation);
+    if (!infos_.empty()) directory_->Leave();
+    infos_.clear();
+    {
+      std::lock_guard lock(mutex_);
+      stream_ = nullptr;
+      retry_at_ = directory_->clock_->Now() + retry_;
+      retry_ = std::min(kLastRetry, retry_ + retry_);
+    }
+  }
+
+  WorkerDirectory* const directory_;
+  const std::string address_;
+  const std::unique_ptr<v1::Worker::Stub> stub_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<WorkerStream> stream_;
+  Time retry_at_;
+  Duration retry_ = kFirstRetry;
+  // Of the stream's events.
+  std::vector<WorkerId> ids_;
+  std::vector<WorkerInfo> infos_;  // up; empty before the hello
+  std::string last_reason_;
+};
+
+WorkerDirectory::Options WorkerDirectory::WithProtocol(Options options) {
+  options.hello.set_protocol_version(kWorkerProtocol);
+  options.hello.set_heartbeat_ns(static_cast<uint64_t>(options.heartbeat.ns));
+  return options;
+}
+
+WorkerDirectory::WorkerDirectory(Options options, std::unique_ptr<Membership> membership, const Clock* clock,
+                                 Events events)
+    : options_(WithProtocol(std::move(options))),
+      membership_(std::move(membership)),
+      clock_(clock),
+      events_(std::move(events)),
+      thread_([this] { Run(); }) {}
+
+WorkerDirectory::~WorkerDirectory() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void WorkerDirectory::Run() {
+  pthread_setname_np(pthread_self(), "directory");
+  const auto pause = std::chrono::nanoseconds(std::min(options_.heartbeat, kFirstRetry).ns / 2);
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    lock.unlock();
+    const Time now = clock_->Now();
+    if (now >= next_resolve_) Resolve(now);
+    for (const auto& [address, process] : processes_) process->Tend(now, members_.contains(address));
+    // Who is no member any more may finish what it has, then it is forgotten.
+    std::erase_if(processes_, [this](const auto& entry) {
+      if (members_.contains(entry.first) || entry.second->open()) return false;
+      Forget(entry.second->ids());
+      return true;
+    });
+    lock.lock();
+    wake_.wait_for(lock, pause, [this] { return stop_; });
+  }
+  lock.unlock();
+  for (const auto& [address, process] : processes_) process->Cut();
+  const auto open = [](const auto& entry) { return entry.second->open(); };
+  while (std::any_of(processes_.begin(), processes_.end(), open)) std::this_thread::sleep_for(kLeaveInterval);
+}
+
+void WorkerDirectory::Resolve(Time now) {
+  next_resolve_ = now + options_.resolve_interval;
+  auto members = membership_->Resolve();
+  if (!members.ok()) {
+    spdlog::warn("{}; the workers known so far are kept", std::string(members.status().message()));
+    return;
+  }
+  members_.clear();
+  for (const std::string& address : *members) {
+    if (members_.size() >= options_.max_workers) {
+      spdlog::warn("more than {} workers: {} is left out", options_.max_workers, address);
+      continue;
+    }
+    members_.insert(address);
+    auto& process = processes_[address];
+    if (process == nullptr) process = std::make_shared<Process>(this, address);
+  }
+}
+
+absl::Status WorkerDirectory::Join(const std::string& model_digest, size_t num_ranks,
+                                   std::vector<WorkerId>* ids) {
+  std::lock_guard lock(mutex_);
+  if (num_up_ > 0 && model_digest != model_digest_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the worker's weights are ", model_digest, ", those of the others ", model_digest_));
+  }
+  model_digest_ = model_digest;
+  ++num_up_;
+  while (ids->size() > num_ranks) {
+    free_ids_.insert(ids->back());
+    ids->pop_back();
+  }
+  while (ids->size() < num_ranks) {
+    if (free_ids_.empty()) free_ids_.insert(WorkerId{next_id_++});
+    ids->push_back(free_ids_.extract(free_ids_.begin()).value());
+  }
+  return absl::OkStatus();
+}
+
+void WorkerDirectory::Leave() {
+  std::lock_guard lock(mutex_);
+  --num_up_;
+}
+
+void WorkerDirectory::Forget(const std::vector<WorkerId>& ids) {
+  std::lock_guard lock(mutex_);
+  free_ids_.insert(ids.begin(), ids.end());
+}
+
+}  // namespace orrery
