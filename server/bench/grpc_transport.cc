@@ -1,3 +1,4 @@
+#include "scheduler/base/hash.h"
 #include "server/bench/grpc_transport.h"
 
 #include <grpcpp/grpcpp.h>
@@ -143,6 +144,7 @@ class GrpcTransport::Call {
       case v1::GenerateResponse::kDelta:
         if (const int count = response_.delta().token_ids_size(); count > 0) {
           has_token_ = true;
+          for (const uint32_t id : response_.delta().token_ids()) digest_.Add(id);
           if (!events_->OnTokens(count)) context_.TryCancel();
         }
         break;
@@ -161,6 +163,8 @@ class GrpcTransport::Call {
     end_.prompt_tokens = static_cast<int32_t>(finished.usage().prompt_tokens());
     end_.output_tokens = static_cast<int32_t>(finished.usage().completion_tokens());
     end_.cached_tokens = static_cast<int32_t>(finished.usage().cached_tokens());
+    end_.attempts = finished.attempts_size();
+    end_.output_digest = digest_.Finish().low;
     const v1::Timings& timings = finished.timings();
     end_.timings =
         ServerTimings{timings.queue_ms(), timings.prefill_ms(), timings.decode_ms(), timings.ttft_ms()};
@@ -207,6 +211,7 @@ class GrpcTransport::Call {
   grpc::Status status_;
   bool limited_ = false;  // by a timeout
   StreamEnd end_;
+  SipHash13 digest_{0, 0};  // of the output ids
   bool started_ = false;
   bool finishing_ = false;
   bool has_token_ = false;

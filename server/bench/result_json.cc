@@ -127,6 +127,9 @@ void WriteRows(const RunResult& result, std::ostream* out) {
   });
   rows.Array("output_lens", [&](size_t i) { *out << records[i].output_tokens(); });
   rows.Array("cached_lens", [&](size_t i) { *out << records[i].result.cached_tokens; });
+  rows.Array("attempts", [&](size_t i) { *out << records[i].result.attempts; });
+  // As text: not every reader of JSON has integers of 64 bits.
+  rows.Array("output_digests", [&](size_t i) { *out << '"' << records[i].result.output_digest << '"'; });
   rows.Array("intended_times", [&](size_t i) { rows.Seconds(records[i].intended); });
   rows.Array("start_times", [&](size_t i) { rows.Seconds(records[i].sent); });
   rows.Array("end_times", [&](size_t i) { rows.Seconds(records[i].end); });

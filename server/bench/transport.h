@@ -51,6 +51,8 @@ struct StreamEnd {
   std::optional<int32_t> prompt_tokens;  // as the server counted
   std::optional<int32_t> output_tokens;
   int32_t cached_tokens = 0;
+  int32_t attempts = 0;        // workers that were tried
+  uint64_t output_digest = 0;  // of the output ids in order: equal outputs, equal digests
   std::optional<ServerTimings> timings;
 };
 

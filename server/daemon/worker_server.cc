@@ -11,8 +11,8 @@
 namespace orrery {
 namespace {
 
-constexpr auto kLeaveInterval = std::chrono::milliseconds(5);
-constexpr auto kLastFlush = std::chrono::milliseconds(200);
+constexpr auto kPollInterval = std::chrono::milliseconds(5);
+constexpr auto kLastReports = std::chrono::milliseconds(200);
 
 orrery::v1::WorkerHello HelloOf(const ServerParts& parts, const std::vector<AttachedWorker>& workers) {
   orrery::v1::WorkerHello hello;
@@ -104,11 +104,11 @@ bool WorkerServer::Drain(Duration timeout) {
     return std::accumulate(busy_.get(), busy_.get() + workers_->size(), int64_t{0},
                            [](int64_t sum, const std::atomic<int64_t>& rank) { return sum + rank.load(); });
   };
-  while (busy() > 0 && clock_.Now() < until) std::this_thread::sleep_for(kLeaveInterval);
+  while (busy() > 0 && clock_.Now() < until) std::this_thread::sleep_for(kPollInterval);
   const bool clean = busy() == 0;
-  std::this_thread::sleep_for(kLastFlush);  // the last reports leave
+  std::this_thread::sleep_for(kLastReports);  // the last reports leave
   service_->Close();
-  endpoint_.Shutdown(kLastFlush);
+  endpoint_.Shutdown(kLastReports);
   return clean;
 }
 

@@ -14,6 +14,7 @@
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/registry.h"
+#include "router/router_core.h"
 #include "scheduler/planning/resource_prices.h"
 #include "server/delivery/generation.h"
 #include "server/link/worker_link.h"

@@ -5,16 +5,21 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/integration/process.h"
 #include "tests/places.h"
+#include "tests/server/eventually.h"
+#include "tests/server/http_get.h"
 
 namespace orrery::testing {
 namespace {
@@ -28,15 +33,28 @@ fs::path Stories() { return SharedFolder() / "data/models/stories260K"; }
 // A daemon on free ports.
 class Daemon {
  public:
-  explicit Daemon(std::vector<std::string> arguments) {
-    for (const char* more : {"--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"})
+  explicit Daemon(std::vector<std::string> arguments, const std::string& listen = "127.0.0.1:0") {
+    for (const std::string& more :
+         {std::string("--listen"), listen, std::string("--metrics-listen"), std::string("127.0.0.1:0")}) {
       arguments.push_back(more);
+    }
     process_ = std::make_unique<Process>(BinaryPath("orreryd"), arguments, true);
     if (!process_->ReadUntil("metrics port ") || !process_->ReadUntil("\n")) return;
     const std::string& log = process_->seen();
     target_ = "127.0.0.1:" + std::to_string(std::atoi(log.c_str() + log.find("grpc port ") + 10));
+    http_ = std::atoi(log.c_str() + log.find("metrics port ") + 13);
   }
   const std::string& target() const { return target_; }
+  // The sum of a metric over its labels.
+  double Metric(const std::string& name) const {
+    std::istringstream page(Get(http_, "/metrics"));
+    double sum = 0;
+    for (std::string line; std::getline(page, line);) {
+      const bool named = line.rfind(name, 0) == 0 && (line[name.size()] == '{' || line[name.size()] == ' ');
+      if (named) sum += std::atof(line.c_str() + line.rfind(' '));
+    }
+    return sum;
+  }
   Process& process() { return *process_; }
 
   RunResult Generate(std::vector<std::string> arguments) const {
@@ -47,6 +65,7 @@ class Daemon {
  private:
   std::unique_ptr<Process> process_;
   std::string target_;
+  int http_ = 0;
 };
 
 TEST(Binaries, GreedyTokensAndTextOfStoriesEqualTheReference) {
@@ -120,6 +139,78 @@ TEST(Binaries, TwoWorkersOfOneProcessAnswerAlike) {
   EXPECT_EQ(answers[0]["token_ids"], answers[1]["token_ids"]);
   daemon.process().Signal(SIGTERM);
   EXPECT_EQ(daemon.process().Finish(), 0);
+}
+
+std::vector<std::string> Bench(const std::string& target, const fs::path& save) {
+  return {"bench", "--target",      target,   "--dataset",     "random", "--num-requests",
+          "500",   "--concurrency", "30",     "--input-len",   "24",     "--output-len",
+          "60",    "--range-ratio", "0.5",    "--temperature", "0",      "--seed",
+          "5",     "--ignore-eos",  "--save", save.string(),   "--json"};
+}
+
+json Saved(const fs::path& path) {
+  std::ifstream file(path);
+  return json::parse(file, nullptr, false);
+}
+
+// A worker process is killed in the middle of what it does, again and again (ORRERY_KILLS times), and comes
+// back each time: every request gets the tokens that a single daemon gives it.
+TEST(Binaries, WorkersThatAreKilledLoseNothing) {
+  const std::string model = DemoModel().string();
+  const fs::path folder = fs::temp_directory_path();
+  const fs::path expected = folder / ("orrery_one_" + std::to_string(getpid()) + ".json");
+  const fs::path saved = folder / ("orrery_many_" + std::to_string(getpid()) + ".json");
+  {
+    Daemon daemon({"--model", model, "--kv-cache-tokens", "8192"});
+    ASSERT_EQ(RunProgram("orrery", Bench(daemon.target(), expected)).exit_code, 0);
+  }
+  const std::vector<std::string> worker_flags = {"--role",    "worker", "--model",           model,
+                                                 "--threads", "1",      "--kv-cache-tokens", "8192"};
+  std::vector<std::unique_ptr<Daemon>> workers;
+  for (int i = 0; i < 3; ++i) workers.push_back(std::make_unique<Daemon>(worker_flags));
+  std::vector<std::string> router_flags = {"--role", "router", "--model", model, "--heartbeat", "500ms"};
+  for (const auto& worker : workers)
+    router_flags.insert(router_flags.end(), {"--worker-address", worker->target()});
+  Daemon router(router_flags);
+  ASSERT_FALSE(router.target().empty()) << router.process().seen();
+  const std::string bench = BinaryPath("orrery");
+  const char* wanted = std::getenv("ORRERY_KILLS");
+  const int num_kills = wanted == nullptr ? 4 : std::atoi(wanted);
+  double retries = 0;
+  int kills = 0;
+  while (kills < num_kills) {
+    Process client(bench, Bench(router.target(), saved), false);
+    for (size_t next = 0; kills < num_kills; ++next) {
+      const size_t victim = next % workers.size();
+      const auto busy = [&] { return workers[victim]->Metric("orrery_requests_running") >= 5; };
+      bool is_busy = false;
+      for (int i = 0; i < 100 && !is_busy; ++i) {
+        is_busy = busy();
+        std::this_thread::sleep_for(std::chrono::milliseconds(is_busy ? 20 : 2));
+      }
+      if (!is_busy) break;  // this run of the generator is over
+      const std::string address = workers[victim]->target();
+      workers[victim].reset();
+      ++kills;
+      workers[victim] = std::make_unique<Daemon>(worker_flags, address);
+      ASSERT_EQ(workers[victim]->target(), address);
+    }
+    ASSERT_EQ(client.Finish(), 0) << client.seen();
+    const json run = json::parse(client.seen());
+    EXPECT_EQ(run["completed"], 500);
+    EXPECT_EQ(run["failed"], 0);
+    const json rows = Saved(saved), alone = Saved(expected);
+    ASSERT_EQ(rows["output_digests"].size(), 500u);
+    EXPECT_EQ(rows["output_digests"], alone["output_digests"]);
+    EXPECT_EQ(rows["output_lens"], alone["output_lens"]);
+    double attempts = 0;
+    for (const json& count : rows["attempts"]) attempts += count.get<double>();
+    retries += attempts - 500;
+  }
+  EXPECT_GE(retries, kills);
+  EXPECT_EQ(router.Metric("orrery_retries_total"), retries);
+  fs::remove(expected);
+  fs::remove(saved);
 }
 
 TEST(Binaries, ExitCodesAndErrorDocuments) {

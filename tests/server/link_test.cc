@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/stubs/logging.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
 #include "scheduler/base/random.h"
@@ -177,6 +178,7 @@ TEST(Wire, AnyBytesAreTakenOrRefused) {
   ToWire(FullReport(), 0, kNow, &report);
   orrery::v1::WireSubmit submit;
   ToWire(FullSubmit(), nullptr, kNow, &submit);
+  google::protobuf::SetLogHandler(nullptr);  // it would write a line for every message that is no UTF-8
   RandomStream random(7);
   int parsed = 0;
   for (int round = 0; round < 20'000; ++round) {
@@ -223,11 +225,13 @@ ServerParts PartsOf(const std::string& digest) {
 
 class TestWorker {
  public:
-  explicit TestWorker(int ranks = 1, const std::string& digest = "weights", int port = 0)
+  explicit TestWorker(int ranks = 1, const std::string& digest = "weights", int port = 0,
+                      Duration step_timeout = Duration::Seconds(60))
       : control_(std::make_shared<EngineControl>()) {
     spdlog::set_level(spdlog::level::off);
     ServerConfig config;
     config.role = "worker";
+    config.step_timeout = step_timeout;
     config.listen = absl::StrCat("127.0.0.1:", port);
     config.metrics_listen = "";
     config.workers = ranks;
@@ -253,10 +257,11 @@ class TestWorker {
 class TestRouter {
  public:
   explicit TestRouter(const std::vector<std::string>& workers, const std::string& policy = "round-robin",
-                      bool wait = true) {
+                      bool wait = true, Duration step_timeout = Duration::Seconds(60)) {
     spdlog::set_level(spdlog::level::off);
     ServerConfig config;
     config.role = "router";
+    config.step_timeout = step_timeout;
     config.listen = "127.0.0.1:0";
     config.metrics_listen = "";
     config.router = policy;
@@ -406,6 +411,27 @@ TEST(Processes, ADrainingWorkerFinishesAndGetsNothingNew) {
   EXPECT_TRUE(drained.get());
   ASSERT_TRUE(router.WaitFor(1));
   ExpectAllWhole(router.GenerateMany(4, 5), 5);
+}
+
+// Its process lives and beats, its engine does not: the requests run elsewhere, and it comes back when it is
+// well.
+TEST(Processes, AHungWorkerIsGivenUpAndComesBack) {
+  const Duration timeout = Duration::Milliseconds(300);
+  TestWorker hung(1, "weights", 0, timeout), other(1, "weights", 0, timeout);
+  TestRouter router({hung.address(), other.address()}, "round-robin", true, timeout);
+  hung.engine().hold_at = hung.engine().num_steps + 5;
+  const std::vector<Answer> answers = router.GenerateMany(8, 20);
+  ExpectAllWhole(answers, 20);
+  int moved = 0;
+  for (const Answer& answer : answers) moved += answer.finished.at(0).attempts_size() > 1;
+  EXPECT_GE(moved, 1);
+  ASSERT_TRUE(router.WaitFor(1)) << "it is not taken back as long as its step hangs";
+  hung.engine().Release();
+  ASSERT_TRUE(router.WaitFor(2));
+  std::set<uint32_t> used;
+  for (const Answer& answer : router.GenerateMany(6, 5))
+    used.insert(answer.finished.at(0).attempts(0).worker());
+  EXPECT_THAT(used, SizeIs(2));
 }
 
 TEST(Processes, AWorkerDropsWhatALostRouterLeaves) {
