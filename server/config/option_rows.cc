@@ -66,6 +66,8 @@ std::vector<Option> MakeRows() {
        "of "
        "its own",
        1, 64},
+      {"dp", &C::dp, "G",
+       "workers of a data-parallel group, which begin every step together; divides --workers", 1, 64},
       {"kv-cache-tokens", &C::kv_cache_tokens, "N",
        "size of a worker's paged KV pool; 0: by --kv-cache-bytes, else its share of 60 % of free memory", 0,
        int64_t{1} << 32},
@@ -120,7 +122,8 @@ std::vector<Option> MakeRows() {
       {"max-connection-age", &C::max_connection_age, "TIME", "a connection is asked to come anew; inf: never",
        kSecond},
       {"drain-timeout", &C::drain_timeout, "TIME", "what running requests get after SIGTERM", 0, kDay},
-      {"step-timeout", &C::step_timeout, "TIME", "an engine step longer than this turns readiness off; a router takes the worker's requests elsewhere",
+      {"step-timeout", &C::step_timeout, "TIME",
+       "an engine step longer than this turns readiness off; a router takes the worker's requests elsewhere",
        kSecond / 1000},
       {"write-timeout", &C::write_timeout, "TIME", "a client that takes no byte for so long is cut off",
        kSecond / 1000},

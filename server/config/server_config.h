@@ -36,6 +36,7 @@ struct ServerConfig {
   std::string isa = "auto";
   bool batch_invariant = true;
   int64_t workers = 1;
+  int64_t dp = 1;               // of them in a group
   int64_t kv_cache_tokens = 0;  // 0: not given
   ByteSize kv_cache_bytes;      // 0: not given
   int64_t block_tokens = 16;

@@ -63,9 +63,18 @@ absl::StatusOr<std::unique_ptr<LocalWorkers>> LocalWorkers::Start(const ServerCo
   for (std::unique_ptr<Executor>& executor : parts.executors) {
     const auto id = static_cast<uint32_t>(workers->workers_.size());
     spec.options.worker = WorkerId{id};
-    spec.options.rank = id;
+    const auto group = static_cast<uint32_t>(id / config.dp);
+    spec.options.group = GroupId{group};
+    spec.options.rank = static_cast<uint32_t>(id % config.dp);
+    if (config.dp > 1 && spec.options.rank == 0) {
+      workers->barriers_.push_back(std::make_shared<StepBarrier>(
+          static_cast<size_t>(config.dp), [raw = workers.get(), group](const GroupStep& step) {
+            raw->events_.group_step(GroupId{group}, step);
+          }));
+    }
     spec.options.incarnation = RandomWord();
-    absl::Status status = workers->StartWorker(spec, config.record, std::move(executor));
+    absl::Status status = workers->StartWorker(spec, config.record, std::move(executor),
+                                               config.dp > 1 ? workers->barriers_.back() : nullptr);
     if (!status.ok()) return status;
   }
   spdlog::info("warming up");
@@ -74,12 +83,15 @@ absl::StatusOr<std::unique_ptr<LocalWorkers>> LocalWorkers::Start(const ServerCo
 }
 
 absl::Status LocalWorkers::StartWorker(const WorkerSpec& spec, const std::string& record,
-                                       std::unique_ptr<Executor> executor) {
+                                       std::unique_ptr<Executor> executor,
+                                       std::shared_ptr<StepBarrier> barrier) {
   auto core = NewWorkerCore(spec);
   if (!core.ok()) return core.status();
   WorkerLoop::Parts loop;
   loop.core = *std::move(core);
   loop.executor = std::move(executor);
+  loop.barrier = std::move(barrier);
+  loop.rank = spec.options.rank;
   if (!record.empty()) {
     auto file = JournalFile::Create(record);
     if (!file.ok()) return file.status();
@@ -144,11 +156,17 @@ void LocalWorkers::Drain() {
   for (const auto& worker : workers_) worker->loop->Drain();
 }
 
+void LocalWorkers::StopBarriers() {
+  for (const auto& barrier : barriers_) barrier->Stop();
+}
+
 void LocalWorkers::Stop() {
+  StopBarriers();
   for (const auto& worker : workers_) worker->loop->Stop();
 }
 
 bool LocalWorkers::StopWithin(Duration timeout) {
+  StopBarriers();
   const Time until = clock_->Now() + timeout;
   bool all = true;
   for (const auto& worker : workers_) {

@@ -15,6 +15,7 @@
 #include "server/config/server_config.h"
 #include "server/link/worker_link.h"
 #include "server/loop/clock.h"
+#include "server/loop/step_barrier.h"
 #include "server/loop/worker_loop.h"
 
 namespace orrery {
@@ -33,6 +34,7 @@ class LocalWorkers {
   struct Events {
     std::function<void(AttachedWorker worker)> up;
     WorkerReportSink report;
+    std::function<void(GroupId group, const GroupStep& step)> group_step;  // of groups alone
   };
 
   // Errors: bad policy, journal not writable. `clock` outlives the workers.
@@ -62,7 +64,8 @@ class LocalWorkers {
   LocalWorkers(const Clock* clock, Events events, std::function<void()> on_warm_up_failed)
       : clock_(clock), events_(std::move(events)), on_warm_up_failed_(std::move(on_warm_up_failed)) {}
   absl::Status StartWorker(const WorkerSpec& spec, const std::string& record,
-                           std::unique_ptr<Executor> executor);
+                           std::unique_ptr<Executor> executor, std::shared_ptr<StepBarrier> barrier);
+  void StopBarriers();
   void WarmUp(Worker& worker);
   void OnReport(Worker& worker, WorkerReport report);
   void FailWarmUp(absl::string_view why);
@@ -70,7 +73,8 @@ class LocalWorkers {
   const Clock* const clock_;
   const Events events_;
   const std::function<void()> on_warm_up_failed_;
-  std::vector<std::unique_ptr<Worker>> workers_;  // by id
+  std::vector<std::unique_ptr<Worker>> workers_;        // by id
+  std::vector<std::shared_ptr<StepBarrier>> barriers_;  // by group; empty: the workers step alone
 };
 
 }  // namespace orrery

@@ -48,6 +48,10 @@ absl::Status CheckPolicies(const ServerConfig& config) {
       return absl::InvalidArgumentError(absl::StrCat("--", option, ": ", std::string(status.message())));
     }
   }
+  if (config.workers % config.dp != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--dp: groups of ", config.dp, " do not divide --workers ", config.workers));
+  }
   if (config.workers > 1 && !config.record.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--record: the journal is of one worker, and --workers is ", config.workers));
@@ -68,6 +72,8 @@ MetricsIdentity MetricsIdentityOf(const ServerConfig& config, const orrery::v1::
   identity.role = config.role;
   identity.version = kVersion;
   identity.backend = model.backend();
+  if (config.dp > 1 && config.role != "router")
+    identity.num_groups = static_cast<int32_t>(config.workers / config.dp);
   identity.scheduler = name_of(config.scheduler);
   identity.router = name_of(config.router);
   identity.vllm_names = config.metrics_compat == "vllm";
@@ -129,6 +135,7 @@ absl::Status Server::StartWorkers(ServerParts& parts) {
   LocalWorkers::Events events;
   events.up = [this](AttachedWorker worker) { front_->WorkerUp(std::move(worker)); };
   events.report = [this](WorkerReport report) { front_->Report(std::move(report)); };
+  events.group_step = [this](GroupId group, const GroupStep& step) { metrics_->OnGroupStep(group, step); };
   auto workers = LocalWorkers::Start(config_, std::move(parts.engine), &clock_, std::move(events));
   if (!workers.ok()) return workers.status();
   workers_ = *std::move(workers);

@@ -67,6 +67,7 @@ absl::Status WorkerServer::StartWorkers(ServerParts& parts) {
   LocalWorkers::Events events;
   events.up = [](const AttachedWorker&) {};
   events.report = [this](WorkerReport report) { OnReport(std::move(report)); };
+  events.group_step = [this](GroupId group, const GroupStep& step) { metrics_->OnGroupStep(group, step); };
   auto workers = LocalWorkers::Start(config_, std::move(parts.engine), &clock_, std::move(events));
   if (!workers.ok()) return workers.status();
   workers_ = *std::move(workers);

@@ -56,6 +56,15 @@ struct WorkerReport {
   bool more_follow = false;       // others of the same group step come at once
 };
 
+// One step of a group.
+struct GroupStep {
+  Duration longest;  // of the ranks' engine times
+  Duration idle;     // what the others waited for it, summed
+  // G times the largest resident load of a rank, less the load of all (KV tokens; Balance-Future's
+  // imbalance).
+  int64_t imbalance_tokens = 0;
+};
+
 using WorkerReportSink = std::function<void(WorkerReport)>;
 
 class WorkerLink {

@@ -20,6 +20,7 @@ WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
       sink_(std::move(sink)),
       host_since_(clock->Now()) {
   if (parts_.journal != nullptr) core_->set_journal(parts_.journal.get());
+  if (parts_.barrier != nullptr) parts_.barrier->Join(parts_.rank, sink_, [this] { mailbox_.Interrupt(); });
   thread_ = std::thread([this] {
     Run();
     ended_.set_value();
@@ -63,10 +64,13 @@ void WorkerLoop::Run() {
       Publish(now);
     LaunchReady();
     Record();
-    if (in_flight_.empty()) {
-      RunOutOfWork();
-    } else {
+    if (!in_flight_.empty()) {
+      if (parts_.barrier != nullptr) parts_.barrier->Want(parts_.rank);
       FinishOldest();
+    } else if (parts_.barrier != nullptr && parts_.barrier->wanted()) {
+      TakePart();
+    } else {
+      RunOutOfWork();
     }
   }
   for (const InFlight& step : in_flight_) {
@@ -148,7 +152,15 @@ void WorkerLoop::FinishOldest() {
   in_flight_.erase(in_flight_.begin());
   step_began_ns_.store(in_flight_.empty() ? -1 : now.ns, std::memory_order_relaxed);
   num_steps_.fetch_add(1, std::memory_order_relaxed);
-  Publish(now);
+  if (parts_.barrier == nullptr) return Publish(now);
+  const Duration engine = report_.steps.empty() ? Duration{} : report_.steps.back().engine;
+  parts_.barrier->Arrive(parts_.rank, TakeReport(now), engine);
+}
+
+// In a step of the group's to which this rank has nothing to give.
+void WorkerLoop::TakePart() {
+  parts_.barrier->Arrive(parts_.rank, TakeReport(clock_->Now()), Duration{});
+  host_since_ = clock_->Now();
 }
 
 void WorkerLoop::RunOutOfWork() {
@@ -156,7 +168,9 @@ void WorkerLoop::RunOutOfWork() {
   host_since_ = clock_->Now();
 }
 
-void WorkerLoop::Publish(Time now) {
+void WorkerLoop::Publish(Time now) { sink_(TakeReport(now)); }
+
+WorkerReport WorkerLoop::TakeReport(Time now) {
   for (const TokenEvent& event : report_.events) {
     if (event.finish == FinishReason::kNone) continue;
     if (auto report = core_->Report(event.key)) report_.ended.push_back({event.key, *report});
@@ -166,7 +180,7 @@ void WorkerLoop::Publish(Time now) {
   report_.prefix_hit_tokens = static_cast<int64_t>(counters.prefix_hit_tokens);
   report_.policy_fallbacks = static_cast<int64_t>(counters.fallbacks);
   core_->State(now, &report_.state);
-  sink_(std::exchange(report_, {}));
+  return std::exchange(report_, {});
 }
 
 }  // namespace orrery

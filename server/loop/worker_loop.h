@@ -18,6 +18,7 @@
 #include "server/loop/clock.h"
 #include "server/loop/journal_file.h"
 #include "server/loop/mailbox.h"
+#include "server/loop/step_barrier.h"
 
 namespace orrery {
 
@@ -28,11 +29,15 @@ class WorkerLoop final : public WorkerLink {
     std::unique_ptr<Executor> executor;
     std::unique_ptr<JournalWriter> journal;     // null: nothing is recorded
     std::unique_ptr<JournalFile> journal_file;  // where the journal goes
+    std::shared_ptr<StepBarrier> barrier;       // of its group; null: it steps alone
+    size_t rank = 0;                            // in the group
   };
-  // `clock` outlives the loop; `sink` is called on the loop's thread and must be quick.
+  // `clock` outlives the loop; `sink` is called on the loop's thread, or on that of another rank of its
+  // group, and must be quick.
   WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink);
   ~WorkerLoop() override;
-  // Ends the thread after the steps in flight; what still runs is abandoned.
+  // Ends the thread after the steps in flight; what still runs is abandoned. The barrier of a group is
+  // stopped first, by its owner.
   void Stop();
   // The same but waits `timeout` at most. False: a step does not return, and Stop would wait for it. Once.
   bool StopWithin(Duration timeout);
@@ -58,7 +63,9 @@ class WorkerLoop final : public WorkerLink {
   void LaunchReady();
   void FinishOldest();
   void RunOutOfWork();
+  void TakePart();
   void Publish(Time now);
+  WorkerReport TakeReport(Time now);
   void Record();
 
   Parts parts_;

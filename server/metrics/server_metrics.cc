@@ -18,6 +18,7 @@ ServerMetrics::ServerMetrics(const MetricsIdentity& identity)
       route_objective_(maker_, OfRouter()),
       slo_attainment_(registry_.get(), edge_labels_) {
   RegisterRequests();
+  RegisterGroups();
   route_decision_ =
       maker_.Histogram("orrery_policy_decision_seconds", kDecisionHelp, OfRouter(), Decades(1e-6, 1));
   maker_
@@ -50,8 +51,9 @@ void ServerMetrics::RegisterRequests() {
   for (const char* reason : kReasons) rejections_->Add(with("reason", reason));
   for (size_t i = 0; i < kNumReplayReasons; ++i) {
     const std::string reason(ReplayReasonName(static_cast<ReplayReason>(i)));
-    retries_[i] = maker_.Counter("orrery_retries_total", "Sequences that began again on another worker, by reason",
-                                 with("reason", reason.c_str()));
+    retries_[i] =
+        maker_.Counter("orrery_retries_total", "Sequences that began again on another worker, by reason",
+                       with("reason", reason.c_str()));
   }
   ejections_ = maker_.Counter("orrery_worker_ejections_total",
                               "Times that a worker got nothing new since it lay behind its peers", edge);
@@ -67,6 +69,29 @@ void ServerMetrics::RegisterRequests() {
   queue_time_ = maker_.Histogram("orrery_queue_time_seconds", "Arrival to first step", edge, seconds);
   prefill_time_ = maker_.Histogram("orrery_prefill_time_seconds", "First step to first token", edge, seconds);
   decode_time_ = maker_.Histogram("orrery_decode_time_seconds", "First token to last token", edge, seconds);
+}
+
+void ServerMetrics::RegisterGroups() {
+  for (int32_t i = 0; i < identity_.num_groups; ++i) {
+    MetricLabels labels = edge_labels_;
+    labels.emplace("group", std::to_string(i));
+    groups_.push_back(
+        {maker_.Counter("orrery_dp_barrier_idle_seconds_total",
+                        "Time that ranks of a group waited for the longest step of the others", labels),
+         maker_.Counter("orrery_dp_step_seconds_total",
+                        "Time of the group's steps: the longest rank's; idle over (ranks x this) is the "
+                        "share that was lost",
+                        labels),
+         maker_.Gauge("orrery_dp_imbalance_tokens",
+                      "Ranks times the largest KV load of a rank, less the load of all", labels)});
+  }
+}
+
+void ServerMetrics::OnGroupStep(GroupId group, const GroupStep& step) {
+  const Group& metrics = groups_[Value(group)];
+  metrics.idle->Increment(step.idle.seconds());
+  metrics.stepping->Increment(step.longest.seconds());
+  metrics.imbalance->Set(static_cast<double>(step.imbalance_tokens));
 }
 
 void ServerMetrics::OnAdmitted(int64_t prompt_tokens) {

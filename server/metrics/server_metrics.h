@@ -31,8 +31,9 @@ struct MetricsIdentity {
   std::string version;
   std::string backend;
   std::string cuda = "none";
-  std::string scheduler;  // the batch policy's name
-  std::string router;     // the route policy's name
+  int32_t num_groups = 0;  // of workers of this process that step together
+  std::string scheduler;   // the batch policy's name
+  std::string router;      // the route policy's name
   bool vllm_names = false;
 };
 
@@ -53,6 +54,8 @@ class ServerMetrics {
   // Before a worker's first report; again for a new incarnation.
   void OnWorkerUp(const WorkerInfo& worker);
   void OnWorkerDown(WorkerId worker);
+  // From one thread for each group.
+  void OnGroupStep(GroupId group, const GroupStep& step);
   // What the router has counted up to now.
   void OnReplays(const RouterCounters& counters);
   // REQUIRES: the worker is up. From one thread for each worker.
@@ -65,6 +68,7 @@ class ServerMetrics {
 
  private:
   void RegisterRequests();
+  void RegisterGroups();
   MetricLabels OfRouter() const;
 
   std::shared_ptr<prometheus::Registry> registry_ = std::make_shared<prometheus::Registry>();
@@ -82,6 +86,11 @@ class ServerMetrics {
   prometheus::Histogram* route_decision_;
   PolicyObjective route_objective_;
   SloAttainment slo_attainment_;
+  struct Group {
+    prometheus::Counter *idle, *stepping;
+    prometheus::Gauge* imbalance;
+  };
+  std::vector<Group> groups_;                            // by id
   std::vector<std::unique_ptr<WorkerMetrics>> workers_;  // by id; null: never up
 };
 

@@ -413,6 +413,38 @@ TEST(Journal, ALiveRunReplaysWithEqualDigests) {
   EXPECT_TRUE(!damaged.ok() || !damaged->difference.empty());
 }
 
+TEST(Groups, RanksStepTogetherAndSayWhatTheyWaited) {
+  Harness::Setup setup;
+  setup.config.workers = 4;
+  setup.config.dp = 2;
+  setup.config.router = "bf-io";
+  setup.config.max_num_seqs = 2;
+  Harness harness(setup);
+  harness.engine().step_us = 300;
+  std::vector<std::future<Answer>> calls;
+  for (int i = 0; i < 24; ++i) {
+    calls.push_back(std::async(std::launch::async, [&harness, i] {
+      return harness.Generate(Harness::Request("x", static_cast<uint32_t>(5 + 7 * (i % 4))));
+    }));
+  }
+  std::set<uint32_t> workers;
+  for (int i = 0; i < 24; ++i) {
+    const Answer answer = calls[static_cast<size_t>(i)].get();
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    ASSERT_EQ(answer.tokens.at(0).size(), static_cast<size_t>(5 + 7 * (i % 4)));
+    workers.insert(answer.finished.at(0).attempts(0).worker());
+  }
+  EXPECT_EQ(workers.size(), 4u);
+  for (const char* group : {"0", "1"}) {
+    const double idle = harness.Metric("orrery_dp_barrier_idle_seconds_total", {{"group", group}});
+    const double stepping = harness.Metric("orrery_dp_step_seconds_total", {{"group", group}});
+    EXPECT_GT(idle, 0);
+    EXPECT_LE(idle, stepping) << "the other of two ranks waits at most the whole step";
+    EXPECT_GE(harness.Metric("orrery_dp_imbalance_tokens", {{"group", group}}), 0);
+  }
+  EXPECT_TRUE(Eventually([&] { return harness.IsIdle(); }));
+}
+
 TEST(Start, BadOptionsAreOneLine) {
   const auto start = [](ServerConfig config) {
     ServerParts parts;

@@ -1,6 +1,7 @@
 // The threads of the server without gRPC: front loop, worker loop, journal file and metrics between clients
 // that send, read, stall and give up at random. Every call ends exactly once, every request is counted once,
 // nothing leaks. ThreadSanitizer runs it (label concurrency): all the code that shares anything here is ours.
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -18,6 +19,7 @@
 #include "scheduler/worker_factory.h"
 #include "server/grpc/write_gate.h"
 #include "server/loop/front_loop.h"
+#include "server/loop/step_barrier.h"
 #include "server/loop/worker_loop.h"
 #include "spdlog/spdlog.h"
 #include "tests/server/byte_codec.h"
@@ -566,6 +568,61 @@ TEST(Loops, CallsMeetTheirTransportInTheGateAlone) {
   EXPECT_TRUE(loops.AllCounted(kCalls));
   EXPECT_GE(loops.Count("length"), kCalls / 2);
   loops.Stop();
+}
+
+// Ranks with and without work, in any order: nobody begins a step before all have ended the one before, and
+// the reports of a step are handed out together, in the order of the ranks.
+TEST(StepBarrier, NobodyIsAheadOfAnybody) {
+  constexpr size_t kRanks = 4;
+  constexpr int kSteps = 2000;
+  std::atomic<int> num_steps{0}, ahead{0}, disorder{0};
+  std::array<std::atomic<int>, kRanks> ended{};
+  std::array<Mailbox<int>, kRanks> boxes;
+  std::vector<uint32_t> handed_out;  // under the barrier's lock
+  StepBarrier barrier(kRanks, [&](const GroupStep& step) {
+    ++num_steps;
+    const bool sums = step.idle.ns >= 0 && step.idle.ns <= step.longest.ns * 3 && step.imbalance_tokens == 6;
+    if (!sums || handed_out.size() % kRanks != 0) ++disorder;
+  });
+  for (size_t rank = 0; rank < kRanks; ++rank) {
+    const auto sink = [&, rank](const WorkerReport& report) {
+      const bool last = rank + 1 == kRanks;
+      if (Value(report.state.worker) != rank || report.more_follow == last) ++disorder;
+      if (handed_out.size() % kRanks != rank) ++disorder;
+      handed_out.push_back(static_cast<uint32_t>(rank));
+    };
+    barrier.Join(rank, sink, [&boxes, rank] { boxes[rank].Interrupt(); });
+  }
+  const Clock clock;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      RandomStream random(rank);
+      while (!stop) {
+        const bool work = random.Below(3) == 0;
+        if (work) {
+          barrier.Want(rank);
+          for (const auto& other : ended) ahead += other < ended[rank];
+        } else if (!barrier.wanted()) {
+          boxes[rank].Wait(clock, clock.Now() + Duration::Microseconds(100));
+          continue;
+        }
+        ++ended[rank];
+        WorkerReport report;
+        report.state.worker = WorkerId{static_cast<uint32_t>(rank)};
+        report.state.kv_tokens = static_cast<int64_t>(rank);  // 0 + 1 + 2 + 3, at most 3
+        barrier.Arrive(rank, std::move(report), work ? Duration::Microseconds(5) : Duration{});
+      }
+    });
+  }
+  EXPECT_TRUE(Eventually([&] { return num_steps >= kSteps; }));
+  stop = true;
+  barrier.Stop();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(ahead, 0);
+  EXPECT_EQ(disorder, 0);
+  EXPECT_EQ(handed_out.size(), static_cast<size_t>(num_steps) * kRanks);
 }
 
 // Traffic of one kind on one worker: its price is that of the resource that runs out.
