@@ -1,6 +1,8 @@
 #include "router/router_core.h"
 
 #include <algorithm>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "scheduler/base/text.h"
@@ -57,7 +59,8 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
                              .state_at = now,
                              .free_slots = info.slots,
                              .kv_capacity_tokens = info.kv_capacity_tokens,
-                             .max_context = info.max_context};
+                             .max_context = info.max_context,
+                             .max_step_tokens = info.max_step_tokens};
   SetAccepts(now);
   Place(now, out);
 }
@@ -103,7 +106,9 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   WorkerLoad* load = &loads_[place];
   if (state.sequence_number <= worker.state_number) return;
   worker.state_number = state.sequence_number;
+  int64_t applied_tokens = 0;
   while (!worker.sent.empty() && worker.sent.front().submission <= state.last_submission) {
+    applied_tokens += worker.sent.front().tokens;
     load->sent_tokens -= worker.sent.front().tokens;
     --load->num_sent;
     worker.sent.pop_front();
@@ -124,6 +129,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   }
   leaving_[place].tokens = state.leaving_tokens;
   load->step_time = state.step_time;
+  policy_->OnWorkerState(*load, applied_tokens);
   // It has seen all that was sent and says that it has nothing: their ends got lost.
   const bool forgot =
       load->num_bound > 0 && worker.sent.empty() && state.num_running + state.num_waiting == 0;
@@ -201,6 +207,7 @@ void RouterCore::Pool(Request* request, Time now) {
                 .priority = submit.priority,
                 .tenant = submit.tenant,
                 .traffic_class = submit.traffic_class,
+                .replayed = request->replays > 0,
                 .routing_key = submit.routing_key,
                 .cache_salt = submit.cache_salt,
                 .prompt_ids = IdsOf(submit)});
@@ -228,7 +235,28 @@ void RouterCore::Place(Time now, RouterOutput* out) {
     }
   }
   TakePlacedFromPool(placed);
+  for (const Shed& shed : assignment_.shed) Refuse(shed, out);
   LeaveAllUnplaced(out);
+}
+
+void RouterCore::Refuse(const Shed& shed, RouterOutput* out) {
+  const auto found = requests_.find(shed.request);
+  if (found == requests_.end()) return;
+  Request* request = found->second.get();
+  if (request->phase != Phase::kPooled || request->replays > 0) return;
+  ++counters_.shed;
+  TakeFromPool(shed.request);
+  const std::string_view target = shed.tpot ? "slo.tpot" : "slo.ttft";
+  const double limit = shed.target.milliseconds(), actual = shed.predicted.milliseconds();
+  EndRequest(request, FinishReason::kError,
+             ToStatus({.reason = RefusalReason::kShed,
+                       .field = std::string(target),
+                       .limit = shed.target.ns / 1'000'000,
+                       .actual = shed.predicted.ns / 1'000'000,
+                       .predicted_wait = shed.wait,
+                       .message = Cat(target, ": no worker can meet it now (", actual,
+                                      " ms predicted, target ", limit, " ms)")}),
+             out);
 }
 
 // Those placed are mostly the oldest: the search ends with the last of them, and a long rest stays where it
@@ -330,7 +358,10 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
   const size_t place = PlaceOf(from);
   workers_[place].progress = now;
   if (event.token >= 0) {
-    if (!std::exchange(request->started, true)) rate_.Add(request->prototype.num_prompt, true, now);
+    if (!std::exchange(request->started, true)) {
+      rate_.Add(request->prototype.num_prompt, true, now);
+      policy_->OnFirstToken(event.key.request, now);
+    }
     sample->emitted.push_back(event.token);
     outliers_.OnToken(place);
   }

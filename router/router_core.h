@@ -101,6 +101,7 @@ std::string_view ReplayReasonName(ReplayReason reason);
 
 struct RouterCounters {
   uint64_t accepted = 0, refused = 0;                      // requests
+  uint64_t shed = 0;                                       // of those accepted
   uint64_t dispatched = 0;                                 // samples
   uint64_t handed_over = 0;                                // of those, with KV from another worker
   uint64_t replayed = 0;                                   // samples taken back from a worker, in all
@@ -202,6 +203,7 @@ class RouterCore {
   WorkerLoad* LoadOf(WorkerId worker);
   void Place(Time now, RouterOutput* out);
   void TakePlacedFromPool(size_t placed);
+  void Refuse(const Shed& shed, RouterOutput* out);
   void Send(Request* request, WorkerId worker, Time now, RouterOutput* out);
   void EndSample(Request* request, uint32_t sample, FinishReason finish, const absl::Status& why,
                  RouterOutput* out);

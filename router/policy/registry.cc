@@ -11,6 +11,7 @@
 #include "router/policy/power_of_two.h"
 #include "router/policy/random.h"
 #include "router/policy/round_robin.h"
+#include "router/policy/slo.h"
 #include "router/policy/staggered.h"
 #include "scheduler/policy/policy_table.h"
 
@@ -36,6 +37,8 @@ constexpr PolicyEntry<RoutePolicy> kRoute[] = {
         "dual-map", "arXiv:2602.06502", "one of the two workers that a prefix belongs to, by their state"),
     PolicyLine<RoutePolicy, StaggeredPolicy, StaggeredOptions>(
         "staggered", "arXiv:2512.16134", "prompts kept until a pass ends, then filled into its chunks"),
+    PolicyLine<RoutePolicy, SloPolicy, SloOptions>(
+        "slo", "", "the cheapest worker that is predicted to meet the request's targets"),
     PolicyLine<RoutePolicy, GateAndRoutePolicy, GateAndRouteOptions>(
         "gate-and-route", "arXiv:2602.02987",
         "prefill and decode apart, by a plan of mixed and solo workers"),

@@ -34,6 +34,7 @@ struct WorkerLoad {
   int32_t free_slots = 0;    // by the snapshot
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
+  int32_t max_step_tokens = 2048;
   int64_t step = 0;      // finished by this incarnation
   Duration step_time{};  // of its last step
 
@@ -70,6 +71,7 @@ struct Waiting {
   uint32_t tenant = 0;
   uint32_t traffic_class = 0;
   // Of a pooled request.
+  bool replayed = false;     // a worker had it before: it cannot be refused any more
   uint64_t routing_key = 0;  // Submit::routing_key
   uint64_t cache_salt = 0;   // prefixes are alike only between equal salts
   // Of the prompt, without what was emitted before a replay; for the call. Empty where nobody knows them.
@@ -94,11 +96,21 @@ struct Placement {
   bool prefill_only = false;
 };
 
+// A pooled request that is shed: its client learns which target would be missed, and by how much.
+struct Shed {
+  RequestId request{};
+  bool tpot = false;  // the target; else ttft
+  Duration target{}, predicted{};
+  Duration wait{};  // until its first token, as predicted
+};
+
 struct Assignment {
   std::vector<Placement> placements;
+  std::vector<Shed> shed;
   DecisionRecord why;
   void Clear() {
     placements.clear();
+    shed.clear();
     why = {};
   }
 };
@@ -118,6 +130,9 @@ class RoutePolicy {
                       Assignment* assignment) = 0;
   // The latest plan; default: none is used.
   virtual void OnPlanReady(const RoutePlan&) {}
+  // A snapshot came: the worker after it, and the prompt tokens sent that it is the first to cover.
+  virtual void OnWorkerState(const WorkerLoad&, int64_t /*applied_tokens*/) {}
+  virtual void OnFirstToken(RequestId, Time /*now*/) {}
   // A sample ended by itself after so many tokens.
   virtual void OnFinished(int32_t /*output_tokens*/) {}
   // When Assign wants to be called again if nothing happens before; later than its last call.

@@ -95,6 +95,7 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
                        .kv_capacity_tokens = kv_tokens,
                        .max_context = made.max_context,
                        .slots = std::min(made.max_num_seqs, made.max_step_tokens),
+                       .max_step_tokens = made.max_step_tokens,
                        .peers = options_.barrier ? 0u : 1u},
                       now, &router_out_);
   Deliver(now);

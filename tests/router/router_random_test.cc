@@ -7,6 +7,7 @@
 
 #include "router/policy/gate_and_route.h"
 #include "router/policy/jsq_tokens.h"
+#include "router/policy/slo.h"
 #include "router/router_core.h"
 #include "scheduler/base/random.h"
 #include "scheduler/types/refusal.h"
@@ -101,6 +102,7 @@ class Cluster {
   }
   size_t samples() const { return ends_.size(); }
   uint64_t handed_over() const { return router_.counters().handed_over; }
+  uint64_t shed() const { return router_.counters().shed; }
 
  private:
   void Start(uint32_t id) {
@@ -147,6 +149,11 @@ class Cluster {
     submit.tokens = std::make_shared<const std::vector<TokenId>>(submit.num_prompt, 1);
     submit.traffic_class = static_cast<uint32_t>(random_.Below(3));
     if (random_.Below(8) == 0) submit.deadline = now_ + Duration::Microseconds(50 * random_.Below(60));
+    submit.priority = static_cast<int32_t>(requests_ % 3) - 1;
+    submit.tenant = static_cast<uint32_t>(requests_ % 5);
+    if (requests_ % 4 > 0)
+      submit.slo.ttft = Duration::Microseconds(static_cast<int64_t>(requests_ % 4) * 400);
+    if (requests_ % 2 > 0) submit.slo.tpot = Duration::Microseconds(120);
     const auto samples = static_cast<int32_t>(1 + random_.Below(3));
     if (!router_.OnArrival(submit, samples, now_, &out_).ok()) return;
     for (int32_t i = 0; i < samples; ++i) ends_[{RequestId{requests_}, static_cast<uint32_t>(i), 0}] = 0;
@@ -198,7 +205,13 @@ class Cluster {
     while (!out_.empty()) {
       RouterOutput out = std::move(out_);
       out_.Clear();
-      for (const EndedSample& ended : out.ended) ++ends_[{ended.key.request, ended.key.sample, 0}];
+      for (const EndedSample& ended : out.ended) {
+        ++ends_[{ended.key.request, ended.key.sample, 0}];
+        const auto refusal = RefusalOf(ended.why);
+        if (!refusal.has_value() || refusal->reason != RefusalReason::kShed) continue;
+        EXPECT_EQ(Value(ended.key.request) % 3, 0u) << "only a negative priority may be shed";
+        EXPECT_EQ(ended.key.attempt, 0u) << "a worker had it before";
+      }
       for (const LeaveOrder& order : out.leave) {
         TestWorker& worker = workers_[Value(order.worker)];
         if (worker.core == nullptr) continue;
@@ -238,7 +251,7 @@ class Cluster {
 
 struct Histories {
   size_t samples = 0;
-  uint64_t handed_over = 0;
+  uint64_t handed_over = 0, shed = 0;
 };
 
 template <typename MakePolicy>
@@ -250,6 +263,7 @@ Histories RunHistories(uint64_t count, MakePolicy make) {
     cluster.Run(300);
     all.samples += cluster.samples();
     all.handed_over += cluster.handed_over();
+    all.shed += cluster.shed();
     if (::testing::Test::HasFailure()) break;
   }
   return all;
@@ -259,6 +273,13 @@ TEST(RouterRandom, EverySampleEndsOnce) {
   const Histories all = RunHistories(200, [] { return std::make_unique<JsqTokensPolicy>(); });
   EXPECT_GT(all.samples, 10000u);
   EXPECT_EQ(all.handed_over, 0u);
+}
+
+TEST(RouterRandom, EverySampleEndsOnceAlsoWhereSomeAreShed) {
+  const Histories all =
+      RunHistories(100, [] { return std::make_unique<SloPolicy>(SloOptions{.wait_ms = 1}); });
+  EXPECT_GT(all.samples, 5000u);
+  EXPECT_GT(all.shed, 50u);
 }
 
 TEST(RouterRandom, EverySampleEndsOnceAlsoWhereItMovesBetweenPrefillAndDecode) {

@@ -1,0 +1,118 @@
+// Placement by latency targets. For every request the TTFT and TPOT that each worker would give it are
+// predicted (predict/latency_predictor.h), and of the workers that meet both targets, less `margin`, the
+// cheapest takes it. All in milliseconds:
+//
+//   cost = ttft + o tpot                                     until its own last token, of o expected ones,
+//        + b (prompt + n o (per_seq + per_kv (tokens + o/2)))   and by which the b samples there end later,
+//
+// its prompt and n samples being in their way. A request without targets goes to the fastest at once, the
+// one with the least ttft + o tpot. Where nobody meets the targets, in this order:
+//
+//   an idle worker    cannot do better by waiting: placed where it is least late
+//   priority < 0      refused, with the predicted wait; not one that a worker had before
+//   in time           some worker, its queue empty, could still give a first token in time: it waits
+//   late              placed where it is least late (ms: ttft beyond its target + o (tpot beyond its)) of the
+//                     workers that would begin it within a pass; `wait_ms` beyond its ttft target, on any
+//
+// Without a ttft target wait_ms after its arrival stands for it. Higher priority goes first, then the tenant
+// that was served the fewest tokens lately (tenant_shares.h), then the older one: this decides only where
+// several wait, which they do when no worker meets their targets. Of equal costs fewer tokens, lower id.
+//
+// Known prefixes are those that were sent before (prefix_tree.h). O(waiting * workers) and the blocks of new
+// prompts; memory is kept between calls.
+#ifndef ORRERY_ROUTER_POLICY_SLO_H_
+#define ORRERY_ROUTER_POLICY_SLO_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "router/policy/prefix_tree.h"
+#include "router/policy/route_policy.h"
+#include "router/policy/tenant_shares.h"
+#include "router/predict/latency_predictor.h"
+#include "scheduler/base/options.h"
+
+namespace orrery {
+
+struct SloOptions {
+  double margin = 0.1;
+  double wait_ms = 5000;
+  double fair_ms = 10'000;
+  int32_t block = 64;
+  int32_t blocks = 1 << 18;
+};
+
+class SloPolicy final : public RoutePolicy {
+ public:
+  static absl::Span<const OptionField<SloOptions>> Fields();
+  explicit SloPolicy(const SloOptions& options);
+
+  void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
+              Assignment* assignment) override;
+  void OnWorkerState(const WorkerLoad& load, int64_t applied_tokens) override {
+    predictor_.OnWorkerState(load, applied_tokens);
+  }
+  void OnFirstToken(RequestId request, Time now) override { predictor_.OnFirstToken(request, now); }
+  void OnFinished(int32_t output_tokens) override { predictor_.OnFinished(output_tokens); }
+  Time NextWake() const override { return wake_; }
+
+  const LatencyPredictor& predictor() const { return predictor_; }
+
+ private:
+  struct Turn {
+    int32_t priority = 0;
+    uint32_t tenant = 0;
+    uint32_t at = 0;  // in `waiting`
+  };
+  // The turns [begin, end) of one tenant and priority.
+  struct Line {
+    double served = 0;
+    size_t begin = 0, end = 0;
+  };
+  // A worker for a request.
+  struct Choice {
+    size_t at = 0;  // in loads_
+    double ms = 0;  // what it is chosen for, less is better
+    Latency latency{};
+  };
+  // What the workers could do for a request; kNobody where none can.
+  struct Verdict {
+    Choice cheapest{kNobody};                                   // that meets the targets
+    Choice least_late{kNobody}, least_late_with_room{kNobody};  // of all
+    Choice soonest{kNobody};                                    // least ttft
+    double least_tpot_ms = 0, least_bare_ms = 0;                // TPOT; TTFT if its queue were empty
+    bool idle = false;                                          // one of them is
+  };
+  static constexpr size_t kNobody = ~size_t{0};
+
+  void ReadTurns(absl::Span<const Waiting> waiting);
+  void TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_t end, Time now,
+                 Assignment* assignment);
+  void Decide(const Waiting& request, Time now, Assignment* assignment);
+  Verdict Weigh(const Waiting& request, absl::Span<const Hash128> names, Time now) const;
+  void WeighWorker(const Waiting& request, absl::Span<const Hash128> names, size_t at, Time now,
+                   Verdict* verdict) const;
+  void Place(const Waiting& request, const Choice& choice, std::vector<Hash128> names, Time now,
+             Assignment* assignment);
+  void Keep(const Waiting& request, std::vector<Hash128> names, Time until, Time now);
+  bool Better(const Choice& a, const Choice& b) const;
+
+  const SloOptions options_;
+  LatencyPredictor predictor_;
+  TenantShares shares_;
+  PrefixTree tree_;
+  // Of those that wait, for which they are worked out once. Lookups only.
+  absl::flat_hash_map<RequestId, std::vector<Hash128>> names_, next_names_;
+  Time wake_ = Time::Never();
+
+  // Of this call.
+  std::vector<WorkerLoad> loads_;  // with what it has placed
+  std::vector<Turn> turns_;
+  std::vector<Line> lines_;
+  double placed_ms_ = 0;
+};
+
+}  // namespace orrery
+
+#endif  // ORRERY_ROUTER_POLICY_SLO_H_
