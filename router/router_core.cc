@@ -254,7 +254,7 @@ void RouterCore::Refuse(const Shed& shed, RouterOutput* out) {
                        .limit = shed.target.ns / 1'000'000,
                        .actual = shed.predicted.ns / 1'000'000,
                        .predicted_wait = shed.wait,
-                       .message = Cat(target, ": no worker can meet it now (", actual,
+                       .message = Cat(target, ": no worker is sure to meet it now (", actual,
                                       " ms predicted, target ", limit, " ms)")}),
              out);
 }

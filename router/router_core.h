@@ -156,6 +156,7 @@ class RouterCore {
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
   const RouterCounters& counters() const { return counters_; }
+  const PredictionErrors* prediction_errors() const { return policy_->prediction_errors(); }  // null: none
   const DecisionRecord& last_decision() const { return assignment_.why; }
   // Emitted ids of a live sample: what a replay would continue from. Null when it has ended.
   const std::vector<TokenId>* Emitted(RequestId request, uint32_t sample) const;

@@ -11,6 +11,7 @@
 
 #include "absl/types/span.h"
 #include "router/policy/route_plan.h"
+#include "router/predict/prediction_error.h"
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
 #include "scheduler/types/decision_record.h"
@@ -135,6 +136,8 @@ class RoutePolicy {
   virtual void OnFirstToken(RequestId, Time /*now*/) {}
   // A sample ended by itself after so many tokens.
   virtual void OnFinished(int32_t /*output_tokens*/) {}
+  // How good its predictions of latencies were; null: it makes none.
+  virtual const PredictionErrors* prediction_errors() const { return nullptr; }
   // When Assign wants to be called again if nothing happens before; later than its last call.
   virtual Time NextWake() const { return Time::Never(); }
   virtual RouteNeeds needs() const { return {}; }

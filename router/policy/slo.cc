@@ -22,6 +22,11 @@ bool Meets(double ms, Duration target, double margin) {
   return target.is_infinite() || ms <= (1 - margin) * target.milliseconds();
 }
 
+bool HasRoom(const WorkerLoad& load) {
+  return load.waiting_tokens + load.sent_tokens + load.prompt_left < 2 * int64_t{load.max_step_tokens} &&
+         load.num_waiting + load.num_sent < load.free_slots;
+}
+
 bool HasSlo(const Waiting& request) {
   return !request.slo.ttft.is_infinite() || !request.slo.tpot.is_infinite();
 }
@@ -49,6 +54,7 @@ void SloPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> wai
   shares_.Decay(now);
   wake_ = Time::Never();
   placed_ms_ = 0;
+  num_with_room_ = std::count_if(loads_.begin(), loads_.end(), HasRoom);
   ReadTurns(waiting);
   next_names_.clear();
   for (size_t begin = 0, end = 0; begin < turns_.size(); begin = end) {
@@ -106,19 +112,30 @@ void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment)
   } else {
     NameBlocks(request, options_.block, &names);
   }
+  const bool has_slo = HasSlo(request);
+  if (!has_slo && num_with_room_ == 0) return Keep(request, std::move(names), Time::Never(), now);
   const Verdict verdict = Weigh(request, names, now);
   // Whoever nobody can run waits for a worker, not for a time.
   if (verdict.soonest.at == kNobody) return Keep(request, std::move(names), Time::Never(), now);
+  if (!has_slo) {
+    if (verdict.fastest_with_room.at == kNobody) return Keep(request, std::move(names), Time::Never(), now);
+    return Place(request, verdict.fastest_with_room, std::move(names), now, assignment);
+  }
   if (verdict.cheapest.at != kNobody) {
     return Place(request, verdict.cheapest, std::move(names), now, assignment);
   }
-  if (verdict.idle) return Place(request, verdict.least_late, std::move(names), now, assignment);
+  const bool may_be_shed = request.priority < 0 && !request.replayed;
+  if (verdict.idle.at != kNobody && (may_be_shed || verdict.idle.ms <= verdict.least_late.ms)) {
+    return Place(request, verdict.idle, std::move(names), now, assignment);
+  }
   const Duration waited = now - request.arrival;
-  if (request.priority < 0 && !request.replayed) {
-    const Duration wait = FromMs(verdict.soonest.latency.ttft_ms());
+  if (may_be_shed) {
+    // If the soonest one would meet the ttft target, it is its tpot that does not.
+    const Latency& soonest = verdict.soonest.latency;
+    const Duration wait = FromMs(soonest.ttft_ms());
     const double ttft_ms = (waited + wait).milliseconds();
     const bool tpot = Meets(ttft_ms, request.slo.ttft, options_.margin);
-    const double predicted = tpot ? verdict.least_tpot_ms : ttft_ms;
+    const double predicted = tpot ? soonest.tpot_ms : ttft_ms;
     assignment->shed.push_back(
         {request.request, tpot, tpot ? request.slo.tpot : request.slo.ttft, FromMs(predicted), wait});
     return;
@@ -148,7 +165,7 @@ void SloPolicy::WeighWorker(const Waiting& request, absl::Span<const Hash128> na
   const auto hit = static_cast<int64_t>(tree_.Matched(names, load.worker)) * options_.block;
   // The last token is computed in any case.
   const auto hit_tokens = static_cast<int32_t>(std::min<int64_t>(hit, request.prompt_tokens - 1));
-  const Demand demand = {request.prompt_tokens, hit_tokens, request.num_samples};
+  const Demand demand = {request.prompt_tokens, hit_tokens, request.num_samples, request.max_new_tokens};
   const Latency latency = predictor_.Predict(load, demand, now);
   const LatencyModel model = predictor_.ModelOf(load.worker);
   const double outputs = predictor_.ExpectedOutput(request.max_new_tokens);
@@ -165,18 +182,17 @@ void SloPolicy::WeighWorker(const Waiting& request, absl::Span<const Hash128> na
       request.num_samples * outputs * (model.per_seq + model.per_kv * (request.prompt_tokens + outputs / 2));
   if (Meets(ttft_ms, request.slo.ttft, options_.margin) &&
       Meets(latency.tpot_ms, request.slo.tpot, options_.margin)) {
-    consider(own_ms + (HasSlo(request) ? load.num_bound * in_the_way_ms : 0), &verdict->cheapest);
+    consider(own_ms + load.num_bound * in_the_way_ms, &verdict->cheapest);
   }
   const bool first = verdict->soonest.at == kNobody;
   const double bare_ms = latency.pass_ms + latency.prompt_ms;
   verdict->least_bare_ms = first ? bare_ms : std::min(verdict->least_bare_ms, bare_ms);
-  verdict->least_tpot_ms = first ? latency.tpot_ms : std::min(verdict->least_tpot_ms, latency.tpot_ms);
-  verdict->idle |= load.num_bound == 0;
   consider(latency.ttft_ms(), &verdict->soonest);
   consider(late_ms, &verdict->least_late);
-  const bool room = load.waiting_tokens + load.sent_tokens + load.prompt_left < load.max_step_tokens &&
-                    load.num_waiting + load.num_sent + request.num_samples <= load.free_slots;
-  if (room) consider(late_ms, &verdict->least_late_with_room);
+  if (load.num_bound == 0) consider(late_ms, &verdict->idle);
+  if (!HasRoom(load)) return;
+  consider(late_ms, &verdict->least_late_with_room);
+  consider(own_ms, &verdict->fastest_with_room);
 }
 
 bool SloPolicy::Better(const Choice& a, const Choice& b) const {
@@ -194,9 +210,11 @@ void SloPolicy::Place(const Waiting& request, const Choice& choice, std::vector<
                std::min(load.kv_capacity_tokens / options_.block,
                         options_.blocks / static_cast<int64_t>(loads_.size())));
   shares_.Add(request.tenant, request.prompt_tokens + request.num_samples * outputs);
+  num_with_room_ -= HasRoom(load);
   load.sent_tokens += request.prompt_tokens;
   load.num_sent += request.num_samples;
   load.num_bound += request.num_samples;
+  num_with_room_ += HasRoom(load);
   placed_ms_ += choice.ms;
 }
 

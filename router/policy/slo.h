@@ -5,18 +5,22 @@
 //   cost = ttft + o tpot                                     until its own last token, of o expected ones,
 //        + b (prompt + n o (per_seq + per_kv (tokens + o/2)))   and by which the b samples there end later,
 //
-// its prompt and n samples being in their way. A request without targets goes to the fastest at once, the
-// one with the least ttft + o tpot. Where nobody meets the targets, in this order:
+// its prompt and n samples being in their way. Where nobody meets the targets, in this order:
 //
-//   an idle worker    cannot do better by waiting: placed where it is least late
+//   an idle worker    takes it if nobody else would make it less late, or else it were refused
 //   priority < 0      refused, with the predicted wait; not one that a worker had before
 //   in time           some worker, its queue empty, could still give a first token in time: it waits
 //   late              placed where it is least late (ms: ttft beyond its target + o (tpot beyond its)) of the
-//                     workers that would begin it within a pass; `wait_ms` beyond its ttft target, on any
+//                     workers with room; `wait_ms` beyond its ttft target, on any
 //
-// Without a ttft target wait_ms after its arrival stands for it. Higher priority goes first, then the tenant
-// that was served the fewest tokens lately (tenant_shares.h), then the older one: this decides only where
-// several wait, which they do when no worker meets their targets. Of equal costs fewer tokens, lower id.
+// Without a ttft target wait_ms after its arrival stands for it. A request without targets goes to the
+// fastest of the workers with room, the one with the least ttft + o tpot, and waits while there is none: it
+// is not to fill the queues that others' targets depend on. A worker has room while a slot is free and fewer
+// than two passes of prompt tokens are queued: it never stands still for what waits here.
+//
+// Higher priority goes first, then the tenant that was served the fewest tokens lately (tenant_shares.h),
+// then the older one: this decides only where several wait, in a cluster that is saturated. Of equal costs
+// fewer tokens, lower id.
 //
 // Known prefixes are those that were sent before (prefix_tree.h). O(waiting * workers) and the blocks of new
 // prompts; memory is kept between calls.
@@ -56,8 +60,7 @@ class SloPolicy final : public RoutePolicy {
   void OnFirstToken(RequestId request, Time now) override { predictor_.OnFirstToken(request, now); }
   void OnFinished(int32_t output_tokens) override { predictor_.OnFinished(output_tokens); }
   Time NextWake() const override { return wake_; }
-
-  const LatencyPredictor& predictor() const { return predictor_; }
+  const PredictionErrors* prediction_errors() const override { return &predictor_.errors(); }
 
  private:
   struct Turn {
@@ -80,9 +83,10 @@ class SloPolicy final : public RoutePolicy {
   struct Verdict {
     Choice cheapest{kNobody};                                   // that meets the targets
     Choice least_late{kNobody}, least_late_with_room{kNobody};  // of all
-    Choice soonest{kNobody};                                    // least ttft
-    double least_tpot_ms = 0, least_bare_ms = 0;                // TPOT; TTFT if its queue were empty
-    bool idle = false;                                          // one of them is
+    Choice idle{kNobody};                                       // least late of the idle ones
+    Choice fastest_with_room{kNobody};
+    Choice soonest{kNobody};   // least ttft
+    double least_bare_ms = 0;  // TTFT if its queue were empty
   };
   static constexpr size_t kNobody = ~size_t{0};
 
@@ -110,6 +114,7 @@ class SloPolicy final : public RoutePolicy {
   std::vector<WorkerLoad> loads_;  // with what it has placed
   std::vector<Turn> turns_;
   std::vector<Line> lines_;
+  int64_t num_with_room_ = 0;
   double placed_ms_ = 0;
 };
 

@@ -7,15 +7,17 @@ namespace orrery {
 namespace {
 
 // Until enough samples have ended for slots and KV to take what is ahead and the request itself.
-double RoomMs(const WorkerLoad& worker, const Demand& demand, Duration life) {
+double RoomMs(const WorkerLoad& worker, const Begun& begun, Duration life, const Demand& demand, Time now) {
   if (worker.num_running == 0 || life.is_infinite()) return 0;
   const auto running = static_cast<double>(worker.num_running);
   const double slots = worker.num_waiting + worker.num_sent + demand.samples - worker.free_slots;
   const auto over =
       static_cast<double>(worker.load_tokens() + demand.prompt_tokens - worker.kv_capacity_tokens);
   const double held = std::max(1.0, static_cast<double>(worker.kv_tokens) / running);
-  const double ends = std::max({0.0, slots, over / held});
-  return ends * life.milliseconds() / running;
+  const double ends = std::ceil(std::max({0.0, slots, over / held}));
+  if (ends == 0) return 0;
+  if (ends > static_cast<double>(begun.size())) return ends * life.milliseconds() / running;
+  return std::max(0.0, (begun[static_cast<size_t>(ends) - 1] + life - now).milliseconds());
 }
 
 }  // namespace
@@ -28,7 +30,7 @@ int64_t DecodesAt(const Begun& begun, Duration life, Time at) {
 }
 
 Latency PredictLatency(const LatencyModel& model, const WorkerLoad& worker, const Begun& begun, Duration life,
-                       const Demand& demand, Time now) {
+                       const Demand& demand, Time now, double beside_ms) {
   const int64_t decodes = worker.num_running - (worker.prompt_left > 0 ? 1 : 0);
   const double step_ms =
       model.StepMs(static_cast<double>(std::max<int64_t>(0, decodes)), static_cast<double>(worker.kv_tokens));
@@ -46,7 +48,8 @@ Latency PredictLatency(const LatencyModel& model, const WorkerLoad& worker, cons
   const auto passes = [&](int64_t tokens) { return static_cast<double>((tokens + chunk - 1) / chunk); };
   const int64_t prompts = std::max(1, worker.num_waiting + worker.num_sent);
   const double prompts_ms = static_cast<double>(prompts) * model.PromptMs(queued / prompts, 0);
-  latency.queue_ms = std::max(RoomMs(worker, demand, life), prompts_ms + passes(queued) * step_ms);
+  latency.queue_ms =
+      std::max(RoomMs(worker, begun, life, demand, now), prompts_ms + passes(queued) * step_ms);
   latency.prompt_ms = model.PromptMs(demand.prompt_tokens, demand.hit_tokens) +
                       (passes(queued + own) - passes(queued)) * step_ms;
 
@@ -59,7 +62,7 @@ Latency PredictLatency(const LatencyModel& model, const WorkerLoad& worker, cons
   const double batch = std::min(slots, stays * worker.num_bound + demand.samples);
   const auto capacity = static_cast<double>(worker.kv_capacity_tokens);
   const double held = stays * static_cast<double>(worker.load_tokens()) + demand.prompt_tokens;
-  latency.tpot_ms = model.StepMs(batch, std::min(capacity, held));
+  latency.tpot_ms = model.StepMs(batch, std::min(capacity, held)) + beside_ms;
   return latency;
 }
 

@@ -2,12 +2,13 @@
 // of its load: the predictors of TTFT and TPOT as functions. Milliseconds and tokens.
 //
 //   TTFT = what is left of the pass that runs + what is queued before it + its own prompt
-//   TPOT = base + per_seq (samples + its own) + per_kv (tokens + its own)
+//   TPOT = base + per_seq (samples + its own) + per_kv (tokens + its own) + prompts that are computed beside
 //
 // Prompts are computed in passes of what the decodes leave of max_step_tokens, each of which costs a step of
 // the decodes too. The queue is known as a sum: its prompts count as equally long. Where slots or KV are
-// short, what is ahead waits for samples to end: of `running` ones that live `life_ms` each, one ends every
-// life_ms / running. TPOT is that at the first token: who will have ended by then does not count.
+// short, what is ahead waits for samples to end: each after its `life`, or where it is not known when they
+// began, one every life / running. TPOT is that at the first token: who will have ended by then does not
+// count.
 #ifndef ORRERY_ROUTER_PREDICT_LATENCY_H_
 #define ORRERY_ROUTER_PREDICT_LATENCY_H_
 
@@ -37,6 +38,7 @@ struct Demand {
   int32_t prompt_tokens = 0;
   int32_t hit_tokens = 0;  // of those, in the worker's cache
   int32_t samples = 1;
+  int32_t max_new_tokens = 0;
 };
 
 struct Latency {
@@ -53,9 +55,9 @@ using Begun = std::deque<Time>;
 // Of them, those that will not have ended at `at`, if each decodes for `life`.
 int64_t DecodesAt(const Begun& begun, Duration life, Time at);
 
-// `life` infinite: nobody is known to end.
+// `life` infinite: nobody is known to end. `beside_ms`: of prompts, in each step of the decodes.
 Latency PredictLatency(const LatencyModel& model, const WorkerLoad& worker, const Begun& begun, Duration life,
-                       const Demand& demand, Time now);
+                       const Demand& demand, Time now, double beside_ms = 0);
 
 }  // namespace orrery
 

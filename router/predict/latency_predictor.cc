@@ -8,6 +8,7 @@ namespace {
 
 constexpr size_t kMostPending = 1 << 16;  // first tokens that are waited for
 constexpr double kOutputMemory = 256;     // samples
+constexpr double kBesideMemory = 32;      // steps
 
 }  // namespace
 
@@ -62,9 +63,13 @@ void LatencyPredictor::Learn(const WorkerLoad& load, Seen* seen) {
   }
   OnlineStepCost& cost = seen->cost == nullptr ? shared_ : *seen->cost;
   if (cost.observed() > 0) {
-    seen->step_error.Add(cost.Predict(shape).milliseconds(), load.step_time.milliseconds());
+    errors_.step.Add(cost.Predict(shape).milliseconds(), load.step_time.milliseconds());
   }
   cost.Observe(shape, load.step_time);
+  if (shape.decodes == 0) return;
+  const OnlineStepCost::Vector c = cost.coefficients();
+  const double prompts_ms = c[3] * shape.prefill_tokens + c[4] * shape.prefill_squares;
+  seen->beside_ms += (prompts_ms - seen->beside_ms) / kBesideMemory;
 }
 
 void LatencyPredictor::OnFinished(int32_t output_tokens) {
@@ -92,7 +97,7 @@ void LatencyPredictor::OnFirstToken(RequestId request, Time now) {
   const auto found = pending_.find(request);
   if (found == pending_.end()) return;
   if (shared_.observed() > 0) {
-    ttft_error_.Add(found->second.ttft_ms, (now - found->second.placed).milliseconds());
+    errors_.ttft.Add(found->second.ttft_ms, (now - found->second.placed).milliseconds());
   }
   pending_.erase(found);
 }
@@ -122,14 +127,11 @@ Latency LatencyPredictor::Predict(const WorkerLoad& load, const Demand& demand, 
   static const Begun kNone;
   const Seen* seen = Find(load.worker);
   const LatencyModel model = ModelOf(load.worker);
-  const double life_ms = mean_output_ * model.StepMs(load.num_running, static_cast<double>(load.kv_tokens));
+  const double beside_ms = seen == nullptr ? 0 : seen->beside_ms;
+  const double step_ms = model.StepMs(load.num_running, static_cast<double>(load.kv_tokens)) + beside_ms;
+  const double life_ms = step_ms * (ended_ > 0 ? mean_output_ : demand.max_new_tokens);
   const Duration life = life_ms > 0 ? Duration::Seconds(std::min(life_ms, 1e9) * 1e-3) : Duration::Infinite();
-  return PredictLatency(model, load, seen == nullptr ? kNone : seen->begun, life, demand, now);
-}
-
-const PredictionError* LatencyPredictor::step_error(WorkerId worker) const {
-  const Seen* seen = Find(worker);
-  return seen == nullptr ? nullptr : &seen->step_error;
+  return PredictLatency(model, load, seen == nullptr ? kNone : seen->begun, life, demand, now, beside_ms);
 }
 
 }  // namespace orrery

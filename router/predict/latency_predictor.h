@@ -7,7 +7,7 @@
 // What snapshots cannot tell: prompt tokens that a worker finds in its cache leave the backlog like computed
 // ones. A step that seems to have computed more than max_step_tokens is not learnt from.
 //
-// Errors are those of predictions made beforehand: of step times for each worker, of TTFT for all.
+// Errors are those of all workers together.
 #ifndef ORRERY_ROUTER_PREDICT_LATENCY_PREDICTOR_H_
 #define ORRERY_ROUTER_PREDICT_LATENCY_PREDICTOR_H_
 
@@ -42,19 +42,17 @@ class LatencyPredictor {
   // Of a sample that may make so many: by those that ended lately, or the bound while none has.
   double ExpectedOutput(int32_t max_new_tokens) const;
 
-  // Milliseconds; null: the worker is not known.
-  const PredictionError* step_error(WorkerId worker) const;
-  const PredictionError& ttft_error() const { return ttft_error_; }
+  const PredictionErrors& errors() const { return errors_; }
 
  private:
   struct Seen {
     WorkerId worker{};
     std::unique_ptr<OnlineStepCost> cost{};  // null: the shared one
-    PredictionError step_error{};
     Begun begun{};
     WorkerLoad last{};     // the first snapshot after its last step; step < 0: none
     int64_t applied = 0;   // prompt tokens that came since
     int64_t computed = 0;  // of the prompt that is half computed
+    double beside_ms = 0;  // of prompts in the steps of decodes, lately
   };
 
   // A first token that has not come yet.
@@ -73,7 +71,7 @@ class LatencyPredictor {
   double mean_output_ = 0;  // of samples that ended; 0: none has
   int64_t ended_ = 0;
   absl::flat_hash_map<RequestId, Pending> pending_;  // lookups only
-  PredictionError ttft_error_;
+  PredictionErrors errors_;
 };
 
 }  // namespace orrery

@@ -39,6 +39,12 @@ class PredictionError {
   int64_t count_ = 0;
 };
 
+// Of predictions made beforehand, ms.
+struct PredictionErrors {
+  PredictionError ttft;  // when a request was placed
+  PredictionError step;  // of the workers' steps: a token of everybody in it
+};
+
 }  // namespace orrery
 
 #endif  // ORRERY_ROUTER_PREDICT_PREDICTION_ERROR_H_

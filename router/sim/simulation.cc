@@ -213,11 +213,13 @@ absl::Status Simulation::Refill(Time now) {
       if (!*more) return absl::InternalError("the source of a saturated run ended");
       request.arrival = now;
       next_ = std::move(request);
-      const uint64_t refused = router_->counters().refused;
+      const uint64_t refused = router_->counters().refused, shed = router_->counters().shed;
       if (absl::Status status = OnArrival(now); !status.ok()) return status;
       if (router_->counters().refused != refused && live_.size() == 0) {
         return absl::InvalidArgumentError("pool: no row of the trace fits a worker");
       }
+      // Others would be too, until something changes.
+      if (router_->counters().shed != shed) return absl::OkStatus();
     }
   }
   return absl::OkStatus();
@@ -229,6 +231,7 @@ SimReport Simulation::TakeReport() {
   }
   report_.requests = drawn_;
   report_.router = router_->counters();
+  if (const PredictionErrors* errors = router_->prediction_errors()) report_.prediction_errors = *errors;
   if (instants_ > 0) report_.imbalance_mean = imbalance_sum_ / static_cast<double>(instants_);
   if (loaded_instants_ > 0) report_.idle_fraction_mean = idle_sum_ / static_cast<double>(loaded_instants_);
   report_.energy_j += options_.power.idle_w * options_.num_workers * (report_.end - report_.begin).seconds();

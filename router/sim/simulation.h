@@ -86,7 +86,8 @@ struct SimReport {
   int64_t max_concurrent = 0;   // requests in the system at once
   WorkerCounters counters;      // summed over workers and incarnations
   RouterCounters router;
-  std::vector<ExplainEntry> story;  // of SimOptions::explain
+  std::optional<PredictionErrors> prediction_errors;  // of the route policy
+  std::vector<ExplainEntry> story;                    // of SimOptions::explain
 };
 
 // `cost` is what steps really take. INVALID_ARGUMENT for options out of range or unknown policies; errors of

@@ -23,11 +23,24 @@ class TimedRoutePolicy final : public RoutePolicy {
     metrics_->OnRouteDecision(clock_->Now() - began, assignment->why);
   }
   void OnPlanReady(const RoutePlan& plan) override { policy_->OnPlanReady(plan); }
+  void OnWorkerState(const WorkerLoad& load, int64_t applied_tokens) override {
+    policy_->OnWorkerState(load, applied_tokens);
+    ShowErrors();
+  }
+  void OnFirstToken(RequestId request, Time now) override {
+    policy_->OnFirstToken(request, now);
+    ShowErrors();
+  }
+  const PredictionErrors* prediction_errors() const override { return policy_->prediction_errors(); }
   void OnFinished(int32_t output_tokens) override { policy_->OnFinished(output_tokens); }
   Time NextWake() const override { return policy_->NextWake(); }
   RouteNeeds needs() const override { return policy_->needs(); }
 
  private:
+  void ShowErrors() {
+    if (const PredictionErrors* errors = policy_->prediction_errors()) metrics_->OnPredictions(*errors);
+  }
+
   const std::unique_ptr<RoutePolicy> policy_;
   const Clock* clock_;
   ServerMetrics* metrics_;

@@ -162,6 +162,19 @@ void ServerMetrics::OnRouteDecision(Duration took, const DecisionRecord& why) {
   route_objective_.Show(why);
 }
 
+void ServerMetrics::OnPredictions(const PredictionErrors& errors) {
+  if (predicted_ttft_error_ == nullptr) {
+    predicted_ttft_error_ =
+        maker_.Gauge("orrery_predicted_ttft_error_seconds",
+              "Mean absolute error of the last times to first token that the router predicted", edge_labels_);
+    predicted_step_error_ = maker_.Gauge(
+        "orrery_predicted_step_error_seconds",
+        "Mean absolute error of the last times of workers' steps that the router predicted", edge_labels_);
+  }
+  predicted_ttft_error_->Set(errors.ttft.mean_absolute() * 1e-3);
+  predicted_step_error_->Set(errors.step.mean_absolute() * 1e-3);
+}
+
 void ServerMetrics::OnPrices(const ResourcePrices& prices) {
   for (const auto& worker : workers_) {
     if (worker != nullptr) worker->OnPrices(prices);

@@ -14,6 +14,7 @@
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
 #include "prometheus/registry.h"
+#include "router/predict/prediction_error.h"
 #include "router/router_core.h"
 #include "scheduler/planning/resource_prices.h"
 #include "server/delivery/generation.h"
@@ -49,6 +50,8 @@ class ServerMetrics {
   // An admitted request with latency objectives is over; they were met or not. `slo_class` is the client's.
   void OnSloEnd(const std::string& slo_class, bool met) { slo_attainment_.OnEnd(slo_class, met); }
   void OnRouteDecision(Duration took, const DecisionRecord& why);
+  // How good the route policy's predictions were lately, if it makes any.
+  void OnPredictions(const PredictionErrors& errors);
   // A request that never ran: outcome rejected (with its reason) or invalid. From any thread.
   void OnRefused(Outcome outcome, absl::string_view reason);
   // Before a worker's first report; again for a new incarnation.
@@ -82,6 +85,7 @@ class ServerMetrics {
   uint64_t replays_shown_ = 0, ejections_shown_ = 0;
   prometheus::Counter *prompt_tokens_, *generated_tokens_;
   prometheus::Gauge* queue_tokens_;
+  prometheus::Gauge *predicted_ttft_error_ = nullptr, *predicted_step_error_ = nullptr;
   prometheus::Histogram *ttft_, *tpot_, *itl_, *latency_, *queue_time_, *prefill_time_, *decode_time_;
   prometheus::Histogram* route_decision_;
   PolicyObjective route_objective_;

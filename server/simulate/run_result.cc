@@ -83,6 +83,11 @@ ordered_json RouterJson(const RouterCounters& router) {
   return {{"ejections", router.ejections}, {"given_up", router.given_up}, {"replayed", std::move(replayed)}};
 }
 
+ordered_json ErrorJson(const PredictionError& error) {
+  if (error.count() == 0) return nullptr;
+  return {{"count", error.count()}, {"mean_absolute", error.mean_absolute()}, {"p90", error.p90()}};
+}
+
 }  // namespace
 
 ordered_json RunJson(const RunResult& run) {
@@ -112,6 +117,9 @@ ordered_json RunJson(const RunResult& run) {
   out["objective"] = DecisionJson(run.decisions);
   out["bound"] = BoundJson(run.decisions);
   const auto& times = run.decision_us;
+  if (const auto& errors = report.prediction_errors) {
+    out["prediction_error_ms"] = {{"ttft", ErrorJson(errors->ttft)}, {"step", ErrorJson(errors->step)}};
+  }
   out["policy_us"] = {{"p50", OrNull(times ? std::optional<double>(times->median) : std::nullopt)},
                       {"p99", OrNull(P99(times))},
                       {"max", run.max_decision_us}};

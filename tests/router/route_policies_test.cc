@@ -638,7 +638,7 @@ class History {
  public:
   History(const std::string& name, uint64_t seed)
       : name_(name), policy_(*NewRoutePolicy(name)), random_(seed) {
-    const std::set<std::string> pooling = {"fcfs", "bf-io", "staggered", "gate-and-route"};
+    const std::set<std::string> pooling = {"fcfs", "bf-io", "staggered", "slo", "gate-and-route"};
     at_once_ = pooling.count(name) == 0;
   }
 

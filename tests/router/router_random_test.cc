@@ -166,6 +166,7 @@ class Cluster {
       Report(worker);
     }
     if (!worker->in_flight.empty()) {
+      worker->in_flight[0].end = now_;
       EXPECT_TRUE(worker->core->OnStepDone(worker->in_flight[0], now_, &events_).ok());
       worker->in_flight.clear();
       return Report(worker);
@@ -174,6 +175,7 @@ class Cluster {
     if (plan.empty()) return Report(worker);
     StepResult result;
     result.step = plan.step;
+    result.start = now_;
     for (const Slice& slice : plan.slices) {
       if (slice.sample)
         result.sampled.push_back({.sequence = slice.sequence, .token = 3, .logprobs = nullptr});

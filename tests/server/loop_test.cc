@@ -17,6 +17,7 @@
 #include "router/policy/registry.h"
 #include "scheduler/base/random.h"
 #include "scheduler/worker_factory.h"
+#include "server/base/errors.h"
 #include "server/grpc/write_gate.h"
 #include "server/loop/front_loop.h"
 #include "server/loop/step_barrier.h"
@@ -35,7 +36,8 @@ constexpr int32_t kContext = 512;
 class Loops {
  public:
   // `told_context`: what the front is told that the worker can hold of one sequence, which is kContext.
-  explicit Loops(const std::string& journal = "", int32_t told_context = kContext) {
+  explicit Loops(const std::string& journal = "", int32_t told_context = kContext,
+                 std::unique_ptr<RoutePolicy> policy = NewRoutePolicy("jsq-tokens").value()) {
     spdlog::set_level(spdlog::level::off);
     EngineLimits limits;
     limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
@@ -59,7 +61,7 @@ class Loops {
     FrontOptions options;
     options.stream_buffer_bytes = 16 << 10;
     options.plan_interval = Duration::Milliseconds(10);
-    front_ = std::make_unique<FrontLoop>(options, NewRoutePolicy("jsq-tokens").value(), &clock_, &metrics_);
+    front_ = std::make_unique<FrontLoop>(options, std::move(policy), &clock_, &metrics_);
     worker_ = std::make_shared<WorkerLoop>(
         std::move(parts), &clock_, [this](WorkerReport report) { front_->Report(std::move(report)); });
     WorkerInfo info;
@@ -423,6 +425,56 @@ TEST(Loops, WhatTheWorkerRefusesEndsWithItsReason) {
   EXPECT_EQ(call->status().error_code(), grpc::INVALID_ARGUMENT) << call->status().error_message();
   EXPECT_EQ(loops.Count("invalid") + loops.Count("rejected"), 1);
   EXPECT_TRUE(RunCall(loops, Wish())->status().ok());
+  EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
+}
+
+// Sheds every other request, and every other of those as soon as it comes: the others when it is woken.
+class SheddingPolicy final : public RoutePolicy {
+ public:
+  void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
+              Assignment* assignment) override {
+    wake_ = Time::Never();
+    for (const Waiting& request : waiting) {
+      const uint64_t kind = Value(request.request) % 4;
+      if (kind >= 2) {
+        assignment->placements.push_back({request.request, cluster.workers[0].worker});
+      } else if (kind == 1 || now >= request.arrival + kKept) {
+        assignment->shed.push_back({.request = request.request,
+                                    .target = Duration::Milliseconds(100),
+                                    .predicted = Duration::Milliseconds(900),
+                                    .wait = Duration::Milliseconds(800)});
+      } else {
+        wake_ = std::min(wake_, request.arrival + kKept);
+      }
+    }
+  }
+  Time NextWake() const override { return wake_; }
+
+ private:
+  static constexpr Duration kKept = Duration::Milliseconds(2);
+  Time wake_ = Time::Never();
+};
+
+TEST(Loops, WhatIsShedIsToldThePredictedWait) {
+  Loops loops("", kContext, std::make_unique<SheddingPolicy>());
+  Wish wish;
+  wish.choices = 3;
+  for (int i = 1; i <= 16; ++i) {
+    const auto call = RunCall(loops, wish);
+    EXPECT_EQ(call->num_ends(), 1);
+    if (i % 4 >= 2) {
+      EXPECT_TRUE(call->status().ok()) << call->status().error_message();
+      continue;
+    }
+    EXPECT_EQ(call->status().error_code(), grpc::RESOURCE_EXHAUSTED);
+    const auto info = ErrorInfoOf(call->status());
+    ASSERT_TRUE(info.has_value());
+    EXPECT_EQ(info->reason(), "shed");
+    EXPECT_EQ(info->field(), "slo.ttft");
+    EXPECT_EQ(info->predicted_wait_ms(), 800);
+  }
+  EXPECT_TRUE(loops.AllCounted(16));
+  EXPECT_EQ(loops.Count("rejected"), 8);
   EXPECT_TRUE(Eventually([&] { return loops.Idle(); }));
 }
 
