@@ -1,9 +1,11 @@
 #include "server/daemon/load_parts.h"
 
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -152,6 +154,15 @@ void Describe(const ServerConfig& config, const ModelConfig& model, const ModelT
   sampling->set_repetition_penalty(parts->defaults.repetition_penalty);
 }
 
+// As the system calls it; empty where it has no word for it.
+std::string Processor() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 1);
+  }
+  return "";
+}
+
 // The limit holds for the process. More than the machine has is refused rather than lowered in silence.
 absl::Status LimitInstructions(const std::string& name) {
   const Isa isa = IsaFromName(name).value_or(DetectedIsa());
@@ -188,6 +199,7 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
       parts->engine.executors.push_back(*std::move(executor));
     }
     parts->model.set_backend("modeled");
+    parts->hardware = absl::StrCat("modeled ", config.cost_profile);
     return absl::OkStatus();
   }
   if (absl::Status status = LimitInstructions(config.isa); !status.ok()) return status;
@@ -205,6 +217,8 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   parts->model.set_dtype(name(plan->dtype));
   parts->model.set_weights(name(plan->weights));
   parts->model.set_kv_dtype(name(plan->kv_dtype));
+  parts->hardware = absl::StrCat(Processor(), " ", std::thread::hardware_concurrency(), " cores ", config.threads,
+                                 " threads ", name(plan->dtype), " ", name(plan->weights), " ", name(plan->kv_dtype));
   return absl::OkStatus();
 }
 

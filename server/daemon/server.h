@@ -37,6 +37,7 @@ struct ServerParts {
   SamplingDefaults defaults;
   orrery::v1::GetModelResponse model;  // sizes are filled in from the limits
   std::string config_digest;           // of the checkpoint's config.json
+  std::string hardware;                // engine and machine in words: equal ones are equally fast
 };
 
 // Of every policy that the configuration names. INVALID_ARGUMENT: the option, and the nearest name.

@@ -23,6 +23,7 @@ orrery::v1::WorkerHello HelloOf(const ServerParts& parts, const std::vector<Atta
   hello.set_dtype(parts.model.dtype());
   hello.set_weights(parts.model.weights());
   hello.set_kv_dtype(parts.model.kv_dtype());
+  hello.set_hardware(parts.hardware);
   hello.set_vocab_size(static_cast<uint32_t>(parts.limits.vocab_size));
   for (const AttachedWorker& worker : workers) {
     const WorkerInfo& info = worker.info;

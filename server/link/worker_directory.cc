@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "scheduler/base/hash.h"
 #include "server/base/client_channel.h"
 #include "server/link/wire.h"
 #include "spdlog/spdlog.h"
@@ -35,6 +36,8 @@ class RankLink final : public WorkerLink {
   const std::shared_ptr<WorkerStream> stream_;
   const uint32_t rank_;
 };
+
+uint64_t HashOf(const std::string& text) { return SipHash13(0, 0).FinishWith(text).low; }
 
 int32_t Bounded(uint32_t value) {
   return static_cast<int32_t>(std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
@@ -121,9 +124,12 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
       return absl::InvalidArgumentError(absl::StrCat("the worker has ", hello.ranks_size(), " ranks"));
     }
     std::vector<WorkerInfo> infos;
+    // Ranks of one process share its machine.
+    const bool comparable = hello.ranks_size() == 1 && !hello.hardware().empty();
     for (const v1::RankHello& rank : hello.ranks()) {
       auto info = InfoOf(rank);
       if (!info.ok()) return info.status();
+      if (comparable) info->peers = std::max<uint64_t>(1, HashOf(hello.hardware()));
       infos.push_back(*info);
     }
     if (absl::Status status = directory_->Join(hello.model_digest(), infos.size(), &ids_); !status.ok())
