@@ -39,7 +39,7 @@ WorkerLoad* RouterCore::LoadOf(WorkerId worker) {
   return place < loads_.size() ? &loads_[place] : nullptr;
 }
 
-void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out) {
+void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out, bool more_follow) {
   size_t place = PlaceOf(info.worker);
   if (place < loads_.size()) {
     ReplayAll(info.worker, ReplayReason::kWorkerLost, now, out);
@@ -62,12 +62,13 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out)
                              .max_context = info.max_context,
                              .max_step_tokens = info.max_step_tokens};
   SetAccepts(now);
-  Place(now, out);
+  if (!more_follow) Place(now, out);
 }
 
-void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out) {
+void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out, bool more_follow) {
   if (PlaceOf(worker) == loads_.size()) return;
   Lose(worker, ReplayReason::kWorkerLost, now, out);
+  if (more_follow) return;
   Place(now, out);
   EndStranded(now, out);
 }
@@ -344,9 +345,11 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
                      request->samples[event.key.sample].attempt == event.key.attempt;
   SampleState* sample = known ? &request->samples[event.key.sample] : nullptr;
   const auto expected = known ? static_cast<int32_t>(sample->emitted.size()) : 0;
-  if (!known || (event.token >= 0 && event.index != expected)) {
+  // One that does not stop where it should is as little to be relied on as one that leaves tokens out.
+  const bool too_many = known && event.token >= 0 && expected >= request->prototype.stop.max_tokens;
+  if (!known || too_many || (event.token >= 0 && event.index != expected)) {
     ++counters_.dropped_events;
-    const bool gap = known && event.index > expected;
+    const bool gap = known && (too_many || event.index > expected);
     counters_.gap_events += gap;
     if (gap && !request->cancelled) {
       CountFailure(from, event.key.request, event.at, now);
@@ -369,7 +372,7 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
   const bool ends = event.finish != FinishReason::kNone, over = ends && request->num_live == 1;
   if (ends) {
     const bool by_itself = event.finish == FinishReason::kStop || event.finish == FinishReason::kLength;
-    if (by_itself) policy_->OnFinished(event.index + 1);
+    if (by_itself) policy_->OnFinished(static_cast<int32_t>(sample->emitted.size()));
     EndSample(request, event.key.sample, FinishReason::kNone, absl::OkStatus(), out);
     if (requests_.empty()) rate_.Add(0, true, now);
   }

@@ -119,9 +119,10 @@ class RouterCore {
              const ReplayLimits& replay = {}, const OutlierOptions& outliers = {});
 
   // A worker is there. The same id again is a new incarnation: what ran on the old one is replayed.
-  void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out);
+  // `more_follow`, here and below: others come or go with it, and placing waits for the last of them.
+  void OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out, bool more_follow = false);
   // It is gone; what it had is replayed.
-  void OnWorkerDown(WorkerId worker, Time now, RouterOutput* out);
+  void OnWorkerDown(WorkerId worker, Time now, RouterOutput* out, bool more_follow = false);
   // A snapshot; older ones than the last, and those of another incarnation, are dropped. `more_follow`:
   // others of the same group step come at once, and placing waits for the last of them, to see all of the
   // group.

@@ -9,7 +9,7 @@
 
 namespace orrery {
 
-inline std::shared_ptr<grpc::Channel> NewClientChannel(const std::string& target) {
+inline grpc::ChannelArguments ClientChannelArguments() {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);
   // Channels of equal arguments share one connection unless told otherwise.
@@ -17,7 +17,11 @@ inline std::shared_ptr<grpc::Channel> NewClientChannel(const std::string& target
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // a queue may be long: as many as it takes
-  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  return arguments;
+}
+
+inline std::shared_ptr<grpc::Channel> NewClientChannel(const std::string& target) {
+  return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), ClientChannelArguments());
 }
 
 }  // namespace orrery

@@ -163,7 +163,7 @@ absl::StatusOr<std::vector<Flag>> SplitFlags(absl::Span<const std::string> argum
     const Option* option = FindOption(flag.name);
     const auto same =
         std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == flag.name; });
-    if (option != nullptr && IsList(*option) && same != flags.end()) {
+    if (option != nullptr && IsList(*option) && same != flags.end() && flag.has_value) {
       absl::StrAppend(&same->value, ",", flag.value);
     } else {
       flags.push_back(std::move(flag));

@@ -217,8 +217,9 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   parts->model.set_dtype(name(plan->dtype));
   parts->model.set_weights(name(plan->weights));
   parts->model.set_kv_dtype(name(plan->kv_dtype));
-  parts->hardware = absl::StrCat(Processor(), " ", std::thread::hardware_concurrency(), " cores ", config.threads,
-                                 " threads ", name(plan->dtype), " ", name(plan->weights), " ", name(plan->kv_dtype));
+  parts->hardware =
+      absl::StrCat(Processor(), " ", std::thread::hardware_concurrency(), " cores ", config.threads,
+                   " threads ", name(plan->dtype), " ", name(plan->weights), " ", name(plan->kv_dtype));
   return absl::OkStatus();
 }
 
@@ -269,6 +270,8 @@ absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
 
 absl::StatusOr<std::string> DescribePlan(const ServerConfig& config) {
   if (absl::Status status = CheckModelAndBackend(config); !status.ok()) return status;
+  if (absl::Status status = CheckRole(config); !status.ok()) return status;
+  if (config.role == "router") return "router: no engine\n";
   if (config.backend == "modeled") {
     const auto model = ReadModelConfig(config.model);
     if (!model.ok()) return model.status();

@@ -24,7 +24,7 @@ namespace orrery {
 struct EngineParts {
   std::vector<std::unique_ptr<Executor>> executors;  // one for each worker, with equal limits; not empty
   std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
-  // The warm-up failed: the workers will never be ready. Called once at most, on a thread of theirs.
+  // A warm-up failed: the workers will never be ready. On a thread of theirs.
   std::function<void()> on_warm_up_failed = [] {};
 };
 

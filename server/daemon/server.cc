@@ -133,7 +133,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
 
 absl::Status Server::StartWorkers(ServerParts& parts) {
   LocalWorkers::Events events;
-  events.up = [this](AttachedWorker worker) { front_->WorkerUp(std::move(worker)); };
+  events.up = [this](AttachedWorker worker) { front_->WorkersUp({std::move(worker)}); };
   events.report = [this](WorkerReport report) { front_->Report(std::move(report)); };
   events.group_step = [this](GroupId group, const GroupStep& step) { metrics_->OnGroupStep(group, step); };
   auto workers = LocalWorkers::Start(config_, std::move(parts.engine), &clock_, std::move(events));
@@ -151,8 +151,8 @@ absl::Status Server::FindWorkers(const ServerParts& parts) {
   options.hello.set_tokenizer_digest(parts.model.tokenizer_digest());
   options.vocab_size = static_cast<uint32_t>(parts.limits.vocab_size);
   WorkerDirectory::Events events;
-  events.up = [this](AttachedWorker worker) { front_->WorkerUp(std::move(worker)); };
-  events.down = [this](WorkerId worker, uint64_t incarnation) { front_->WorkerDown(worker, incarnation); };
+  events.up = [this](std::vector<AttachedWorker> workers) { front_->WorkersUp(std::move(workers)); };
+  events.down = [this](std::vector<WorkerInfo> workers) { front_->WorkersDown(std::move(workers)); };
   events.report = [this](WorkerReport report) { front_->Report(std::move(report)); };
   directory_ = std::make_unique<WorkerDirectory>(std::move(options), *std::move(membership), &clock_,
                                                  std::move(events));
@@ -166,7 +166,7 @@ std::string Server::WhatIsMissing() {
   if (draining_.load()) return "draining";
   if (hung_) return "waiting for the engine's step";
   if (workers_ != nullptr && !workers_->warm()) return "warming up";
-  return front_->load().workers.load() > 0 ? "" : "no worker is there";
+  return front_->load().accepting.load() > 0 ? "" : "no worker takes requests";
 }
 
 bool Server::Drain(Duration timeout) {

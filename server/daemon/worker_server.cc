@@ -1,7 +1,7 @@
 #include "server/daemon/worker_server.h"
 
+#include <algorithm>
 #include <chrono>
-#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -57,7 +57,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const ServerCo
 
 absl::Status WorkerServer::StartWorkers(ServerParts& parts) {
   const size_t num_ranks = parts.engine.executors.size();
-  busy_ = std::make_unique<std::atomic<int64_t>[]>(num_ranks);
+  done_ = std::make_unique<std::atomic<bool>[]>(num_ranks);
   for (size_t rank = 0; rank < num_ranks; ++rank) {
     WorkerInfo info;
     info.worker = WorkerId{static_cast<uint32_t>(rank)};
@@ -85,7 +85,8 @@ absl::Status WorkerServer::StartWorkers(ServerParts& parts) {
 
 void WorkerServer::OnReport(WorkerReport report) {
   metrics_->OnReport(report);
-  busy_[Value(report.state.worker)].store(report.state.num_running + report.state.num_waiting);
+  const WorkerState& state = report.state;
+  if (state.draining && state.num_running + state.num_waiting == 0) done_[Value(state.worker)].store(true);
   if (WorkerService* service = reports_to_.load()) service->Report(std::move(report));
 }
 
@@ -102,12 +103,12 @@ bool WorkerServer::Drain(Duration timeout) {
   endpoint_.Poke();
   workers_->Drain();
   const Time until = clock_.Now() + timeout;
-  const auto busy = [this] {
-    return std::accumulate(busy_.get(), busy_.get() + workers_->size(), int64_t{0},
-                           [](int64_t sum, const std::atomic<int64_t>& rank) { return sum + rank.load(); });
+  const auto done = [this] {
+    return std::all_of(done_.get(), done_.get() + workers_->size(),
+                       [](const auto& rank) { return rank.load(); });
   };
-  while (busy() > 0 && clock_.Now() < until) std::this_thread::sleep_for(kPollInterval);
-  const bool clean = busy() == 0;
+  while (!done() && clock_.Now() < until) std::this_thread::sleep_for(kPollInterval);
+  const bool clean = done();
   std::this_thread::sleep_for(kLastReports);  // the last reports leave
   service_->Close();
   endpoint_.Shutdown(kLastReports);

@@ -42,7 +42,7 @@ class WorkerServer {
   const ServerConfig config_;
   const Clock clock_;
   std::unique_ptr<ServerMetrics> metrics_;
-  std::unique_ptr<std::atomic<int64_t>[]> busy_;  // samples of each rank, by its last report
+  std::unique_ptr<std::atomic<bool>[]> done_;  // each rank has said that it drains, and that it has nothing
   std::atomic<WorkerService*> reports_to_{nullptr};
   std::unique_ptr<LocalWorkers> workers_;
   std::unique_ptr<WorkerService> service_;

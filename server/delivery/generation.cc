@@ -84,6 +84,12 @@ Generation::Effect Generation::OnEvent(const TokenEvent& event) {
   Effect effect;
   if (event.key.sample >= choices_.size()) return effect;
   Choice& choice = choices_[event.key.sample];
+  // Told as an age, by somebody else's clock.
+  if (event.at < arrived_) {
+    TokenEvent later = event;
+    later.at = arrived_;
+    return OnEvent(later);
+  }
   const Time before = choice.stream.last_token();
   const int32_t tokens = choice.stream.num_tokens();
   const ChoiceStream::Effect said = choice.stream.OnEvent(event);
@@ -92,12 +98,16 @@ Generation::Effect Generation::OnEvent(const TokenEvent& event) {
   if (effect.token) effect.first = !std::exchange(has_token_, true);
   effect.cancel_sample = said == ChoiceStream::Effect::kStopString;
   if (effect.cancel_sample) choice.report_due = true;
-  if (said == ChoiceStream::Effect::kProgress && status_.ok()) status_ = StatusOfEnd(choice.stream);
+  if (said == ChoiceStream::Effect::kProgress && status_.ok()) {
+    const bool lost = choice.stream.finish() == FinishReason::kError && !loss_.ok();
+    status_ = lost ? ToGrpcStatus(loss_) : StatusOfEnd(choice.stream);
+  }
   return effect;
 }
 
 void Generation::OnSampleReport(const SampleKey& key, const SampleReport& report) {
   if (key.sample >= choices_.size()) return;
+  if (key.attempt + 1 < workers_.size()) return;  // of a try that others have taken over from
   Choice& choice = choices_[key.sample];
   choice.report = report;
   choice.report_due = false;
@@ -108,8 +118,9 @@ bool Generation::OnSent(const SampleKey& key, WorkerId worker) {
   return key.sample < choices_.size() && !choices_[key.sample].stream.ended();
 }
 
-void Generation::OnReportLost(const SampleKey& key) {
+void Generation::OnLost(const SampleKey& key, const absl::Status& why) {
   if (key.sample < choices_.size()) choices_[key.sample].report_due = false;
+  if (loss_.ok()) loss_ = why;
 }
 
 void Generation::EndAll(FinishReason reason) {

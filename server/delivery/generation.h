@@ -45,8 +45,8 @@ class Generation {
 
   // A choice was sent to a worker, on its n-th try. False: the client has it all, the worker need not begin.
   bool OnSent(const SampleKey& key, WorkerId worker);
-  // What a worker still owed about a choice is lost with it.
-  void OnReportLost(const SampleKey& key);
+  // No worker will say anything more about a choice, and none goes on with it, for this reason.
+  void OnLost(const SampleKey& key, const absl::Status& why);
   WorkerId worker() const { return workers_.empty() ? WorkerId{} : workers_.back(); }  // it was sent to last
   // What was decided about this request, for its final message: by the route policy that placed it, and by
   // the batch policy that planned the step of its first token.
@@ -112,6 +112,7 @@ class Generation {
   uint64_t num_taken_ = 0;  // messages the writer took
   Time blocked_since_ = Time::Never();
   grpc::Status status_;  // of the end
+  absl::Status loss_;    // why a choice could not go on
   orrery::v1::GenerateResponse message_;
 };
 

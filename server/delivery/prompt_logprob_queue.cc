@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "scheduler/base/check.h"
-
 namespace orrery {
 namespace {
 
@@ -35,8 +33,10 @@ PromptLogprobQueue::PromptLogprobQueue(uint32_t choice, const std::vector<TokenI
 }
 
 void PromptLogprobQueue::Add(std::shared_ptr<const PromptLogprobs> chunk) {
+  // A worker's word: what does not continue what there is, within the prompt, is no use.
+  if (chunk->begin < 1 || chunk->begin > end_) return;
+  if (chunk->chosen.size() > prompt_.size() - static_cast<size_t>(chunk->begin)) return;
   const int32_t end = EndOf(*chunk);
-  ORRERY_CHECK(chunk->begin <= end_ && static_cast<size_t>(end) <= prompt_.size());
   if (end <= end_) return;
   const size_t bytes = static_cast<size_t>(end - end_) * BytesOfPosition(*chunk);
   largest_bytes_ = std::max(largest_bytes_, bytes);

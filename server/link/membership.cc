@@ -10,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "spdlog/spdlog.h"
 
 namespace orrery {
 namespace {
@@ -31,40 +32,54 @@ absl::StatusOr<HostPort> Split(std::string_view option, const std::string& addre
 
 class StaticAndDns final : public Membership {
  public:
-  StaticAndDns(std::set<std::string> fixed, std::vector<HostPort> names)
-      : fixed_(std::move(fixed)), names_(std::move(names)) {}
+  StaticAndDns(std::set<std::string> fixed, std::vector<HostPort> names) : fixed_(std::move(fixed)) {
+    for (HostPort& name : names) names_.push_back({std::move(name), {}});
+  }
 
-  absl::StatusOr<std::vector<std::string>> Resolve() override {
+  std::vector<std::string> Resolve() override {
     std::set<std::string> all = fixed_;
-    for (const HostPort& name : names_) {
-      if (absl::Status status = Lookup(name, &all); !status.ok()) return status;
+    for (Name& name : names_) {
+      if (absl::Status status = Lookup(&name); !status.ok()) {
+        spdlog::warn("{}; what it stood for before is kept", std::string(status.message()));
+      }
+      all.insert(name.found.begin(), name.found.end());
     }
-    return std::vector<std::string>(all.begin(), all.end());
+    return {all.begin(), all.end()};
   }
 
  private:
-  static absl::Status Lookup(const HostPort& name, std::set<std::string>* all) {
+  struct Name {
+    HostPort name;
+    std::set<std::string> found;  // by the last answer
+  };
+
+  static absl::Status Lookup(Name* entry) {
+    const HostPort& name = entry->name;
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
     const int error = getaddrinfo(name.host.c_str(), nullptr, &hints, &found);
-    if (error == EAI_NONAME) return absl::OkStatus();  // a name that stands for nobody right now
+    if (error == EAI_NONAME) {  // it stands for nobody right now
+      entry->found.clear();
+      return absl::OkStatus();
+    }
     if (error != 0) {
       return absl::UnavailableError(absl::StrCat("cannot resolve ", name.host, ": ", gai_strerror(error)));
     }
-    for (const addrinfo* entry = found; entry != nullptr; entry = entry->ai_next) {
+    entry->found.clear();
+    for (const addrinfo* one = found; one != nullptr; one = one->ai_next) {
       char text[NI_MAXHOST];
-      if (getnameinfo(entry->ai_addr, entry->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) != 0)
+      if (getnameinfo(one->ai_addr, one->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) != 0)
         continue;
-      const bool v6 = entry->ai_family == AF_INET6;
-      all->insert(v6 ? absl::StrCat("[", text, "]:", name.port) : absl::StrCat(text, ":", name.port));
+      const bool v6 = one->ai_family == AF_INET6;
+      entry->found.insert(v6 ? absl::StrCat("[", text, "]:", name.port) : absl::StrCat(text, ":", name.port));
     }
     freeaddrinfo(found);
     return absl::OkStatus();
   }
 
   const std::set<std::string> fixed_;
-  const std::vector<HostPort> names_;
+  std::vector<Name> names_;
 };
 
 }  // namespace

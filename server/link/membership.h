@@ -14,9 +14,9 @@ namespace orrery {
 class Membership {
  public:
   virtual ~Membership() = default;
-  // HOST:PORT of each worker process, ascending, each once. On the directory's thread; may take seconds. An
-  // error leaves the last answer in force.
-  virtual absl::StatusOr<std::vector<std::string>> Resolve() = 0;
+  // HOST:PORT of each worker process, ascending, each once. On one thread; may take seconds. What cannot be
+  // looked up just now is as it was.
+  virtual std::vector<std::string> Resolve() = 0;
 };
 
 // Every address of `static_addresses` and those of the names, NAME:PORT, together. INVALID_ARGUMENT: an

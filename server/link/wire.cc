@@ -28,6 +28,8 @@ Duration ToDuration(uint64_t ns) {
   return Duration{static_cast<int64_t>(std::min<uint64_t>(ns, int64_t{1} << 60))};
 }
 uint32_t Count(int32_t value) { return static_cast<uint32_t>(std::max(0, value)); }
+// Of a state's counts: few enough that their sums are counts too.
+int32_t Few(uint32_t value) { return static_cast<int32_t>(std::min<uint32_t>(value, 1 << 28)); }
 int32_t Count(uint32_t value) {
   return static_cast<int32_t>(std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
 }
@@ -245,14 +247,14 @@ void StateFromWire(const v1::WireState& wire, Time now, WorkerState* state) {
   state->step = StepId{wire.step()};
   state->last_submission = wire.last_submission();
   state->kv_tokens = Sum(wire.kv_tokens());
-  state->blocks_total = Count(wire.blocks_total());
-  state->blocks_free = Count(wire.blocks_free());
-  state->blocks_cached = Count(wire.blocks_cached());
-  state->blocks_reserved = Count(wire.blocks_reserved());
-  state->blocks_held = Count(wire.blocks_held());
-  state->free_slots = Count(wire.free_slots());
-  state->num_running = Count(wire.num_running());
-  state->num_waiting = Count(wire.num_waiting());
+  state->blocks_total = Few(wire.blocks_total());
+  state->blocks_free = Few(wire.blocks_free());
+  state->blocks_cached = Few(wire.blocks_cached());
+  state->blocks_reserved = Few(wire.blocks_reserved());
+  state->blocks_held = Few(wire.blocks_held());
+  state->free_slots = Few(wire.free_slots());
+  state->num_running = Few(wire.num_running());
+  state->num_waiting = Few(wire.num_waiting());
   state->waiting_prompt_tokens = Sum(wire.waiting_prompt_tokens());
   state->running_prompt_tokens = Sum(wire.running_prompt_tokens());
   for (size_t i = 0; i < std::min<size_t>(static_cast<size_t>(wire.leaving_tokens_size()), kLookaheadSteps);

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <limits>
 #include <utility>
@@ -39,6 +40,22 @@ class RankLink final : public WorkerLink {
 
 uint64_t HashOf(const std::string& text) { return SipHash13(0, 0).FinishWith(text).low; }
 
+// gRPC's own patience with an address that nobody listens at is longer than ours.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
+  grpc::ChannelArguments arguments = ClientChannelArguments();
+  arguments.SetMaxReceiveMessageSize(kMostWireBytes);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstRetry.milliseconds()));
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstRetry.milliseconds()));
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kLastRetry.milliseconds()));
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// What must be equal for a request to go from one worker to another.
+std::string WeightsOf(const v1::WorkerHello& hello) {
+  return absl::StrCat(hello.model_digest(), " in ", hello.dtype(), ", ", hello.weights(), ", KV ",
+                      hello.kv_dtype());
+}
+
 int32_t Bounded(uint32_t value) {
   return static_cast<int32_t>(std::min<uint32_t>(value, std::numeric_limits<int32_t>::max()));
 }
@@ -69,10 +86,11 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
   Process(WorkerDirectory* directory, std::string address)
       : directory_(directory),
         address_(std::move(address)),
-        stub_(v1::Worker::NewStub(NewClientChannel(address_))) {}
+        stub_(v1::Worker::NewStub(NewChannel(address_))) {}
 
   // Opens a stream when it is time, looks after the one that is open.
   void Tend(Time now, bool member) {
+    leaves_.store(!member);
     std::shared_ptr<WorkerStream> stream;
     {
       std::lock_guard lock(mutex_);
@@ -132,7 +150,7 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
       if (comparable) info->peers = std::max<uint64_t>(1, HashOf(hello.hardware()));
       infos.push_back(*info);
     }
-    if (absl::Status status = directory_->Join(hello.model_digest(), infos.size(), &ids_); !status.ok())
+    if (absl::Status status = directory_->Join(WeightsOf(hello), infos.size(), &ids_); !status.ok())
       return status;
     infos_ = std::move(infos);
     {
@@ -140,16 +158,23 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
       retry_ = kFirstRetry;
     }
     const std::shared_ptr<WorkerStream> stream = Stream();
+    std::vector<AttachedWorker> workers;
     for (size_t rank = 0; rank < infos_.size(); ++rank) {
       infos_[rank].worker = ids_[rank];
-      directory_->events_.up({std::make_shared<RankLink>(stream, static_cast<uint32_t>(rank)), infos_[rank]});
+      workers.push_back({std::make_shared<RankLink>(stream, static_cast<uint32_t>(rank)), infos_[rank]});
     }
+    directory_->events_.up(std::move(workers));
     spdlog::info("worker {} is up, ranks: {}", address_, infos_.size());
     return absl::OkStatus();
   }
 
   void OnReport(uint32_t rank, WorkerReport report) {
     if (rank >= infos_.size()) return;
+    // One that the membership no longer names gets nothing new, and goes when it is done.
+    if (leaves_.load()) {
+      report.state.draining = true;
+      if (infos_.size() == 1 && report.state.num_running + report.state.num_waiting == 0) Cut();
+    }
     report.state.worker = infos_[rank].worker;
     report.state.incarnation = infos_[rank].incarnation;
     directory_->events_.report(std::move(report));
@@ -163,9 +188,7 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
       spdlog::warn("worker {}: {}", address_, reason);  // once: it is tried again and again
     }
     last_reason_ = infos_.empty() ? reason : "";
-    for (const WorkerInfo& info : infos_) directory_->events_.down(info.worker, info.incarnation);
-    if (!infos_.empty()) directory_->Leave();
-    infos_.clear();
+    if (!infos_.empty()) directory_->events_.down(std::exchange(infos_, {}));
     {
       std::lock_guard lock(mutex_);
       stream_ = nullptr;
@@ -177,6 +200,7 @@ class WorkerDirectory::Process : public std::enable_shared_from_this<WorkerDirec
   WorkerDirectory* const directory_;
   const std::string address_;
   const std::unique_ptr<v1::Worker::Stub> stub_;
+  std::atomic<bool> leaves_{false};
   mutable std::mutex mutex_;
   std::shared_ptr<WorkerStream> stream_;
   Time retry_at_;
@@ -199,6 +223,7 @@ WorkerDirectory::WorkerDirectory(Options options, std::unique_ptr<Membership> me
       membership_(std::move(membership)),
       clock_(clock),
       events_(std::move(events)),
+      resolver_([this] { Resolve(); }),
       thread_([this] { Run(); }) {}
 
 WorkerDirectory::~WorkerDirectory() {
@@ -208,6 +233,7 @@ WorkerDirectory::~WorkerDirectory() {
   }
   wake_.notify_all();
   thread_.join();
+  resolver_.join();
 }
 
 void WorkerDirectory::Run() {
@@ -215,13 +241,17 @@ void WorkerDirectory::Run() {
   const auto pause = std::chrono::nanoseconds(std::min(options_.heartbeat, kFirstRetry).ns / 2);
   std::unique_lock lock(mutex_);
   while (!stop_) {
+    const std::set<std::string> members = members_;
     lock.unlock();
+    for (const std::string& address : members) {
+      auto& process = processes_[address];
+      if (process == nullptr) process = std::make_shared<Process>(this, address);
+    }
     const Time now = clock_->Now();
-    if (now >= next_resolve_) Resolve(now);
-    for (const auto& [address, process] : processes_) process->Tend(now, members_.contains(address));
+    for (const auto& [address, process] : processes_) process->Tend(now, members.contains(address));
     // Who is no member any more may finish what it has, then it is forgotten.
-    std::erase_if(processes_, [this](const auto& entry) {
-      if (members_.contains(entry.first) || entry.second->open()) return false;
+    std::erase_if(processes_, [&](const auto& entry) {
+      if (members.contains(entry.first) || entry.second->open()) return false;
       Forget(entry.second->ids());
       return true;
     });
@@ -234,34 +264,30 @@ void WorkerDirectory::Run() {
   while (std::any_of(processes_.begin(), processes_.end(), open)) std::this_thread::sleep_for(kLeaveInterval);
 }
 
-void WorkerDirectory::Resolve(Time now) {
-  next_resolve_ = now + options_.resolve_interval;
-  auto members = membership_->Resolve();
-  if (!members.ok()) {
-    spdlog::warn("{}; the workers known so far are kept", std::string(members.status().message()));
-    return;
-  }
-  members_.clear();
-  for (const std::string& address : *members) {
-    if (members_.size() >= options_.max_workers) {
-      spdlog::warn("more than {} workers: {} is left out", options_.max_workers, address);
-      continue;
+void WorkerDirectory::Resolve() {
+  pthread_setname_np(pthread_self(), "membership");
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    lock.unlock();
+    std::vector<std::string> members = membership_->Resolve();
+    if (members.size() > options_.max_workers) {
+      spdlog::warn("more than {} workers: {} of them are left out", options_.max_workers,
+                   members.size() - options_.max_workers);
+      members.resize(options_.max_workers);
     }
-    members_.insert(address);
-    auto& process = processes_[address];
-    if (process == nullptr) process = std::make_shared<Process>(this, address);
+    lock.lock();
+    members_ = {members.begin(), members.end()};
+    wake_.wait_for(lock, std::chrono::nanoseconds(options_.resolve_interval.ns), [this] { return stop_; });
   }
 }
 
-absl::Status WorkerDirectory::Join(const std::string& model_digest, size_t num_ranks,
-                                   std::vector<WorkerId>* ids) {
+absl::Status WorkerDirectory::Join(const std::string& weights, size_t num_ranks, std::vector<WorkerId>* ids) {
   std::lock_guard lock(mutex_);
-  if (num_up_ > 0 && model_digest != model_digest_) {
+  if (!weights_.empty() && weights != weights_) {
     return absl::FailedPreconditionError(
-        absl::StrCat("the worker's weights are ", model_digest, ", those of the others ", model_digest_));
+        absl::StrCat("the worker's weights are ", weights, ", those of the others ", weights_));
   }
-  model_digest_ = model_digest;
-  ++num_up_;
+  weights_ = weights;
   while (ids->size() > num_ranks) {
     free_ids_.insert(ids->back());
     ids->pop_back();
@@ -271,11 +297,6 @@ absl::Status WorkerDirectory::Join(const std::string& model_digest, size_t num_r
     ids->push_back(free_ids_.extract(free_ids_.begin()).value());
   }
   return absl::OkStatus();
-}
-
-void WorkerDirectory::Leave() {
-  std::lock_guard lock(mutex_);
-  --num_up_;
 }
 
 void WorkerDirectory::Forget(const std::vector<WorkerId>& ids) {

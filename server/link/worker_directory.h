@@ -29,10 +29,10 @@ namespace orrery {
 
 class WorkerDirectory {
  public:
-  // Called on gRPC's threads; of one worker in order: up, reports, down.
+  // Called on gRPC's threads; of one process in order: up, reports, down.
   struct Events {
-    std::function<void(AttachedWorker worker)> up;
-    std::function<void(WorkerId worker, uint64_t incarnation)> down;
+    std::function<void(std::vector<AttachedWorker> workers)> up;
+    std::function<void(std::vector<WorkerInfo> workers)> down;
     WorkerReportSink report;
   };
   struct Options {
@@ -52,11 +52,10 @@ class WorkerDirectory {
 
   static Options WithProtocol(Options options);
   void Run();
-  void Resolve(Time now);
-  // A process is up with so many ranks, which get *ids; those it has had it keeps. Error: it does not belong
-  // to the others.
-  absl::Status Join(const std::string& model_digest, size_t num_ranks, std::vector<WorkerId>* ids);
-  void Leave();  // it is down
+  void Resolve();
+  // A process is up with so many ranks, which get *ids; those it has had it keeps. Error: its weights, or the
+  // types it computes in, are not those of the first worker that came.
+  absl::Status Join(const std::string& weights, size_t num_ranks, std::vector<WorkerId>* ids);
   void Forget(const std::vector<WorkerId>& ids);
 
   const Options options_;
@@ -69,14 +68,12 @@ class WorkerDirectory {
   bool stop_ = false;
   uint32_t next_id_ = 0;
   std::set<WorkerId> free_ids_;
-  size_t num_up_ = 0;         // processes
-  std::string model_digest_;  // theirs
+  std::string weights_;            // of the first worker: requests may go from any to any
+  std::set<std::string> members_;  // by the last answer
 
-  // Of the thread.
-  std::set<std::string> members_;
-  std::map<std::string, std::shared_ptr<Process>> processes_;  // by address
-  Time next_resolve_;
-  std::thread thread_;
+  std::map<std::string, std::shared_ptr<Process>> processes_;  // by address; of the thread that tends them
+  // Looking up a name may take long, and the streams want their beat.
+  std::thread resolver_, thread_;
 };
 
 }  // namespace orrery

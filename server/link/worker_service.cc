@@ -22,8 +22,9 @@ namespace v1 = ::orrery::v1;
 constexpr int kRequestBits = 40;
 constexpr uint64_t kRequestMask = (uint64_t{1} << kRequestBits) - 1;
 constexpr Duration kShortestHeartbeat = Duration::Milliseconds(10), kLongestHeartbeat = Duration::Seconds(60);
-constexpr size_t kMostReports = 64;             // of one message
-constexpr size_t kMostUnsentReports = 1 << 14;  // a router that is so far behind is gone
+constexpr uint64_t kMostSubmissions = uint64_t{1} << 48;  // of one stream
+constexpr size_t kMostReports = 64;                       // of one message
+constexpr size_t kMostUnsentReports = 1 << 14;            // a router that is so far behind is gone
 
 }  // namespace
 
@@ -148,6 +149,10 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
         if (!submit.ok()) return submit.status();
         if (Value(submit->key.request) > kRequestMask) return absl::InvalidArgumentError("no such request");
         submit->key.request = Inside(submit->key.request);
+        const uint64_t last = last_submissions_[command.rank()] - bases_[command.rank()];
+        if (submit->submission <= last || submit->submission > kMostSubmissions) {
+          return absl::InvalidArgumentError("submissions must ascend");
+        }
         submit->submission += bases_[command.rank()];
         last_submissions_[command.rank()] = submit->submission;
         {
@@ -226,10 +231,11 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
   }
 
   void CancelAll() {
+    // Reports still come in meanwhile.
     std::vector<std::set<SampleKey>> alive;
     {
       std::lock_guard lock(mutex_);
-      alive.swap(alive_);
+      for (std::set<SampleKey>& keys : alive_) alive.push_back(std::exchange(keys, {}));
     }
     for (size_t rank = 0; rank < alive.size(); ++rank) {
       for (const SampleKey& key : alive[rank]) service_->parts_.ranks[rank]->CancelSample(key);

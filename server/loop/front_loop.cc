@@ -74,9 +74,11 @@ void FrontLoop::RefuseEarly(StreamWriter& writer, absl::string_view name, const 
   refusal_log_.Write(name, info, clock_->Now());
   writer.Finish(ToGrpcStatus(why), RetryMilliseconds(why));
 }
-void FrontLoop::WorkerUp(AttachedWorker worker) { mailbox_.Push(std::move(worker)); }
-void FrontLoop::WorkerDown(WorkerId worker, uint64_t incarnation) {
-  mailbox_.Push(DownMessage{worker, incarnation});
+void FrontLoop::WorkersUp(std::vector<AttachedWorker> workers) {
+  mailbox_.Push(UpMessage{std::move(workers)});
+}
+void FrontLoop::WorkersDown(std::vector<WorkerInfo> workers) {
+  mailbox_.Push(DownMessage{std::move(workers)});
 }
 void FrontLoop::Report(WorkerReport report) { mailbox_.Push(std::move(report)); }
 void FrontLoop::Drain(std::function<void()> drained) { mailbox_.Push(DrainMessage{std::move(drained)}); }
@@ -156,16 +158,18 @@ void FrontLoop::Carry() {
   for (const LeaveOrder& order : orders_.leave) {
     if (WorkerLink* link = LinkOf(order.worker)) link->CancelSample(order.sample);
   }
-  std::vector<std::pair<WorkerId, SampleKey>> needless;
   for (Dispatch& dispatch : orders_.dispatch) {
-    if (Generation* generation = Find(dispatch.submit.key.request)) {
+    const SampleKey key = dispatch.submit.key;
+    bool wanted = true;
+    if (Generation* generation = Find(key.request)) {
       generation->set_route_decision(router_.last_decision());
-      if (!generation->OnSent(dispatch.submit.key, dispatch.worker)) {
-        needless.emplace_back(dispatch.worker, dispatch.submit.key);
-        continue;
-      }
+      wanted = generation->OnSent(key, dispatch.worker);
     }
-    if (WorkerLink* link = LinkOf(dispatch.worker)) link->Submit(std::move(dispatch.submit));
+    WorkerLink* const link = LinkOf(dispatch.worker);
+    if (link == nullptr) continue;
+    link->Submit(std::move(dispatch.submit));
+    // A stop string had ended the choice when its worker was lost: the next one says the last word alone.
+    if (!wanted) link->CancelSample(key);
   }
   for (const CancelOrder& order : orders_.cancel) {
     if (WorkerLink* link = LinkOf(order.worker)) link->CancelRequest(order.request);
@@ -173,21 +177,6 @@ void FrontLoop::Carry() {
   const std::vector<EndedSample> ended = std::exchange(orders_.ended, {});
   orders_.Clear();
   for (const EndedSample& lost : ended) OnLost(lost);
-  for (const auto& [worker, key] : needless) EndNeedless(worker, key);
-}
-
-// A stop string had ended the choice when its worker was lost: nobody needs to take it over.
-void FrontLoop::EndNeedless(WorkerId worker, const SampleKey& key) {
-  TokenEvent end;
-  end.key = key;
-  end.finish = FinishReason::kCancelled;
-  end.at = now_;
-  router_.OnTokenEvent(worker, end, now_, &orders_);
-  if (Generation* generation = Find(key.request)) {
-    generation->OnReportLost(key);
-    touched_.push_back(key.request);
-  }
-  if (!orders_.empty()) Carry();
 }
 
 void FrontLoop::Cancel(RequestId id) {
@@ -249,25 +238,32 @@ bool FrontLoop::IsThere(WorkerId worker, uint64_t incarnation) const {
          workers_[place].info.incarnation == incarnation;
 }
 
-void FrontLoop::On(AttachedWorker& worker) {
-  const size_t place = Value(worker.info.worker);
-  if (place >= workers_.size()) {
-    workers_.resize(place + 1);
-    states_.resize(place + 1);
+void FrontLoop::On(UpMessage& message) {
+  for (size_t i = 0; i < message.workers.size(); ++i) {
+    const AttachedWorker& worker = message.workers[i];
+    const size_t place = Value(worker.info.worker);
+    if (place >= workers_.size()) {
+      workers_.resize(place + 1);
+      states_.resize(place + 1);
+    }
+    metrics_->OnWorkerUp(worker.info);
+    states_[place] = {};
+    workers_[place] = worker;
+    router_.OnWorkerUp(worker.info, now_, &orders_, i + 1 < message.workers.size());
   }
-  metrics_->OnWorkerUp(worker.info);
-  states_[place] = {};
-  workers_[place] = worker;
-  router_.OnWorkerUp(worker.info, now_, &orders_);
   Carry();
   CountWorkers();
 }
 
 void FrontLoop::On(DownMessage& message) {
-  if (!IsThere(message.worker, message.incarnation)) return;
-  TakeDown(message.worker);
-  router_.OnWorkerDown(message.worker, now_, &orders_);
+  const auto gone = [this](const WorkerInfo& info) { return !IsThere(info.worker, info.incarnation); };
+  std::erase_if(message.workers, gone);
+  for (const WorkerInfo& info : message.workers) TakeDown(info.worker);
+  for (size_t i = 0; i < message.workers.size(); ++i) {
+    router_.OnWorkerDown(message.workers[i].worker, now_, &orders_, i + 1 < message.workers.size());
+  }
   Carry();
+  PublishWorkers();
 }
 
 void FrontLoop::TakeDown(WorkerId worker) {
@@ -333,6 +329,9 @@ void FrontLoop::PublishWorkers() {
     blocks_total += worker.blocks_total;
     blocks_free += worker.blocks_free;
   }
+  int64_t accepting = 0;
+  for (const WorkerLoad& worker : router_.workers()) accepting += worker.accepts ? 1 : 0;
+  load_.accepting.store(accepting, std::memory_order_relaxed);
   load_.waiting.store(waiting, std::memory_order_relaxed);
   load_.running.store(running, std::memory_order_relaxed);
   load_.kv_tokens.store(kv_tokens, std::memory_order_relaxed);
@@ -373,7 +372,7 @@ void FrontLoop::OnLost(const EndedSample& lost) {
     Refuse(*generation, lost.why);
     return Forget(*generation);
   }
-  generation->OnReportLost(lost.key);
+  generation->OnLost(lost.key, lost.why);
   TokenEvent end;
   end.key = lost.key;
   end.finish = lost.finish;

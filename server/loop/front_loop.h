@@ -62,8 +62,9 @@ class FrontLoop {
   // caller owns the writer.
   void RefuseEarly(StreamWriter& writer, absl::string_view name, const absl::Status& why);
   // The workers' side. Ids are small: they are places in lists. The same id again is a new incarnation.
-  void WorkerUp(AttachedWorker worker);
-  void WorkerDown(WorkerId worker, uint64_t incarnation);
+  // Those that come or go together.
+  void WorkersUp(std::vector<AttachedWorker> workers);
+  void WorkersDown(std::vector<WorkerInfo> workers);
   void Report(WorkerReport report);
   // Refuses what arrives from here on; `drained` is called on the loop's thread when the last request is
   // over.
@@ -84,9 +85,11 @@ class FrontLoop {
   struct ClosedMessage {
     RequestId request;
   };
+  struct UpMessage {
+    std::vector<AttachedWorker> workers;
+  };
   struct DownMessage {
-    WorkerId worker;
-    uint64_t incarnation;
+    std::vector<WorkerInfo> workers;
   };
   struct DrainMessage {
     std::function<void()> drained;
@@ -94,7 +97,7 @@ class FrontLoop {
   struct AbortMessage {};
   using Message =
       std::variant<std::unique_ptr<Generation>, WorkerReport, WritableMessage, CancelledMessage,
-                   ClosedMessage, AttachedWorker, DownMessage, DrainMessage, AbortMessage, ResourcePrices>;
+                   ClosedMessage, UpMessage, DownMessage, DrainMessage, AbortMessage, ResourcePrices>;
 
   void Run();
   void On(std::unique_ptr<Generation>& arrival);
@@ -102,7 +105,7 @@ class FrontLoop {
   void On(WritableMessage& message);
   void On(CancelledMessage& message);
   void On(ClosedMessage& message);
-  void On(AttachedWorker& worker);
+  void On(UpMessage& message);
   void On(DownMessage& message);
   void On(DrainMessage& message);
   void On(AbortMessage& message);
@@ -113,7 +116,6 @@ class FrontLoop {
   void OnEvent(const TokenEvent& event);
   void OnLost(const EndedSample& lost);
   void Carry();
-  void EndNeedless(WorkerId worker, const SampleKey& key);
   void Cancel(RequestId id);
   Generation* Find(RequestId id);
   // Null: it is not there.

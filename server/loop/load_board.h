@@ -15,6 +15,7 @@ struct LoadBoard {
   std::atomic<int64_t> kv_tokens{0}, blocks_total{0}, blocks_free{0}, blocks_used{0};
   std::atomic<int64_t> live_requests{0};  // admitted and not over
   std::atomic<int64_t> workers{0};        // that are there
+  std::atomic<int64_t> accepting{0};      // of those, that take new requests
   std::atomic<bool> draining{false};
 };
 

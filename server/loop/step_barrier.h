@@ -22,7 +22,7 @@ class StepBarrier {
   // `on_step` is called by the last rank to arrive, before the reports are handed out.
   StepBarrier(size_t num_ranks, std::function<void(const GroupStep&)> on_step);
 
-  // Once for each rank, before any of them runs: how its report is handed out, and how it is woken when
+  // Once for each rank, before any of them has work: how its report is handed out, and how it is woken when
   // another has work.
   void Join(size_t rank, WorkerReportSink sink, std::function<void()> wake);
 

@@ -69,7 +69,7 @@ class Loops {
     info.kv_capacity_tokens = int64_t{limits.num_blocks} * limits.block_tokens;
     info.max_context = told_context;
     info.slots = limits.max_num_seqs;
-    front_->WorkerUp({worker_, info});
+    front_->WorkersUp({{worker_, info}});
   }
   ~Loops() { Stop(); }
   void Stop() {
