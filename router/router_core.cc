@@ -372,7 +372,8 @@ bool RouterCore::OnTokenEvent(WorkerId from, const TokenEvent& event, Time now, 
   const bool ends = event.finish != FinishReason::kNone, over = ends && request->num_live == 1;
   if (ends) {
     const bool by_itself = event.finish == FinishReason::kStop || event.finish == FinishReason::kLength;
-    if (by_itself) policy_->OnFinished(static_cast<int32_t>(sample->emitted.size()));
+    // The end tells the length: a simulator leaves out what is between it and the first token.
+    if (by_itself) policy_->OnFinished(std::min(event.index, request->prototype.stop.max_tokens - 1) + 1);
     EndSample(request, event.key.sample, FinishReason::kNone, absl::OkStatus(), out);
     if (requests_.empty()) rate_.Add(0, true, now);
   }

@@ -118,7 +118,7 @@ bool TopFromWire(const Wire& wire, int32_t vocab_size, std::vector<std::pair<Tok
 
 absl::Status EventFromWire(const v1::WireEvent& wire, int32_t vocab_size, Time now, TokenEvent* event) {
   event->key = FromWire(wire.key());
-  if (wire.has_index()) event->index = Count(wire.index());
+  if (wire.has_index()) event->index = Few(wire.index());
   if (wire.has_token()) {
     if (wire.token() >= static_cast<uint32_t>(vocab_size)) return Broken("a token outside of the vocabulary");
     if (!wire.has_index()) return Broken("a token without its place");
