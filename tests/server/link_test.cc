@@ -257,7 +257,8 @@ class TestWorker {
 class TestRouter {
  public:
   explicit TestRouter(const std::vector<std::string>& workers, const std::string& policy = "round-robin",
-                      bool wait = true, Duration step_timeout = Duration::Seconds(60)) {
+                      bool wait = true, Duration step_timeout = Duration::Seconds(60),
+                      Duration heartbeat = Duration::Seconds(2)) {
     spdlog::set_level(spdlog::level::off);
     ServerConfig config;
     config.role = "router";
@@ -266,7 +267,7 @@ class TestRouter {
     config.metrics_listen = "";
     config.router = policy;
     config.worker_address = workers;
-    config.heartbeat = Duration::Milliseconds(50);
+    config.heartbeat = heartbeat;
     auto server = Server::Start(config, PartsOf(""));
     if (!server.ok()) throw std::runtime_error(std::string(server.status().message()));
     server_ = *std::move(server);
@@ -635,7 +636,8 @@ TEST(Processes, ASilentWorkerIsGivenUp) {
     }
   });
   TestWorker honest;
-  TestRouter router({silent.address(), honest.address()}, "round-robin", false);
+  TestRouter router({silent.address(), honest.address()}, "round-robin", false, Duration::Seconds(60),
+                    Duration::Milliseconds(50));
   ASSERT_TRUE(Eventually([&] { return router.server().ready(); }));
   while (submits == 0) ExpectAllWhole(router.GenerateMany(6, 10), 10);
   EXPECT_TRUE(Eventually([&] { return silent.streams >= 2; })) << "it is tried again";
@@ -686,7 +688,8 @@ TEST(Processes, AWorkerThatTalksNonsenseHarmsNobody) {
     }
   });
   TestWorker honest;
-  TestRouter router({liar.address(), honest.address()}, "round-robin", false);
+  TestRouter router({liar.address(), honest.address()}, "round-robin", false, Duration::Seconds(60),
+                    Duration::Milliseconds(50));
   ASSERT_TRUE(Eventually([&] { return router.server().ready(); }));
   while (turn < kLies) ExpectAllWhole(router.GenerateMany(4, 10), 10);
 }
