@@ -87,7 +87,11 @@ void RouterCore::CountFailure(WorkerId worker, RequestId request, Time at, Time 
 void RouterCore::SetAccepts(Time now) {
   outliers_.Update(now);
   counters_.ejections = outliers_.ejections();
-  for (size_t i = 0; i < loads_.size(); ++i) loads_[i].accepts = !workers_[i].draining && !outliers_.out(i);
+  num_accepting_ = 0;
+  for (size_t i = 0; i < loads_.size(); ++i) {
+    loads_[i].accepts = !workers_[i].draining && !outliers_.out(i);
+    num_accepting_ += loads_[i].accepts;
+  }
 }
 
 void RouterCore::EndRequest(Request* request, FinishReason finish, const absl::Status& why,

@@ -156,6 +156,7 @@ class RouterCore {
   int64_t queued_tokens() const;
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
+  int32_t num_accepting() const { return num_accepting_; }  // workers that take new requests
   const RouterCounters& counters() const { return counters_; }
   const PredictionErrors* prediction_errors() const { return policy_->prediction_errors(); }  // null: none
   const DecisionRecord& last_decision() const { return assignment_.why; }
@@ -259,6 +260,7 @@ class RouterCore {
   absl::flat_hash_map<RequestId, std::unique_ptr<Request>> requests_;
   std::vector<Waiting> pool_;  // arrival order, from pool_begin_ on; before it stand those that were placed
   size_t pool_begin_ = 0;
+  int32_t num_accepting_ = 0;
   int64_t pooled_tokens_ = 0, parked_tokens_ = 0;
   std::set<std::pair<Time, RequestId>> deadlines_;  // of pooled and parked requests
   Time stranded_wake_ = Time::Never();              // EndStranded

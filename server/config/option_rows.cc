@@ -62,9 +62,8 @@ std::vector<Option> MakeRows() {
        "a row's logits do not depend on what else is in the batch; the CPU engine keeps to that even when "
        "off"},
       {"workers", &C::workers, "W",
-       "engine workers in this process: they share weights and threads, each has a KV pool and a scheduler "
-       "of "
-       "its own",
+       "engine workers in this process: they share the weights and divide the threads; each has a KV pool "
+       "and a scheduler of its own",
        1, 64},
       {"dp", &C::dp, "G",
        "workers of a data-parallel group, which begin every step together; divides --workers", 1, 64},

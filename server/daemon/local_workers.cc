@@ -141,15 +141,17 @@ std::vector<AttachedWorker> LocalWorkers::all() const {
   return all;
 }
 
-bool LocalWorkers::warm() const {
-  return std::all_of(workers_.begin(), workers_.end(),
-                     [](const auto& worker) { return worker->warm.load(); });
-}
-
-Duration LocalWorkers::OldestStepAge() const {
-  Duration oldest;
-  for (const auto& worker : workers_) oldest = std::max(oldest, worker->loop->StepAge());
-  return oldest;
+std::string LocalWorkers::WhatIsMissing(Duration step_timeout) {
+  bool hangs = false, warm = true;
+  for (const auto& worker : workers_) {
+    hangs = hangs || worker->loop->StepAge() >= step_timeout;
+    warm = warm && worker->warm.load();
+  }
+  if (!std::exchange(hung_, hangs) && hangs) {
+    spdlog::warn("the engine's step takes longer than --step-timeout");
+  }
+  if (hangs) return "waiting for the engine's step";
+  return warm ? "" : "warming up";
 }
 
 void LocalWorkers::Drain() {

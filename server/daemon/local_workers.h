@@ -45,9 +45,9 @@ class LocalWorkers {
   size_t size() const { return workers_.size(); }
   // Of each worker, by id.
   std::vector<AttachedWorker> all() const;
-  bool warm() const;
-  // Of the step in flight that began first; zero: none is.
-  Duration OldestStepAge() const;
+  // What keeps them from serving, in words; empty: nothing. A step in flight for `step_timeout` is logged,
+  // once.
+  std::string WhatIsMissing(Duration step_timeout);
   // Nobody takes new requests any more.
   void Drain();
   // Ends the threads. StopWithin: false when a step does not return; then this object cannot be destroyed.
@@ -75,6 +75,7 @@ class LocalWorkers {
   const std::function<void()> on_warm_up_failed_;
   std::vector<std::unique_ptr<Worker>> workers_;        // by id
   std::vector<std::shared_ptr<StepBarrier>> barriers_;  // by group; empty: the workers step alone
+  bool hung_ = false;                                   // of WhatIsMissing
 };
 
 }  // namespace orrery

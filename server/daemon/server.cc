@@ -160,12 +160,9 @@ absl::Status Server::FindWorkers(const ServerParts& parts) {
 }
 
 std::string Server::WhatIsMissing() {
-  const bool was_hung =
-      std::exchange(hung_, workers_ != nullptr && workers_->OldestStepAge() >= config_.step_timeout);
-  if (hung_ && !was_hung) spdlog::warn("the engine's step takes longer than --step-timeout");
+  std::string missing = workers_ == nullptr ? "" : workers_->WhatIsMissing(config_.step_timeout);
   if (draining_.load()) return "draining";
-  if (hung_) return "waiting for the engine's step";
-  if (workers_ != nullptr && !workers_->warm()) return "warming up";
+  if (!missing.empty()) return missing;
   return front_->load().accepting.load() > 0 ? "" : "no worker takes requests";
 }
 

@@ -81,7 +81,6 @@ class Server {
   std::unique_ptr<InferenceService> service_;
   Endpoint endpoint_;
   std::atomic<bool> draining_{false};
-  bool hung_ = false;  // of WhatIsMissing
 };
 
 }  // namespace orrery

@@ -91,11 +91,8 @@ void WorkerServer::OnReport(WorkerReport report) {
 }
 
 std::string WorkerServer::WhatIsMissing() {
-  const bool was_hung = std::exchange(hung_, workers_->OldestStepAge() >= config_.step_timeout);
-  if (hung_ && !was_hung) spdlog::warn("the engine's step takes longer than --step-timeout");
-  if (draining_.load()) return "draining";
-  if (hung_) return "waiting for the engine's step";
-  return workers_->warm() ? "" : "warming up";
+  std::string missing = workers_->WhatIsMissing(config_.step_timeout);
+  return draining_.load() ? "draining" : missing;
 }
 
 bool WorkerServer::Drain(Duration timeout) {

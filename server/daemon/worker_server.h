@@ -48,7 +48,6 @@ class WorkerServer {
   std::unique_ptr<WorkerService> service_;
   Endpoint endpoint_;
   std::atomic<bool> draining_{false};
-  bool hung_ = false;  // of WhatIsMissing
 };
 
 }  // namespace orrery

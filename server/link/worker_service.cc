@@ -339,11 +339,6 @@ void WorkerService::Close() {
   if (session != nullptr) session->Cancel();
 }
 
-bool WorkerService::connected() const {
-  std::lock_guard lock(mutex_);
-  return session_ != nullptr;
-}
-
 void WorkerService::Beat() {
   pthread_setname_np(pthread_self(), "heartbeat");
   std::unique_lock lock(mutex_);

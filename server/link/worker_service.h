@@ -44,8 +44,6 @@ class WorkerService final : public orrery::v1::Worker::CallbackService {
   void Report(WorkerReport report);
   // Ends the stream, and refuses others.
   void Close();
-  // A router is there.
-  bool connected() const;
 
  private:
   friend class WorkerSession;

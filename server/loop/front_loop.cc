@@ -91,14 +91,15 @@ void FrontLoop::Run() {
     mailbox_.Drain(&messages_);
     now_ = clock_->Now();
     for (Message& message : messages_) std::visit([this](auto& m) { On(m); }, message);
-    if (router_.NextWake() <= now_) {
+    const bool due = router_.NextWake() <= now_;
+    if (due) {
       router_.OnTimer(now_, &orders_);
       Carry();
     }
     EndAtDeadline();
     if (now_ >= next_sweep_) Sweep();
     planner_.Tick(now_);
-    if (!messages_.empty()) PublishLoad();
+    if (due || !messages_.empty()) PublishLoad();
     messages_.clear();
     // Ends that no report brought still have to be told.
     for (const RequestId id : std::exchange(touched_, {})) {
@@ -244,10 +245,10 @@ void FrontLoop::On(UpMessage& message) {
     const size_t place = Value(worker.info.worker);
     if (place >= workers_.size()) {
       workers_.resize(place + 1);
-      states_.resize(place + 1);
+      held_.resize(place + 1);
     }
     metrics_->OnWorkerUp(worker.info);
-    states_[place] = {};
+    Hold(worker.info.worker, {});
     workers_[place] = worker;
     router_.OnWorkerUp(worker.info, now_, &orders_, i + 1 < message.workers.size());
   }
@@ -263,12 +264,11 @@ void FrontLoop::On(DownMessage& message) {
     router_.OnWorkerDown(message.workers[i].worker, now_, &orders_, i + 1 < message.workers.size());
   }
   Carry();
-  PublishWorkers();
 }
 
 void FrontLoop::TakeDown(WorkerId worker) {
   workers_[Value(worker)] = {};
-  states_[Value(worker)] = {};
+  Hold(worker, {});
   metrics_->OnWorkerDown(worker);
   CountWorkers();
 }
@@ -283,7 +283,6 @@ void FrontLoop::CountWorkers() {
   }
   if (one != nullptr) planner_.SetWorkers(*one, there);
   load_.workers.store(there, std::memory_order_relaxed);
-  PublishWorkers();
 }
 
 void FrontLoop::On(WorkerReport& report) {
@@ -311,32 +310,25 @@ void FrontLoop::On(WorkerReport& report) {
     if (Generation* generation = Find(id)) Pump(*generation);
   }
   touched_.clear();
-  WorkerState& last = states_[Value(worker)];
-  last.num_waiting = report.state.num_waiting;
-  last.num_running = report.state.num_running;
-  last.kv_tokens = report.state.kv_tokens;
-  last.blocks_total = report.state.blocks_total;
-  last.blocks_free = report.state.blocks_free + report.state.blocks_cached;
-  PublishWorkers();
+  const WorkerState& state = report.state;
+  Hold(worker, {.waiting = state.num_waiting,
+                .running = state.num_running,
+                .kv_tokens = state.kv_tokens,
+                .blocks_total = state.blocks_total,
+                .blocks_free = state.blocks_free + state.blocks_cached});
 }
 
-void FrontLoop::PublishWorkers() {
-  int64_t waiting = 0, running = 0, kv_tokens = 0, blocks_total = 0, blocks_free = 0;
-  for (const WorkerState& worker : states_) {
-    waiting += worker.num_waiting;
-    running += worker.num_running;
-    kv_tokens += worker.kv_tokens;
-    blocks_total += worker.blocks_total;
-    blocks_free += worker.blocks_free;
-  }
-  int64_t accepting = 0;
-  for (const WorkerLoad& worker : router_.workers()) accepting += worker.accepts ? 1 : 0;
-  load_.accepting.store(accepting, std::memory_order_relaxed);
-  load_.waiting.store(waiting, std::memory_order_relaxed);
-  load_.running.store(running, std::memory_order_relaxed);
-  load_.kv_tokens.store(kv_tokens, std::memory_order_relaxed);
-  load_.blocks_total.store(blocks_total, std::memory_order_relaxed);
-  load_.blocks_free.store(blocks_free, std::memory_order_relaxed);
+// The board's sums follow by the difference: a report costs the same however many workers there are.
+void FrontLoop::Hold(WorkerId worker, const Held& held) {
+  const Held before = std::exchange(held_[Value(worker)], held);
+  const auto add = [](std::atomic<int64_t>& sum, int64_t from, int64_t to) {
+    if (from != to) sum.fetch_add(to - from, std::memory_order_relaxed);
+  };
+  add(load_.waiting, before.waiting, held.waiting);
+  add(load_.running, before.running, held.running);
+  add(load_.kv_tokens, before.kv_tokens, held.kv_tokens);
+  add(load_.blocks_total, before.blocks_total, held.blocks_total);
+  add(load_.blocks_free, before.blocks_free, held.blocks_free);
 }
 
 void FrontLoop::OnEvent(const TokenEvent& event) {
@@ -455,6 +447,7 @@ void FrontLoop::PublishLoad() {
   const int64_t queued = router_.queued_tokens();
   metrics_->SetQueueTokens(queued);
   load_.queue_tokens.store(queued, std::memory_order_relaxed);
+  load_.accepting.store(router_.num_accepting(), std::memory_order_relaxed);
   load_.predicted_wait_ns.store(router_.predicted_wait().ns, std::memory_order_relaxed);
   metrics_->OnReplays(router_.counters());
   load_.live_requests.store(static_cast<int64_t>(live_.size()), std::memory_order_relaxed);

@@ -75,6 +75,10 @@ class FrontLoop {
   const LoadBoard& load() const { return load_; }
 
  private:
+  // What a worker holds, by its last report: its part of the load.
+  struct Held {
+    int64_t waiting = 0, running = 0, kv_tokens = 0, blocks_total = 0, blocks_free = 0;
+  };
   struct WritableMessage {
     RequestId request;
   };
@@ -130,7 +134,7 @@ class FrontLoop {
   void PublishLoad();
   void TakeDown(WorkerId worker);
   void CountWorkers();
-  void PublishWorkers();
+  void Hold(WorkerId worker, const Held& held);
 
   const FrontOptions options_;
   const Clock* clock_;
@@ -156,7 +160,7 @@ class FrontLoop {
   RouterOutput orders_;                  // of the router, until Carry
   DecisionRecord step_decision_;         // of the step that the report at hand is about
   std::vector<AttachedWorker> workers_;  // by id; without a link: not there
-  std::vector<WorkerState> states_;      // the last of each worker; sums alone
+  std::vector<Held> held_;               // of each worker
   Time next_sweep_;
   int64_t new_tokens_ = 0;  // of the report at hand
   std::function<void()> drained_;
