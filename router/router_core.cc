@@ -5,7 +5,9 @@
 #include <string_view>
 #include <utility>
 
+#include "router/policy/prefix_tree.h"
 #include "scheduler/base/text.h"
+#include "scheduler/kv/block_hash.h"
 #include "scheduler/types/refusal.h"
 
 namespace orrery {
@@ -21,8 +23,13 @@ absl::Span<const TokenId> IdsOf(const Submit& submit) {
 }  // namespace
 
 RouterCore::RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
-                       const ReplayLimits& replay, const OutlierOptions& outliers)
-    : limits_(limits), replay_(replay), policy_(std::move(policy)), outliers_(outliers), rate_(kRateMemory) {}
+                       const ReplayLimits& replay, const OutlierOptions& outliers, uint64_t hash_key)
+    : limits_(limits),
+      replay_(replay),
+      policy_(std::move(policy)),
+      outliers_(outliers),
+      rate_(kRateMemory),
+      hash_key_(hash_key) {}
 
 size_t RouterCore::PlaceOf(WorkerId worker) const {
   // While nobody is gone, ids are places.
@@ -61,6 +68,7 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out,
                              .kv_capacity_tokens = info.kv_capacity_tokens,
                              .max_context = info.max_context,
                              .max_step_tokens = info.max_step_tokens};
+  AskPrefixes(place, out);
   SetAccepts(now);
   if (!more_follow) Place(now, out);
 }
@@ -71,6 +79,36 @@ void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out, bool
   if (more_follow) return;
   Place(now, out);
   EndStranded(now, out);
+}
+
+void RouterCore::AskPrefixes(size_t place, RouterOutput* out) {
+  PrefixTree* tree = policy_->prefixes();
+  if (tree == nullptr) return;
+  tree->Forget(loads_[place].worker);
+  loads_[place].tells_prefixes = false;
+  const WorkerInfo& info = workers_[place].info;
+  workers_[place].asked_prefixes =
+      info.hash_key_id == HashKeyId(hash_key_) && info.block_tokens == tree->block_tokens();
+  if (workers_[place].asked_prefixes) out->ask_prefixes.push_back(info.worker);
+}
+
+void RouterCore::ReadPrefixes(size_t place, const WorkerState& state, RouterOutput* out) {
+  Worker& worker = workers_[place];
+  WorkerLoad& load = loads_[place];
+  if (!worker.asked_prefixes) return;
+  if (state.prefixes_anew) {
+    policy_->prefixes()->Forget(load.worker);
+    load.tells_prefixes = true;
+  } else if (!load.tells_prefixes) {
+    // Said before it was asked; or the answer was lost. To ask twice does no harm.
+    if (state.prefix_event_sequence > 0) AskPrefixes(place, out);
+    return;
+  } else if (state.prefix_event_sequence - state.prefix_events.size() != worker.prefix_number) {
+    ++counters_.prefix_gaps;
+    return AskPrefixes(place, out);
+  }
+  worker.prefix_number = state.prefix_event_sequence;
+  policy_->prefixes()->Tell(load.worker, state.prefix_events);
 }
 
 void RouterCore::SetDraining(size_t place, bool draining, Time now) {
@@ -134,6 +172,7 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   }
   leaving_[place].tokens = state.leaving_tokens;
   load->step_time = state.step_time;
+  ReadPrefixes(place, state, out);
   policy_->OnWorkerState(*load, applied_tokens);
   // It has seen all that was sent and says that it has nothing: their ends got lost.
   const bool forgot =
@@ -223,7 +262,7 @@ void RouterCore::Pool(Request* request, Time now) {
 void RouterCore::Place(Time now, RouterOutput* out) {
   if (num_pooled() == 0 && between_.empty()) return;
   assignment_.Clear();
-  policy_->Assign({loads_, between_, prefills_of_class_, leaving_},
+  policy_->Assign({loads_, between_, prefills_of_class_, leaving_, hash_key_},
                   absl::MakeSpan(pool_).subspan(pool_begin_), now, &assignment_);
   size_t placed = 0;
   for (const Placement& placement : assignment_.placements) {

@@ -72,15 +72,18 @@ struct RouterOutput {
   // Hung, and gone as after OnWorkerDown; their links are to be reset. One that answers again comes back with
   // OnWorkerUp.
   std::vector<WorkerId> given_up;
-  std::vector<LeaveOrder> leave;   // before `dispatch`
-  std::vector<Dispatch> dispatch;  // in order, per worker with ascending Submit::submission
+  std::vector<WorkerId> ask_prefixes;  // WorkerCore::TellPrefixes
+  std::vector<LeaveOrder> leave;       // before `dispatch`
+  std::vector<Dispatch> dispatch;      // in order, per worker with ascending Submit::submission
   std::vector<CancelOrder> cancel;
   std::vector<EndedSample> ended;
   bool empty() const {
-    return given_up.empty() && leave.empty() && dispatch.empty() && cancel.empty() && ended.empty();
+    return given_up.empty() && ask_prefixes.empty() && leave.empty() && dispatch.empty() && cancel.empty() &&
+           ended.empty();
   }
   void Clear() {
     given_up.clear();
+    ask_prefixes.clear();
     leave.clear();
     dispatch.clear();
     cancel.clear();
@@ -111,12 +114,15 @@ struct RouterCounters {
   uint64_t fresh_events = 0;
   uint64_t dropped_events = 0;  // stale attempt, index already seen, unknown sample
   uint64_t gap_events = 0;      // of those, an index beyond the next one: a worker lost a token
+  uint64_t prefix_gaps = 0;     // prefix events were lost, and all was asked anew
 };
 
 class RouterCore {
  public:
+  // `hash_key` names the blocks of prompts: what workers tell of their prefix caches is understood when
+  // theirs is the same.
   RouterCore(const AdmissionLimits& limits, std::unique_ptr<RoutePolicy> policy,
-             const ReplayLimits& replay = {}, const OutlierOptions& outliers = {});
+             const ReplayLimits& replay = {}, const OutlierOptions& outliers = {}, uint64_t hash_key = 0);
 
   // A worker is there. The same id again is a new incarnation: what ran on the old one is replayed.
   // `more_follow`, here and below: others come or go with it, and placing waits for the last of them.
@@ -196,6 +202,8 @@ class RouterCore {
   struct Worker {
     WorkerInfo info;
     uint64_t state_number = 0, next_submission = 1;
+    uint64_t prefix_number = 0;  // of the last prefix event
+    bool asked_prefixes = false;
     Time progress{};  // last seen; or since when it has something to do
     bool draining = false;
     std::deque<Sent> sent{};
@@ -220,6 +228,9 @@ class RouterCore {
   void SetDraining(size_t place, bool draining, Time now);
   // Of a worker: something that only it can be blamed for.
   void CountFailure(WorkerId worker, RequestId request, Time at, Time now);
+  // Of a worker whose names are the router's, where the policy wants to know.
+  void AskPrefixes(size_t place, RouterOutput* out);
+  void ReadPrefixes(size_t place, const WorkerState& state, RouterOutput* out);
   // Who gets new requests, by what the workers and the outlier rules say.
   void SetAccepts(Time now);
 
@@ -251,6 +262,7 @@ class RouterCore {
   Outliers outliers_;
   RouterCounters counters_;
   ServiceRate rate_;
+  const uint64_t hash_key_;
   bool draining_ = false;
 
   std::vector<WorkerLoad> loads_;  // ascending id: what the policy sees

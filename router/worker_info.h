@@ -18,6 +18,8 @@ struct WorkerInfo {
   int32_t slots = 0;
   int32_t max_step_tokens = 2048;
   int32_t block_tokens = 16;
+  // HashKeyId of the key that names its cached blocks; 0: it has no prefix cache.
+  uint64_t hash_key_id = 0;
   // Workers of one number have equal engines on equal machines, which no other worker shares and whose steps
   // wait for nobody: equal steps should take them equal time (router/outliers.h). 0: compared with nobody.
   uint64_t peers = 0;

@@ -159,6 +159,11 @@ class WorkerCore {
   // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) without a
   // lookahead and leaves `running` and the block counts empty.
   void State(Time now, WorkerState* state, StateScope scope = StateScope::kAll);
+  // Snapshots tell from now on what the prefix cache holds and how that changes, without a prefix cache
+  // nothing. Again: all anew.
+  void TellPrefixes();
+  // The next snapshot has some to tell.
+  bool has_prefix_events() const;
   // Facts of an ended sample; kept from its last event until the second Plan after it.
   std::optional<SampleReport> Report(const SampleKey& key) const;
   const WorkerCounters& counters() const;

@@ -19,19 +19,19 @@ void CacheAwarePolicy::Assign(const ClusterView& cluster, absl::Span<const Waiti
                               Assignment* assignment) {
   tree_.Keep(cluster.workers);
   candidates_.Begin(cluster.workers, [](const WorkerLoad& worker) { return worker.num_bound; });
-  int64_t tokens = 0, least_tokens = 0, work = 0;
+  int64_t tokens = 0, least_tokens = 0, placed = 0, work = 0;
   for (const Waiting& request : waiting) {
     const auto workers = candidates_.For(request);
     if (workers.empty()) continue;
-    NameBlocks(request, options_.block, &names_);
+    NameBlocks(request, cluster.hash_key, options_.block, &names_);
     const uint32_t at = Balanced(workers) ? Choose(request, workers) : candidates_.Least();
     const WorkerLoad& worker = candidates_.worker(at);
     const auto hit = static_cast<int64_t>(tree_.Matched(names_, worker.worker));
     tokens += request.prompt_tokens - options_.block * hit;
     least_tokens += request.prompt_tokens - options_.block * static_cast<int64_t>(tree_.Matched(names_));
     tree_.Insert(names_, worker.worker,
-                 std::min(worker.kv_capacity_tokens / options_.block,
-                          options_.blocks / static_cast<int64_t>(cluster.workers.size())));
+                 tree_.Room(worker, names_, placed, options_.blocks, cluster.workers.size()));
+    placed += request.prompt_tokens;
     candidates_.Place(request, at, request.num_samples, assignment);
     work += static_cast<int64_t>(names_.size());
   }

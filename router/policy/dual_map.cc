@@ -31,18 +31,18 @@ void DualMapPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting>
   candidates_.Begin(cluster.workers, [](const WorkerLoad& worker) {
     return worker.waiting_tokens + worker.sent_tokens + worker.prompt_left;
   });
-  int64_t longest = 0, work = 0;
+  int64_t longest = 0, placed = 0, work = 0;
   for (const Waiting& request : waiting) {
     const auto workers = candidates_.For(request);
     if (workers.empty()) continue;
-    NameBlocks(request, options_.block, &names_);
+    NameBlocks(request, cluster.hash_key, options_.block, &names_);
     const uint32_t at = Choose(request, workers);
     const WorkerLoad& worker = candidates_.worker(at);
     candidates_.Place(request, at, request.prompt_tokens - Cached(at), assignment);
     longest = std::max(longest, candidates_.load(at));
     tree_.Insert(names_, worker.worker,
-                 std::min(worker.kv_capacity_tokens / options_.block,
-                          options_.blocks / static_cast<int64_t>(cluster.workers.size())));
+                 tree_.Room(worker, names_, placed, options_.blocks, cluster.workers.size()));
+    placed += request.prompt_tokens;
     work += static_cast<int64_t>(names_.size());
   }
   assignment->why = {.policy = "dual-map",

@@ -9,8 +9,8 @@
 //   choice   the one with more blocks of the prompt cached, else with less backlog, else the first; when its
 //            backlog is above `backlog` tokens, of the two the one with less
 //
-// Ours, not the paper's: cached is what was sent to a worker before (prefix_tree.h), within its KV; when both
-// backlogs are above `backlog`, and where a prompt has no key, all workers are candidates and the least
+// Ours, not the paper's: cached is what a worker tells, or what was sent to it before (prefix_tree.h); when
+// both backlogs are above `backlog`, and where a prompt has no key, all workers are candidates and the least
 // backlog wins; `hot` requests in the window are never too many. Not here: moving requests that wait on an
 // overloaded worker to their other one. O(prompt + workers) for a request; O(workers log blocks) more where
 // all are candidates.
@@ -42,10 +42,11 @@ struct DualMapOptions {
 class DualMapPolicy final : public RoutePolicy {
  public:
   static absl::Span<const OptionField<DualMapOptions>> Fields();
-  explicit DualMapPolicy(const DualMapOptions& options) : options_(options) {}
+  explicit DualMapPolicy(const DualMapOptions& options) : options_(options), tree_(options.block) {}
 
   void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
               Assignment* assignment) override;
+  PrefixTree* prefixes() override { return &tree_; }
 
  private:
   static constexpr size_t kLevels = 8;

@@ -1,15 +1,12 @@
 #include "router/policy/prefix_tree.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "scheduler/kv/block_hash.h"
 
 namespace orrery {
 namespace {
-
-// The names stay inside the router. Who aims at a collision wins nothing but a wrong guess; salts are keyed
-// hashes already.
-constexpr uint64_t kHashKey = 0;
 
 template <typename Holders>
 auto FindHolder(Holders& holders, WorkerId worker) {
@@ -25,51 +22,67 @@ size_t CountFirst(absl::Span<const Hash128> names, Has has) {
 
 }  // namespace
 
-void NameBlocks(const Waiting& request, int32_t block_tokens, std::vector<Hash128>* names) {
+void NameBlocks(const Waiting& request, uint64_t hash_key, int32_t block_tokens,
+                std::vector<Hash128>* names) {
   names->clear();
   const TokenList tokens{request.prompt_ids, {}};
   const int32_t blocks = tokens.size() / block_tokens;
-  Hash128 name = ChainRoot(kHashKey, request.cache_salt);
+  Hash128 name = ChainRoot(hash_key, request.cache_salt);
   for (int32_t i = 0; i < blocks; ++i) {
-    name = BlockHash(kHashKey, name, tokens, i, block_tokens);
+    name = BlockHash(hash_key, name, tokens, i, block_tokens);
     names->push_back(name);
   }
 }
 
 void PrefixTree::Keep(absl::Span<const WorkerLoad> workers) {
   size_t at = 0;
-  const auto gone = [&](Ring& ring) {
-    while (at < workers.size() && workers[at].worker < ring.worker) ++at;
-    if (at < workers.size() && workers[at].worker == ring.worker) return false;
-    while (ring.size > 0) Evict(&ring);
-    free_.push_back(ring.head);
+  const auto gone = [&](Rings& rings) {
+    while (at < workers.size() && workers[at].worker < rings.worker) ++at;
+    if (at < workers.size() && workers[at].worker == rings.worker) return false;
+    Clear(&rings);
+    free_.insert(free_.end(), {rings.guessed, rings.told});
     return true;
   };
   rings_.erase(std::remove_if(rings_.begin(), rings_.end(), gone), rings_.end());
 }
 
 void PrefixTree::Insert(absl::Span<const Hash128> names, WorkerId worker, int64_t most) {
-  Ring* ring = RingOf(worker);
+  Rings* rings = RingsOf(worker);
   if (static_cast<int64_t>(names.size()) > most)
     names = names.first(static_cast<size_t>(std::max<int64_t>(0, most)));
   for (size_t i = names.size(); i-- > 0;) {
-    Holders& holders = nodes_[names[i]];
-    const auto found = FindHolder(holders, worker);
-    int32_t used = 0;
-    if (found != holders.end() && found->worker == worker) {
-      used = found->entry;
-      Unlink(used);
-    } else {
-      used = NewEntry();
-      entry(used).name = names[i];
-      holders.insert(found, {worker, used});
-      ++ring->size;
-      ++size_;
-    }
-    LinkFirst(*ring, used);
+    const int32_t used = EntryOf(names[i], rings);
+    if (entry(used).told) continue;
+    Unlink(used);
+    LinkAfter(rings->guessed, used);
   }
-  while (ring->size > most) Evict(ring);
+  while (rings->num_guessed > most) Erase(rings, entry(rings->guessed).before);
 }
+
+int64_t PrefixTree::Room(const WorkerLoad& worker, absl::Span<const Hash128> names, int64_t placed_tokens,
+                         int64_t blocks, size_t num_workers) const {
+  if (worker.tells_prefixes) {
+    return static_cast<int64_t>(names.size()) +
+           (worker.waiting_tokens + worker.sent_tokens + worker.prompt_left + placed_tokens) / block_tokens_;
+  }
+  return std::min(worker.kv_capacity_tokens / block_tokens_, blocks / static_cast<int64_t>(num_workers));
+}
+
+void PrefixTree::Tell(WorkerId worker, absl::Span<const PrefixEvent> events) {
+  Rings* rings = RingsOf(worker);
+  for (const PrefixEvent& event : events) {
+    if (event.stored) {
+      SetTold(rings, EntryOf(event.name, rings));
+      continue;
+    }
+    const auto node = nodes_.find(event.name);
+    if (node == nodes_.end()) continue;
+    const auto found = FindHolder(node->second, worker);
+    if (found != node->second.end() && found->worker == worker) Erase(rings, found->entry);
+  }
+}
+
+void PrefixTree::Forget(WorkerId worker) { Clear(RingsOf(worker)); }
 
 size_t PrefixTree::Matched(absl::Span<const Hash128> names) const {
   return CountFirst(names, [this](const Hash128& name) { return nodes_.contains(name); });
@@ -89,26 +102,57 @@ absl::Span<const PrefixTree::Holder> PrefixTree::HoldersOf(const Hash128& name) 
   return node == nodes_.end() ? absl::Span<const Holder>() : node->second;
 }
 
-PrefixTree::Ring* PrefixTree::RingOf(WorkerId worker) {
+PrefixTree::Rings* PrefixTree::RingsOf(WorkerId worker) {
   auto found = std::lower_bound(rings_.begin(), rings_.end(), worker,
-                                [](const Ring& ring, WorkerId id) { return ring.worker < id; });
+                                [](const Rings& rings, WorkerId id) { return rings.worker < id; });
   if (found == rings_.end() || found->worker != worker) {
-    const int32_t head = NewEntry();
-    entry(head).before = entry(head).after = head;
-    found = rings_.insert(found, {.worker = worker, .head = head});
+    const int32_t guessed = NewHead(), told = NewHead();
+    found = rings_.insert(found, {.worker = worker, .guessed = guessed, .told = told});
   }
   return &*found;
 }
 
-void PrefixTree::Evict(Ring* ring) {
-  const int32_t last = entry(ring->head).before;
-  const auto node = nodes_.find(entry(last).name);
-  node->second.erase(FindHolder(node->second, ring->worker));
+int32_t PrefixTree::EntryOf(const Hash128& name, Rings* rings) {
+  Holders& holders = nodes_[name];
+  const auto found = FindHolder(holders, rings->worker);
+  if (found != holders.end() && found->worker == rings->worker) return found->entry;
+  const int32_t made = NewEntry();
+  entry(made).name = name;
+  entry(made).told = false;
+  holders.insert(found, {rings->worker, made});
+  LinkAfter(rings->guessed, made);
+  ++rings->num_guessed;
+  ++size_;
+  return made;
+}
+
+void PrefixTree::SetTold(Rings* rings, int32_t i) {
+  if (std::exchange(entry(i).told, true)) return;
+  --rings->num_guessed;
+  Unlink(i);
+  LinkAfter(rings->told, i);
+}
+
+void PrefixTree::Erase(Rings* rings, int32_t i) {
+  const auto node = nodes_.find(entry(i).name);
+  node->second.erase(FindHolder(node->second, rings->worker));
   if (node->second.empty()) nodes_.erase(node);
-  Unlink(last);
-  free_.push_back(last);
-  --ring->size;
+  rings->num_guessed -= !entry(i).told;
+  Unlink(i);
+  free_.push_back(i);
   --size_;
+}
+
+void PrefixTree::Clear(Rings* rings) {
+  for (const int32_t head : {rings->guessed, rings->told}) {
+    while (entry(head).after != head) Erase(rings, entry(head).after);
+  }
+}
+
+int32_t PrefixTree::NewHead() {
+  const int32_t head = NewEntry();
+  entry(head).before = entry(head).after = head;
+  return head;
 }
 
 int32_t PrefixTree::NewEntry() {
@@ -121,12 +165,12 @@ int32_t PrefixTree::NewEntry() {
   return entry;
 }
 
-void PrefixTree::LinkFirst(const Ring& ring, int32_t i) {
-  Entry& head = entry(ring.head);
-  entry(i).before = ring.head;
-  entry(i).after = head.after;
-  entry(head.after).before = i;
-  head.after = i;
+void PrefixTree::LinkAfter(int32_t head, int32_t i) {
+  const int32_t next = entry(head).after;
+  entry(i).before = head;
+  entry(i).after = next;
+  entry(next).before = i;
+  entry(head).after = i;
 }
 
 void PrefixTree::Unlink(int32_t i) {

@@ -36,14 +36,16 @@ struct WorkerLoad {
   int64_t kv_capacity_tokens = 0;
   int32_t max_context = 0;
   int32_t max_step_tokens = 2048;
-  int64_t step = 0;      // finished by this incarnation
-  Duration step_time{};  // of its last step
+  int64_t step = 0;             // finished by this incarnation
+  Duration step_time{};         // of its last step
+  bool tells_prefixes = false;  // RoutePolicy::prefixes() is told what it has cached
 
   // Everything it holds or will have to hold.
   int64_t load_tokens() const { return kv_tokens + waiting_tokens + sent_tokens; }
 };
 
 struct Waiting;
+class PrefixTree;
 
 // Of a worker's tokens, those of the samples that are expected to have ended 1, 2... steps from its snapshot.
 struct Leaving {
@@ -57,6 +59,7 @@ struct ClusterView {
   absl::Span<const Waiting> between{};
   absl::Span<const int32_t> prefills_of_class{};  // samples there for their prefill alone; shorter: 0
   absl::Span<const Leaving> leaving{};            // as `workers`; empty: nobody is known to leave
+  uint64_t hash_key = 0;                          // names the blocks of prompts
 };
 
 // A pooled request; its samples go to one worker, since they share the prompt's KV.
@@ -134,6 +137,9 @@ class RoutePolicy {
   // A snapshot came: the worker after it, and the prompt tokens sent that it is the first to cover.
   virtual void OnWorkerState(const WorkerLoad&, int64_t /*applied_tokens*/) {}
   virtual void OnFirstToken(RequestId, Time /*now*/) {}
+  // Which prefixes the workers have, by blocks of so many tokens. RouterCore keeps it right for workers that
+  // tell what they cache. Null: the policy does not ask.
+  virtual PrefixTree* prefixes() { return nullptr; }
   // A sample ended by itself after so many tokens.
   virtual void OnFinished(int32_t /*output_tokens*/) {}
   // How good its predictions of latencies were; null: it makes none.

@@ -44,11 +44,13 @@ absl::Span<const OptionField<SloOptions>> SloPolicy::Fields() {
   return kFields;
 }
 
-SloPolicy::SloPolicy(const SloOptions& options) : options_(options), shares_(FromMs(options.fair_ms)) {}
+SloPolicy::SloPolicy(const SloOptions& options)
+    : options_(options), shares_(FromMs(options.fair_ms)), tree_(options.block) {}
 
 void SloPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
                        Assignment* assignment) {
   loads_.assign(cluster.workers.begin(), cluster.workers.end());
+  hash_key_ = cluster.hash_key;
   predictor_.Keep(cluster.workers);
   tree_.Keep(cluster.workers);
   shares_.Decay(now);
@@ -56,12 +58,13 @@ void SloPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> wai
   placed_ms_ = 0;
   num_with_room_ = std::count_if(loads_.begin(), loads_.end(), HasRoom);
   ReadTurns(waiting);
-  next_names_.clear();
+  weighed_again_ = 0;
   for (size_t begin = 0, end = 0; begin < turns_.size(); begin = end) {
     while (end < turns_.size() && turns_[end].priority == turns_[begin].priority) ++end;
     TakeTurns(waiting, begin, end, now, assignment);
   }
-  names_.swap(next_names_);
+  last_ = now;
+  ForgetNames(waiting);
   assignment->why = {.policy = "slo",
                      .objective = "milliseconds by which the samples placed and those there end later",
                      .value = placed_ms_,
@@ -95,7 +98,9 @@ void SloPolicy::TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_
     std::pop_heap(lines_.begin(), lines_.end(), later);
     Line& line = lines_.back();
     const Turn& turn = turns_[line.begin];
-    Decide(waiting[turn.at], now, assignment);
+    if (waiting[turn.at].arrival >= last_ || weighed_again_++ < kMostWeighedAgain) {
+      Decide(waiting[turn.at], now, assignment);
+    }
     line.served = shares_.Served(turn.tenant);
     if (++line.begin < line.end) {
       std::push_heap(lines_.begin(), lines_.end(), later);
@@ -106,27 +111,21 @@ void SloPolicy::TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_
 }
 
 void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment) {
-  std::vector<Hash128> names;
-  if (const auto known = names_.find(request.request); known != names_.end()) {
-    names = std::move(known->second);
-  } else {
-    NameBlocks(request, options_.block, &names);
-  }
   const bool has_slo = HasSlo(request);
-  if (!has_slo && num_with_room_ == 0) return Keep(request, std::move(names), Time::Never(), now);
+  if (!has_slo && num_with_room_ == 0) return;  // it waits for a worker, not for a time
+  const std::vector<Hash128>& names = NamesOf(request);
   const Verdict verdict = Weigh(request, names, now);
-  // Whoever nobody can run waits for a worker, not for a time.
-  if (verdict.soonest.at == kNobody) return Keep(request, std::move(names), Time::Never(), now);
+  if (verdict.soonest.at == kNobody) return;
   if (!has_slo) {
-    if (verdict.fastest_with_room.at == kNobody) return Keep(request, std::move(names), Time::Never(), now);
-    return Place(request, verdict.fastest_with_room, std::move(names), now, assignment);
+    if (verdict.fastest_with_room.at == kNobody) return;
+    return Place(request, verdict.fastest_with_room, names, now, assignment);
   }
   if (verdict.cheapest.at != kNobody) {
-    return Place(request, verdict.cheapest, std::move(names), now, assignment);
+    return Place(request, verdict.cheapest, names, now, assignment);
   }
   const bool may_be_shed = request.priority < 0 && !request.replayed;
   if (verdict.idle.at != kNobody && (may_be_shed || verdict.idle.ms <= verdict.least_late.ms)) {
-    return Place(request, verdict.idle, std::move(names), now, assignment);
+    return Place(request, verdict.idle, names, now, assignment);
   }
   const Duration waited = now - request.arrival;
   if (may_be_shed) {
@@ -145,10 +144,10 @@ void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment)
   const Time late = has_ttft ? request.arrival + (request.slo.ttft - FromMs(verdict.least_bare_ms))
                              : request.arrival + patience;
   const Time overdue = has_ttft ? request.arrival + request.slo.ttft + patience : late;
-  if (now < late) return Keep(request, std::move(names), late, now);
+  if (now < late) return WakeAt(late, now);
   const Choice& choice = now < overdue ? verdict.least_late_with_room : verdict.least_late;
-  if (choice.at == kNobody) return Keep(request, std::move(names), overdue, now);
-  Place(request, choice, std::move(names), now, assignment);
+  if (choice.at == kNobody) return WakeAt(overdue, now);
+  Place(request, choice, names, now, assignment);
 }
 
 SloPolicy::Verdict SloPolicy::Weigh(const Waiting& request, absl::Span<const Hash128> names, Time now) const {
@@ -200,15 +199,13 @@ bool SloPolicy::Better(const Choice& a, const Choice& b) const {
   return loads_[a.at].load_tokens() < loads_[b.at].load_tokens();
 }
 
-void SloPolicy::Place(const Waiting& request, const Choice& choice, std::vector<Hash128> names, Time now,
+void SloPolicy::Place(const Waiting& request, const Choice& choice, absl::Span<const Hash128> names, Time now,
                       Assignment* assignment) {
   WorkerLoad& load = loads_[choice.at];
   const double outputs = predictor_.ExpectedOutput(request.max_new_tokens);
   assignment->placements.push_back({request.request, load.worker});
   predictor_.OnPlaced(request.request, load.worker, request.num_samples, choice.latency, now);
-  tree_.Insert(names, load.worker,
-               std::min(load.kv_capacity_tokens / options_.block,
-                        options_.blocks / static_cast<int64_t>(loads_.size())));
+  tree_.Insert(names, load.worker, tree_.Room(load, names, 0, options_.blocks, loads_.size()));
   shares_.Add(request.tenant, request.prompt_tokens + request.num_samples * outputs);
   num_with_room_ -= HasRoom(load);
   load.sent_tokens += request.prompt_tokens;
@@ -216,11 +213,27 @@ void SloPolicy::Place(const Waiting& request, const Choice& choice, std::vector<
   load.num_bound += request.num_samples;
   num_with_room_ += HasRoom(load);
   placed_ms_ += choice.ms;
+  names_.erase(request.request);
 }
 
-void SloPolicy::Keep(const Waiting& request, std::vector<Hash128> names, Time until, Time now) {
-  if (!names.empty()) next_names_.emplace(request.request, std::move(names));
-  if (!until.is_never()) wake_ = std::min(wake_, std::max(until, now + kShortestWake));
+void SloPolicy::WakeAt(Time time, Time now) { wake_ = std::min(wake_, std::max(time, now + kShortestWake)); }
+
+const std::vector<Hash128>& SloPolicy::NamesOf(const Waiting& request) {
+  static const std::vector<Hash128> kNone;
+  if (request.prompt_ids.empty()) return kNone;
+  const auto [known, is_new] = names_.try_emplace(request.request);
+  if (is_new) NameBlocks(request, hash_key_, options_.block, &known->second);
+  return known->second;
+}
+
+void SloPolicy::ForgetNames(absl::Span<const Waiting> waiting) {
+  if (names_.size() <= 2 * waiting.size() + kMostWeighedAgain) return;
+  absl::flat_hash_map<RequestId, std::vector<Hash128>> kept;
+  for (const Waiting& request : waiting) {
+    if (const auto known = names_.find(request.request); known != names_.end())
+      kept.insert(std::move(*known));
+  }
+  names_ = std::move(kept);
 }
 
 }  // namespace orrery

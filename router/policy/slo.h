@@ -22,8 +22,10 @@
 // then the older one: this decides only where several wait, in a cluster that is saturated. Of equal costs
 // fewer tokens, lower id.
 //
-// Known prefixes are those that were sent before (prefix_tree.h). O(waiting * workers) and the blocks of new
-// prompts; memory is kept between calls.
+// A call weighs those that came since the last one and the first 256 of the others: with more that nobody
+// could take yet, the rest waits behind them. Known prefixes are those that workers tell, or that were sent
+// before (prefix_tree.h). O(waiting log waiting + those weighed * workers) and the blocks of new prompts;
+// memory is kept between calls.
 #ifndef ORRERY_ROUTER_POLICY_SLO_H_
 #define ORRERY_ROUTER_POLICY_SLO_H_
 
@@ -61,6 +63,7 @@ class SloPolicy final : public RoutePolicy {
   void OnFinished(int32_t output_tokens) override { predictor_.OnFinished(output_tokens); }
   Time NextWake() const override { return wake_; }
   const PredictionErrors* prediction_errors() const override { return &predictor_.errors(); }
+  PrefixTree* prefixes() override { return &tree_; }
 
  private:
   struct Turn {
@@ -89,6 +92,7 @@ class SloPolicy final : public RoutePolicy {
     double least_bare_ms = 0;  // TTFT if its queue were empty
   };
   static constexpr size_t kNobody = ~size_t{0};
+  static constexpr size_t kMostWeighedAgain = 256;  // of one call
 
   void ReadTurns(absl::Span<const Waiting> waiting);
   void TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_t end, Time now,
@@ -97,17 +101,22 @@ class SloPolicy final : public RoutePolicy {
   Verdict Weigh(const Waiting& request, absl::Span<const Hash128> names, Time now) const;
   void WeighWorker(const Waiting& request, absl::Span<const Hash128> names, size_t at, Time now,
                    Verdict* verdict) const;
-  void Place(const Waiting& request, const Choice& choice, std::vector<Hash128> names, Time now,
+  void Place(const Waiting& request, const Choice& choice, absl::Span<const Hash128> names, Time now,
              Assignment* assignment);
-  void Keep(const Waiting& request, std::vector<Hash128> names, Time until, Time now);
+  void WakeAt(Time time, Time now);
+  const std::vector<Hash128>& NamesOf(const Waiting& request);
+  // Of those that no longer wait, when they are many.
+  void ForgetNames(absl::Span<const Waiting> waiting);
   bool Better(const Choice& a, const Choice& b) const;
 
   const SloOptions options_;
   LatencyPredictor predictor_;
   TenantShares shares_;
   PrefixTree tree_;
-  // Of those that wait, for which they are worked out once. Lookups only.
-  absl::flat_hash_map<RequestId, std::vector<Hash128>> names_, next_names_;
+  uint64_t hash_key_ = 0;  // of the view
+  // Of those that wait, for which they are worked out once.
+  absl::flat_hash_map<RequestId, std::vector<Hash128>> names_;
+  Time last_;  // call
   Time wake_ = Time::Never();
 
   // Of this call.
@@ -115,6 +124,7 @@ class SloPolicy final : public RoutePolicy {
   std::vector<Turn> turns_;
   std::vector<Line> lines_;
   int64_t num_with_room_ = 0;
+  size_t weighed_again_ = 0;
   double placed_ms_ = 0;
 };
 

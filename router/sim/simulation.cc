@@ -6,6 +6,7 @@
 #include "router/policy/registry.h"
 #include "router/sim/run.h"
 #include "scheduler/base/text.h"
+#include "scheduler/kv/block_hash.h"
 #include "scheduler/types/refusal.h"
 
 namespace orrery::sim {
@@ -47,9 +48,9 @@ absl::Status Simulation::Start() {
   }
   lookahead_ = (*policy)->needs().lookahead;
   // A simulated step takes as long as it takes: nobody hangs.
-  router_ =
-      std::make_unique<RouterCore>(options_.admission, *std::move(policy),
-                                   ReplayLimits{.progress_timeout = Duration::Infinite()}, options_.outliers);
+  router_ = std::make_unique<RouterCore>(options_.admission, *std::move(policy),
+                                         ReplayLimits{.progress_timeout = Duration::Infinite()},
+                                         options_.outliers, options_.worker.options.hash_key);
   seats_ = std::vector<Seat>(static_cast<size_t>(options_.num_workers));
   loads_.assign(seats_.size(), 0);
   waiting_for_slots_.assign(seats_.size(), 0);
@@ -96,6 +97,8 @@ absl::Status Simulation::BringUp(uint32_t w, Time now) {
                        .max_context = made.max_context,
                        .slots = std::min(made.max_num_seqs, made.max_step_tokens),
                        .max_step_tokens = made.max_step_tokens,
+                       .block_tokens = made.block_tokens,
+                       .hash_key_id = made.prefix_cache ? HashKeyId(made.hash_key) : 0,
                        .peers = options_.barrier ? 0u : 1u},
                       now, &router_out_);
   Deliver(now);

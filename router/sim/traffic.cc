@@ -98,6 +98,7 @@ void Simulation::Deliver(Time now) {
         End(live, Outcome::kFailed, "worker_lost", now);
       }
     }
+    for (const WorkerId worker : out.ask_prefixes) seats_[Value(worker)].worker.core()->TellPrefixes();
     for (const LeaveOrder& leave : out.leave) LeaveWorker(leave, now);
     for (Dispatch& dispatch : out.dispatch) {
       const uint32_t w = Value(dispatch.worker);

@@ -33,6 +33,9 @@ class KvCache {
   // Grows whenever a block comes to be held by two, or by two no longer; equal versions, equal sharing.
   uint64_t sharing_version() const { return sharing_version_; }
   bool enabled() const { return index_ != nullptr; }
+  // The cache tells what it holds, and from now on how that changes. REQUIRES: enabled().
+  void TellPrefixes() { index_->TellAll(); }
+  PrefixLog& prefix_log() { return index_->log(); }
 
   // Appends `count` blocks to *table, each held once, or takes nothing and returns false.
   [[nodiscard]] bool Allocate(int32_t count, std::vector<BlockId>* table);

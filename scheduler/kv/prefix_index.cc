@@ -29,6 +29,7 @@ bool PrefixIndex::Publish(BlockId block, const Hash128& name, const TokenList& t
   TokenId* stored = &tokens_[static_cast<size_t>(Value(block)) * block_tokens_];
   for (int32_t i = 0; i < block_tokens_; ++i) stored[i] = tokens[index * block_tokens_ + i];
   ++version_;
+  Log(name, true);
   return true;
 }
 
@@ -37,6 +38,20 @@ void PrefixIndex::Withdraw(BlockId block) {
   blocks_.erase(names_[Value(block)]);
   depth_[Value(block)] = -1;
   ++version_;
+  Log(names_[Value(block)], false);
+}
+
+void PrefixIndex::Log(const Hash128& name, bool stored) {
+  if (!log_.on()) return;
+  if (log_.TooLong(blocks_.size())) return TellAll();
+  log_.Add(name, stored);
+}
+
+void PrefixIndex::TellAll() {
+  log_.Begin();
+  for (size_t block = 0; block < depth_.size(); ++block) {
+    if (depth_[block] >= 0) log_.Add(names_[block], true);
+  }
 }
 
 }  // namespace orrery

@@ -11,6 +11,7 @@
 #include "scheduler/base/hash.h"
 #include "scheduler/base/ids.h"
 #include "scheduler/kv/block_hash.h"
+#include "scheduler/kv/prefix_log.h"
 
 namespace orrery {
 
@@ -34,8 +35,13 @@ class PrefixIndex {
   int32_t size() const { return static_cast<int32_t>(blocks_.size()); }
   // Grows with every change; equal versions, equal answers.
   uint64_t version() const { return version_; }
+  // From now on every change is logged, after all that is there.
+  void TellAll();
+  PrefixLog& log() { return log_; }
 
  private:
+  void Log(const Hash128& name, bool stored);
+
   int32_t block_tokens_;
   uint64_t version_ = 0;
   absl::flat_hash_map<Hash128, BlockId> blocks_;  // never iterated
@@ -43,6 +49,7 @@ class PrefixIndex {
   std::vector<Hash128> names_;   // [blocks]
   std::vector<int32_t> depth_;   // [blocks], -1: not published
   std::vector<TokenId> tokens_;  // [blocks, block_tokens]
+  PrefixLog log_;
 };
 
 }  // namespace orrery

@@ -10,6 +10,7 @@
 
 #include "scheduler/base/ids.h"
 #include "scheduler/base/time.h"
+#include "scheduler/types/prefix_event.h"
 #include "scheduler/types/request.h"
 #include "scheduler/types/step_shape.h"
 
@@ -50,7 +51,12 @@ struct WorkerState {
   Duration step_time;                  // of the last step, without what it waited for the one before it
   StepShape step_shape;                // of the last step; empty where it does not tell all that took time
   bool draining = false;
+  // Of the prefix cache since the last snapshot, in order, once WorkerCore::TellPrefixes has asked. Numbered
+  // one after the other: the last one is prefix_event_sequence. `prefixes_anew`: what was told before is
+  // void.
+  std::vector<PrefixEvent> prefix_events;
   uint64_t prefix_event_sequence = 0;
+  bool prefixes_anew = false;
   uint64_t expert_map_epoch = 0;
 };
 

@@ -386,7 +386,9 @@ void WorkerCore::Impl::State(Time now, WorkerState* state, StateScope scope) {
   state->step_time = last_step_time_;
   state->step_shape = last_step_shape_;
   state->draining = draining_;
-  state->prefix_event_sequence = kv_.version();
+  state->prefix_events.clear();
+  state->prefixes_anew = kv_.enabled() && kv_.prefix_log().Take(&state->prefix_events);
+  state->prefix_event_sequence = kv_.enabled() ? kv_.prefix_log().number() : 0;
 }
 
 // WorkerCore: the public face.
@@ -453,6 +455,12 @@ void WorkerCore::EndAfterKnownStep(absl::Span<const SampledToken> ended, TokenEv
   impl_->EndAfterKnownStep(ended, events);
 }
 void WorkerCore::Settle() { impl_->Settle(); }
+void WorkerCore::TellPrefixes() {
+  if (impl_->kv_.enabled()) impl_->kv_.TellPrefixes();
+}
+bool WorkerCore::has_prefix_events() const {
+  return impl_->kv_.enabled() && !impl_->kv_.prefix_log().empty();
+}
 void WorkerCore::State(Time now, WorkerState* state, StateScope scope) { impl_->State(now, state, scope); }
 std::optional<SampleReport> WorkerCore::Report(const SampleKey& key) const {
   for (const auto* reports : {&impl_->reports_, &impl_->old_reports_}) {

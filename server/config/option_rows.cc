@@ -74,6 +74,10 @@ std::vector<Option> MakeRows() {
        "size of a worker's paged KV pool; 0: see --kv-cache-tokens", 0, int64_t{1} << 44},
       {"block-tokens", &C::block_tokens, "N", "tokens of one KV block", 16, 16},
       {"prefix-cache", &C::prefix_cache, "on|off", "share the KV blocks of equal prompt prefixes"},
+      {"hash-key-file", &C::hash_key_file, "FILE",
+       "secret of 16 to 4096 bytes that names cached prefixes: a router that has its workers' knows what "
+       "they "
+       "cache"},
       {"max-num-seqs", &C::max_num_seqs, "N", "sequences that run at once", 1, 512},
       {"max-step-tokens", &C::max_step_tokens, "N", "tokens of one engine step", 16, 65'536},
       {"max-queue-tokens", &C::max_queue_tokens, "N", "prompt tokens that may wait", 1, int64_t{1} << 40},

@@ -41,6 +41,7 @@ struct ServerConfig {
   ByteSize kv_cache_bytes;      // 0: not given
   int64_t block_tokens = 16;
   bool prefix_cache = true;
+  std::string hash_key_file;  // empty: a secret of the process alone
   // limits of scheduling
   int64_t max_num_seqs = 256;
   int64_t max_step_tokens = 2048;

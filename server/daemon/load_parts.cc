@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "engine/checkpoint/generation_config.h"
 #include "engine/checkpoint/model_config.h"
@@ -15,13 +16,17 @@
 #include "engine/engine_options.h"
 #include "engine/modeled_executor.h"
 #include "kernels/cpu/cpu_features.h"
+#include "scheduler/base/hash.h"
 #include "scheduler/cost/step_cost.h"
+#include "server/base/random_word.h"
 #include "server/cost/cost_profile.h"
 #include "server/daemon/model_digest.h"
 #include "server/daemon/model_text.h"
 
 namespace orrery {
 namespace {
+
+constexpr size_t kShortestSecret = 16, kLongestSecret = 4096;
 
 constexpr char kCostForms[] =
     "constant:MS, linear:key=value,..., tile:key=value,..., table:..., FILE#NAME or FOLDER#NAME";
@@ -223,6 +228,22 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint64_t> ReadHashKey(const std::string& path) {
+  if (path.empty()) return RandomWord();
+  std::ifstream file(path, std::ios::binary);
+  std::string secret(kLongestSecret + 1, '\0');
+  file.read(secret.data(), static_cast<std::streamsize>(secret.size()));
+  if (!file.eof() && !file)
+    return absl::InvalidArgumentError(absl::StrCat("--hash-key-file: cannot read '", path, "'"));
+  secret.resize(static_cast<size_t>(file.gcount()));
+  absl::StripTrailingAsciiWhitespace(&secret);
+  if (secret.size() < kShortestSecret || secret.size() > kLongestSecret) {
+    return absl::InvalidArgumentError(absl::StrCat("--hash-key-file: ", path, " must hold ", kShortestSecret,
+                                                   " to ", kLongestSecret, " bytes, not ", secret.size()));
+  }
+  return SipHash24(0, 0).FinishWith(secret).low;
+}
+
 absl::Status CheckModelAndBackend(const ServerConfig& config) {
   if (config.backend == "cuda") return absl::InvalidArgumentError("--backend: cuda: built without CUDA");
   if (config.model.empty()) return absl::InvalidArgumentError("--model: needs a checkpoint folder");
@@ -262,7 +283,10 @@ absl::StatusOr<ServerParts> LoadParts(const ServerConfig& config) {
   }
   ServerParts parts;
   parts.defaults = MakeDefaults(*generation);
+  auto hash_key = ReadHashKey(config.hash_key_file);
+  if (!hash_key.ok()) return hash_key.status();
   if (absl::Status status = LoadEngine(config, *model, &parts); !status.ok()) return status;
+  parts.engine.hash_key = *hash_key;
   Describe(config, *model, **text, &parts);
   parts.codec = *std::move(text);
   return parts;

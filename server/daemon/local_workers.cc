@@ -5,6 +5,7 @@
 
 #include "router/policy/registry.h"
 #include "scheduler/journal.h"
+#include "scheduler/kv/block_hash.h"
 #include "server/base/random_word.h"
 #include "server/daemon/limits.h"
 #include "server/loop/journal_file.h"
@@ -27,7 +28,6 @@ WorkerSpec MakeWorkerSpec(const ServerConfig& config, const EngineLimits& engine
       static_cast<int32_t>(std::clamp<int64_t>(config.max_open_requests * config.max_choices, 1, 1 << 20));
   spec.options.max_in_flight = max_in_flight;
   spec.options.prefix_cache = config.prefix_cache;
-  spec.options.hash_key = RandomWord();
   spec.scheduler = config.scheduler;
   spec.eviction = config.eviction;
   spec.predictor = config.predictor;
@@ -43,6 +43,7 @@ WorkerInfo InfoOf(const WorkerOptions& options) {
   info.slots = options.max_num_seqs;
   info.max_step_tokens = options.max_step_tokens;
   info.block_tokens = options.block_tokens;
+  info.hash_key_id = options.prefix_cache ? HashKeyId(options.hash_key) : 0;
   return info;
 }
 
@@ -56,6 +57,7 @@ absl::StatusOr<std::unique_ptr<LocalWorkers>> LocalWorkers::Start(const ServerCo
   Executor& first = *parts.executors.front();
   WorkerSpec spec = MakeWorkerSpec(config, first.limits(), first.max_in_flight());
   spec.cost = parts.cost;
+  spec.options.hash_key = parts.hash_key;
   spec.options.lookahead = (*route)->needs().lookahead;
   std::unique_ptr<LocalWorkers> workers(
       new LocalWorkers(clock, std::move(events), std::move(parts.on_warm_up_failed)));

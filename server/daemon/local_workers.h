@@ -23,6 +23,7 @@ namespace orrery {
 // What workers compute with.
 struct EngineParts {
   std::vector<std::unique_ptr<Executor>> executors;  // one for each worker, with equal limits; not empty
+  uint64_t hash_key = 0;        // a secret: names tenants, salts and the blocks of prefixes
   std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
   // A warm-up failed: the workers will never be ready. On a thread of theirs.
   std::function<void()> on_warm_up_failed = [] {};

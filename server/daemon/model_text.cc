@@ -81,14 +81,16 @@ absl::StatusOr<std::unique_ptr<const ModelText>> ModelText::Load(const std::stri
   return std::unique_ptr<const ModelText>(new ModelText(*std::move(tokenizer), *std::move(chat)));
 }
 
-absl::StatusOr<std::vector<TokenId>> ModelText::Encode(absl::string_view text, bool special) const {
+absl::StatusOr<std::vector<TokenId>> ModelText::Encode(absl::string_view text, bool special,
+                                                       size_t most) const {
   EncodeOptions options;
+  options.max_tokens = most;
   options.add_special = special;
   return tokenizer_->Encode({text.data(), text.size()}, options);
 }
 
 absl::StatusOr<std::vector<TokenId>> ModelText::EncodeChat(absl::Span<const ChatTurn> turns,
-                                                           bool add_generation_prompt) const {
+                                                           bool add_generation_prompt, size_t most) const {
   if (!chat_) return absl::FailedPreconditionError("the model has no chat template");
   std::vector<ChatMessage> messages;
   messages.reserve(turns.size());
@@ -103,6 +105,7 @@ absl::StatusOr<std::vector<TokenId>> ModelText::EncodeChat(absl::Span<const Chat
   std::vector<TextSegment> pieces;
   for (const Segment& segment : *segments) pieces.push_back({segment.text, segment.from_template});
   EncodeOptions options;
+  options.max_tokens = most;
   options.add_special = false;  // the template writes BOS itself
   return tokenizer_->EncodeSegments(pieces, options);
 }

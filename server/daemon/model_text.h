@@ -19,9 +19,10 @@ class ModelText final : public TextCodec {
   // Errors name the file.
   static absl::StatusOr<std::unique_ptr<const ModelText>> Load(const std::string& model_dir);
 
-  absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const override;
+  absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special,
+                                              size_t most) const override;
   absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
-                                                  bool add_generation_prompt) const override;
+                                                  bool add_generation_prompt, size_t most) const override;
   std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special,
                                                   absl::Span<const TokenId> prompt) const override;
 

@@ -10,7 +10,6 @@
 #include "absl/strings/str_split.h"
 #include "router/policy/registry.h"
 #include "scheduler/policy/registry.h"
-#include "server/base/random_word.h"
 #include "server/base/version.h"
 #include "server/daemon/limits.h"
 #include "spdlog/spdlog.h"
@@ -21,7 +20,7 @@ namespace {
 constexpr auto kLeaveInterval = std::chrono::milliseconds(5);
 constexpr auto kLastFlush = std::chrono::milliseconds(200);
 
-RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& engine) {
+RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& engine, uint64_t hash_key) {
   RequestLimits limits;
   limits.vocab_size = engine.vocab_size;
   limits.max_context = SmallerOf(config.max_context, engine.max_context);
@@ -30,7 +29,7 @@ RequestLimits MakeRequestLimits(const ServerConfig& config, const EngineLimits& 
   limits.max_text_bytes = static_cast<size_t>(config.max_text_bytes.bytes);
   limits.max_choices = static_cast<uint32_t>(config.max_choices);
   limits.max_logprobs = static_cast<uint32_t>(std::min<int64_t>(config.max_logprobs, engine.vocab_size));
-  limits.hash_key = RandomWord();
+  limits.hash_key = hash_key;
   return limits;
 }
 
@@ -104,6 +103,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   options.stream_buffer_bytes = static_cast<size_t>(config_.stream_buffer_bytes.bytes);
   options.write_timeout = config_.write_timeout;
   options.plan_interval = config_.plan_interval;
+  options.hash_key = parts.engine.hash_key;
   // Workers of this process have nobody to leave their requests to that would not hang with them.
   if (parts.engine.executors.empty()) options.progress_timeout = config_.step_timeout;
   auto policy = NewRoutePolicy(config_.router);
@@ -115,7 +115,7 @@ absl::Status Server::StartFront(ServerParts& parts) {
   context.front = front_.get();
   context.codec = codec_.get();
   context.ready = &endpoint_.ready();
-  context.limits = MakeRequestLimits(config_, parts.limits);
+  context.limits = MakeRequestLimits(config_, parts.limits, parts.engine.hash_key);
   context.defaults = parts.defaults;
   context.model = parts.model;
   context.model.set_vocab_size(static_cast<uint32_t>(parts.limits.vocab_size));

@@ -35,6 +35,7 @@ orrery::v1::WorkerHello HelloOf(const ServerParts& parts, const std::vector<Atta
     rank->set_max_context(static_cast<uint32_t>(info.max_context));
     rank->set_slots(static_cast<uint32_t>(info.slots));
     rank->set_max_step_tokens(static_cast<uint32_t>(info.max_step_tokens));
+    rank->set_hash_key_id(info.hash_key_id);
   }
   return hello;
 }

@@ -3,6 +3,7 @@
 #ifndef ORRERY_SERVER_DELIVERY_TEXT_CODEC_H_
 #define ORRERY_SERVER_DELIVERY_TEXT_CODEC_H_
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@
 #include "scheduler/base/ids.h"
 
 namespace orrery {
+
+inline constexpr size_t kAnyLength = ~size_t{0};
 
 struct ChatTurn {
   std::string role;
@@ -32,10 +35,12 @@ class TextCodec {
  public:
   virtual ~TextCodec() = default;
   // `special` adds what the model's post-processor adds (BOS). Special-token strings inside are plain text.
-  virtual absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const = 0;
+  // OUT_OF_RANGE, here and below: more than `most` ids; the rest of the text was not looked at.
+  virtual absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special,
+                                                      size_t most) const = 0;
   // The rendered chat template, encoded. FAILED_PRECONDITION when the model has none.
   virtual absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
-                                                          bool add_generation_prompt) const = 0;
+                                                          bool add_generation_prompt, size_t most) const = 0;
   // `prompt` is what the ids to come continue.
   virtual std::unique_ptr<StreamDecoder> NewStreamDecoder(bool skip_special,
                                                           absl::Span<const TokenId> prompt) const = 0;

@@ -77,6 +77,14 @@ absl::StatusOr<Sampling> SamplingFromWire(const v1::WireSampling& wire) {
   return sampling;
 }
 
+template <typename Wire>
+void TopToWire(absl::Span<const std::pair<TokenId, float>> top, Wire* wire) {
+  for (const auto& [id, logprob] : top) {
+    wire->add_top_ids(static_cast<uint32_t>(id));
+    wire->add_top(logprob);
+  }
+}
+
 void EventToWire(const TokenEvent& event, Time now, v1::WireEvent* wire) {
   ToWire(event.key, wire->mutable_key());
   if (event.index >= 0) wire->set_index(static_cast<uint32_t>(event.index));
@@ -87,10 +95,7 @@ void EventToWire(const TokenEvent& event, Time now, v1::WireEvent* wire) {
   if (event.logprobs != nullptr) {
     v1::WireLogprobs* out = wire->mutable_logprobs();
     out->set_chosen(event.logprobs->chosen);
-    for (const auto& [id, logprob] : event.logprobs->top) {
-      out->add_top_ids(static_cast<uint32_t>(id));
-      out->add_top(logprob);
-    }
+    TopToWire(event.logprobs->top, out);
   }
   if (event.prompt_logprobs == nullptr) return;
   const PromptLogprobs& prompt = *event.prompt_logprobs;
@@ -98,10 +103,7 @@ void EventToWire(const TokenEvent& event, Time now, v1::WireEvent* wire) {
   out->set_begin(Count(prompt.begin));
   out->set_num_top(Count(prompt.num_top));
   out->mutable_chosen()->Add(prompt.chosen.begin(), prompt.chosen.end());
-  for (const auto& [id, logprob] : prompt.top) {
-    out->add_top_ids(static_cast<uint32_t>(id));
-    out->add_top(logprob);
-  }
+  TopToWire(prompt.top, out);
 }
 
 // False: sizes differ, or an id is outside of the vocabulary.
@@ -239,9 +241,16 @@ void StateToWire(const WorkerState& state, Time now, v1::WireState* wire) {
   wire->set_step_time_ns(NonNegative(state.step_time));
   ShapeToWire(state.step_shape, wire->mutable_step_shape());
   wire->set_draining(state.draining);
+  for (const PrefixEvent& event : state.prefix_events) {
+    wire->add_prefix_names(event.name.low);
+    wire->add_prefix_names(event.name.high);
+    wire->add_prefix_stored(event.stored);
+  }
+  wire->set_prefix_event_sequence(state.prefix_event_sequence);
+  wire->set_prefixes_anew(state.prefixes_anew);
 }
 
-void StateFromWire(const v1::WireState& wire, Time now, WorkerState* state) {
+absl::Status StateFromWire(const v1::WireState& wire, Time now, WorkerState* state) {
   state->sequence_number = wire.sequence_number();
   state->at = AtAge(wire.age_ns(), now);
   state->step = StepId{wire.step()};
@@ -264,6 +273,18 @@ void StateFromWire(const v1::WireState& wire, Time now, WorkerState* state) {
   state->step_time = ToDuration(wire.step_time_ns());
   state->step_shape = ShapeFromWire(wire.step_shape());
   state->draining = wire.draining();
+  const auto num_events = static_cast<size_t>(wire.prefix_stored_size());
+  if (num_events > kMostPrefixEvents || wire.prefix_names_size() != 2 * wire.prefix_stored_size()) {
+    return Broken("prefix events");
+  }
+  state->prefix_events.reserve(num_events);
+  for (int i = 0; i < wire.prefix_stored_size(); ++i) {
+    state->prefix_events.push_back(
+        {{wire.prefix_names(2 * i), wire.prefix_names(2 * i + 1)}, wire.prefix_stored(i)});
+  }
+  state->prefix_event_sequence = wire.prefix_event_sequence();
+  state->prefixes_anew = wire.prefixes_anew();
+  return absl::OkStatus();
 }
 
 void EndToWire(const SampleEnd& end, Time now, v1::WireSampleEnd* wire) {
@@ -400,7 +421,7 @@ absl::StatusOr<WorkerReport> FromWire(const v1::WireReport& wire, int32_t vocab_
     report.refused.push_back(*std::move(sample));
   }
   for (const v1::WireStep& step : wire.steps()) report.steps.push_back(StepFromWire(step));
-  StateFromWire(wire.state(), now, &report.state);
+  if (absl::Status status = StateFromWire(wire.state(), now, &report.state); !status.ok()) return status;
   report.preemptions = Sum(wire.preemptions());
   report.prefix_hit_tokens = Sum(wire.prefix_hit_tokens());
   report.policy_fallbacks = Sum(wire.policy_fallbacks());

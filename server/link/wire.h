@@ -19,7 +19,7 @@
 namespace orrery {
 
 // Raised whenever an older peer would misread what is sent.
-inline constexpr uint32_t kWorkerProtocol = 1;
+inline constexpr uint32_t kWorkerProtocol = 2;
 // Of one message either way; what a client may send is far below.
 inline constexpr int kMostWireBytes = 256 << 20;
 

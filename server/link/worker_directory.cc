@@ -31,6 +31,7 @@ class RankLink final : public WorkerLink {
   void Submit(orrery::Submit submit) override { stream_->Send(rank_, std::move(submit)); }
   void CancelRequest(RequestId request) override { stream_->Send(rank_, request); }
   void CancelSample(const SampleKey& key) override { stream_->Send(rank_, key); }
+  void TellPrefixes() override { stream_->Send(rank_, WorkerStream::TellPrefixes{}); }
   void Reset() override { stream_->Cut(); }
 
  private:
@@ -75,6 +76,7 @@ absl::StatusOr<WorkerInfo> InfoOf(const v1::RankHello& hello) {
   info.slots = Bounded(hello.slots());
   info.max_step_tokens = Bounded(hello.max_step_tokens());
   info.block_tokens = Bounded(hello.block_tokens());
+  info.hash_key_id = hello.hash_key_id();
   return info;
 }
 

@@ -75,6 +75,7 @@ class WorkerLink {
   // Ends every sample of a request; unknown or ended ones are left alone.
   virtual void CancelRequest(RequestId request) = 0;
   virtual void CancelSample(const SampleKey& key) = 0;
+  virtual void TellPrefixes() = 0;  // WorkerCore::TellPrefixes
   // The worker is of no use as it is; nothing it was given is wanted any more. It may come back as another
   // incarnation.
   virtual void Reset() = 0;

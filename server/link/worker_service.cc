@@ -164,6 +164,8 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
         SampleKey key = FromWire(command.cancel_sample());
         key.request = Inside(key.request);
         link.CancelSample(key);
+      } else if (command.has_tell_prefixes()) {
+        link.TellPrefixes();
       } else {
         link.CancelRequest(Inside(RequestId{command.cancel_request()}));
       }

@@ -97,6 +97,8 @@ void WorkerStream::WriteNext() {
       tokens = submit->tokens;
     } else if (const auto* key = std::get_if<SampleKey>(&addressed.command)) {
       ToWire(*key, wire->mutable_cancel_sample());
+    } else if (std::holds_alternative<TellPrefixes>(addressed.command)) {
+      wire->set_tell_prefixes(true);
     } else {
       wire->set_cancel_request(Value(std::get<RequestId>(addressed.command)));
     }

@@ -28,7 +28,8 @@ class WorkerStream final : public grpc::ClientBidiReactor<orrery::v1::ToWorker, 
     std::function<void(uint32_t rank, WorkerReport report)> report;
     std::function<void(const absl::Status& why)> end;  // the last call
   };
-  using Command = std::variant<orrery::Submit, RequestId, SampleKey>;
+  struct TellPrefixes {};
+  using Command = std::variant<orrery::Submit, RequestId, SampleKey, TellPrefixes>;
 
   // `stub` and `clock` outlive the stream.
   static std::shared_ptr<WorkerStream> Open(orrery::v1::Worker::Stub* stub,

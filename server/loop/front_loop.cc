@@ -47,7 +47,7 @@ FrontLoop::FrontLoop(const FrontOptions& options, std::unique_ptr<RoutePolicy> p
       clock_(clock),
       metrics_(metrics),
       router_(options.admission, std::make_unique<TimedRoutePolicy>(std::move(policy), clock, metrics),
-              ReplayLimits{.progress_timeout = options.progress_timeout}),
+              ReplayLimits{.progress_timeout = options.progress_timeout}, {}, options.hash_key),
       planner_(options.plan_interval, clock->Now(),
                [this](ResourcePrices prices) { mailbox_.Push(std::move(prices)); }),
       thread_([this] { Run(); }) {}
@@ -155,6 +155,9 @@ void FrontLoop::Carry() {
     const std::shared_ptr<WorkerLink> link = workers_[Value(hung)].link;
     TakeDown(hung);
     link->Reset();
+  }
+  for (const WorkerId worker : orders_.ask_prefixes) {
+    if (WorkerLink* link = LinkOf(worker)) link->TellPrefixes();
   }
   for (const LeaveOrder& order : orders_.leave) {
     if (WorkerLink* link = LinkOf(order.worker)) link->CancelSample(order.sample);

@@ -42,6 +42,7 @@ struct FrontOptions {
   Duration plan_interval = Duration::Seconds(10);  // of resource prices
   // What a worker may take for a step before its requests go elsewhere.
   Duration progress_timeout = Duration::Infinite();
+  uint64_t hash_key = 0;  // RouterCore's
 };
 
 class FrontLoop {

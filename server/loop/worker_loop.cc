@@ -99,6 +99,9 @@ void WorkerLoop::Apply(Command& command, Time now) {
   } else if (std::holds_alternative<DrainCommand>(command)) {
     core_->Drain(now);
     to_publish_ = true;
+  } else if (std::holds_alternative<TellPrefixesCommand>(command)) {
+    core_->TellPrefixes();
+    to_publish_ = core_->has_prefix_events();
   } else {
     core_->OnCancel(std::get<SampleKey>(command), now, &report_.events);
   }
@@ -164,6 +167,7 @@ void WorkerLoop::TakePart() {
 }
 
 void WorkerLoop::RunOutOfWork() {
+  if (to_publish_) return;
   mailbox_.Wait(*clock_, core_->NextWake());
   host_since_ = clock_->Now();
 }
@@ -180,6 +184,7 @@ WorkerReport WorkerLoop::TakeReport(Time now) {
   report_.prefix_hit_tokens = static_cast<int64_t>(counters.prefix_hit_tokens);
   report_.policy_fallbacks = static_cast<int64_t>(counters.fallbacks);
   core_->State(now, &report_.state);
+  to_publish_ = to_publish_ || core_->has_prefix_events();  // more than fits one report
   return std::exchange(report_, {});
 }
 

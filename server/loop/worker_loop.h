@@ -45,6 +45,7 @@ class WorkerLoop final : public WorkerLink {
   void Submit(orrery::Submit submit) override;
   void CancelRequest(RequestId request) override;
   void CancelSample(const SampleKey& key) override;
+  void TellPrefixes() override { mailbox_.Push(TellPrefixesCommand{}); }
   void Reset() override {}  // a step that hangs here hangs the process
   // New submissions are refused from here on, and reports say so.
   void Drain() { mailbox_.Push(DrainCommand{}); }
@@ -56,7 +57,8 @@ class WorkerLoop final : public WorkerLink {
 
  private:
   struct DrainCommand {};
-  using Command = std::variant<orrery::Submit, RequestId, SampleKey, DrainCommand>;
+  struct TellPrefixesCommand {};
+  using Command = std::variant<orrery::Submit, RequestId, SampleKey, DrainCommand, TellPrefixesCommand>;
 
   void Run();
   void Apply(Command& command, Time now);

@@ -36,12 +36,26 @@ absl::Status InField(absl::string_view field, const absl::Status& status) {
   return ErrorWithInfo(absl::StatusCode::kInvalidArgument, absl::StrCat(field, ": ", status.message()), info);
 }
 
-absl::StatusOr<std::vector<TokenId>> PromptTokens(const GenerateRequest& request, const TextCodec& codec) {
+absl::Status TooLong(const GenerateRequest& request, const RequestLimits& limits, const std::string& actual) {
+  return FieldError(
+      PromptField(request),
+      absl::StrCat("at most ", limits.max_context - 1, " tokens (context ", limits.max_context, ")"), actual);
+}
+
+// What can never fit is refused as soon as that shows, not after the whole text was tokenised.
+absl::StatusOr<std::vector<TokenId>> PromptTokens(const GenerateRequest& request, const RequestLimits& limits,
+                                                  const TextCodec& codec) {
   if (request.has_token_ids()) {
     return std::vector<TokenId>(request.token_ids().ids().begin(), request.token_ids().ids().end());
   }
   auto tokens = EncodeInput(request.has_text() ? &request.text() : nullptr,
-                            request.has_chat() ? &request.chat() : nullptr, true, codec);
+                            request.has_chat() ? &request.chat() : nullptr, true, codec,
+                            request.sampling().has_truncate_prompt_tokens()
+                                ? kAnyLength
+                                : static_cast<size_t>(limits.max_context) - 1);
+  if (absl::IsOutOfRange(tokens.status())) {
+    return TooLong(request, limits, absl::StrCat("more than ", limits.max_context - 1));
+  }
   if (tokens.ok() && tokens->empty()) {
     return FieldError(PromptField(request), "a text with at least one token", "empty");
   }
@@ -56,12 +70,7 @@ absl::Status FitContext(const GenerateRequest& request, const RequestLimits& lim
     prompt->erase(prompt->begin(), prompt->end() - sampling.truncate_prompt_tokens());
   }
   const auto length = static_cast<int64_t>(prompt->size());
-  if (length > limits.max_context - 1) {
-    return FieldError(
-        PromptField(request),
-        absl::StrCat("at most ", limits.max_context - 1, " tokens (context ", limits.max_context, ")"),
-        absl::StrCat(length));
-  }
+  if (length > limits.max_context - 1) return TooLong(request, limits, absl::StrCat(length));
   const int64_t room = limits.max_context - length;
   if (!sampling.has_max_tokens()) {
     // A pool smaller than the context bounds what is possible; an explicit wish is refused, a default is not.
@@ -142,15 +151,16 @@ uint64_t RoutingKey(const GenerateRequest& request, uint64_t key) {
 }  // namespace
 
 absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
-                                                 bool add_special, const TextCodec& codec) {
+                                                 bool add_special, const TextCodec& codec, size_t most) {
   if (text == nullptr && chat == nullptr) return FieldError("input", "text or chat", "unset");
   absl::StatusOr<std::vector<TokenId>> tokens;
   if (chat != nullptr) {
     std::vector<ChatTurn> turns;
     for (const auto& message : chat->messages()) turns.push_back({message.role(), message.content()});
-    tokens = codec.EncodeChat(turns, !chat->has_add_generation_prompt() || chat->add_generation_prompt());
+    tokens =
+        codec.EncodeChat(turns, !chat->has_add_generation_prompt() || chat->add_generation_prompt(), most);
   } else {
-    tokens = codec.Encode(*text, add_special);
+    tokens = codec.Encode(*text, add_special, most);
   }
   if (!tokens.ok()) return InField(chat != nullptr ? "chat" : "text", tokens.status());
   return tokens;
@@ -179,7 +189,7 @@ absl::StatusOr<GenerationSpec> BuildSpec(const GenerateRequest& request, const R
   if (absl::Status status = ValidateRequest(request, limits); !status.ok()) return status;
   const WireSampling& sampling = request.sampling();
   GenerationSpec spec;
-  auto prompt = PromptTokens(request, codec);
+  auto prompt = PromptTokens(request, limits, codec);
   if (!prompt.ok()) return prompt.status();
   if (absl::Status status = FitContext(request, limits, &*prompt, &spec); !status.ok()) return status;
   spec.prompt = std::make_shared<const std::vector<TokenId>>(*std::move(prompt));

@@ -31,9 +31,11 @@ absl::StatusOr<GenerationSpec> BuildSpec(const orrery::v1::GenerateRequest& requ
                                          const TextCodec& codec, uint64_t random_seed,
                                          const std::string& fallback_id);
 
-// The ids of a text or a chat; errors name `text` or `chat`. Neither of them set: an error.
+// The ids of a text or a chat; errors name `text` or `chat`. Neither of them set: an error. OUT_OF_RANGE:
+// more than `most`.
 absl::StatusOr<std::vector<TokenId>> EncodeInput(const std::string* text, const orrery::v1::Chat* chat,
-                                                 bool add_special, const TextCodec& codec);
+                                                 bool add_special, const TextCodec& codec,
+                                                 size_t most = kAnyLength);
 
 // The text of ids; they are as many as max_text_bytes at most, and so are its bytes. Errors name `token_ids`.
 absl::Status DecodeIds(const google::protobuf::RepeatedField<uint32_t>& ids, bool skip_special,

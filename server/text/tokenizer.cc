@@ -38,6 +38,10 @@ Tokenizer::Tokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, Bpe bpe,
       bpe_(std::move(bpe)),
       decoder_(std::move(decoder)) {}
 
+static absl::Status TooMany(size_t max_tokens) {
+  return absl::OutOfRangeError(absl::StrCat("more than ", max_tokens, " tokens"));
+}
+
 absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text,
                                                        const EncodeOptions& options) const {
   const TextSegment segment{text, options.parse_special};
@@ -83,15 +87,16 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::EncodeSegments(absl::Span<const 
   Bpe::Workspace work;
   absl::Status status = raw_finder_.Cut(
       input.text, [&](size_t begin, size_t end) { return input.IsTemplate(begin, end); },
-      [&](size_t begin, size_t end) { return EncodeGap(input, begin, end, &work, &ids); },
+      [&](size_t begin, size_t end) { return EncodeGap(input, begin, end, options.max_tokens, &work, &ids); },
       [&](TokenId id) { ids.push_back(id); });
   if (!status.ok()) return status;
   if (options.add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
+  if (ids.size() > options.max_tokens) return TooMany(options.max_tokens);
   return ids;
 }
 
-absl::Status Tokenizer::EncodeGap(const Input& input, size_t begin, size_t end, Bpe::Workspace* work,
-                                  std::vector<TokenId>* ids) const {
+absl::Status Tokenizer::EncodeGap(const Input& input, size_t begin, size_t end, size_t max_tokens,
+                                  Bpe::Workspace* work, std::vector<TokenId>* ids) const {
   std::string_view text = input.text.substr(begin, end - begin);
   std::string normalized;
   std::vector<uint8_t> marks;
@@ -111,7 +116,10 @@ absl::Status Tokenizer::EncodeGap(const Input& input, size_t begin, size_t end, 
   };
   const auto encode = [&](size_t from, size_t to) {
     return pre_tokenizer_.Split(text.substr(from, to - from), begin == 0 && from == 0,
-                                [&](std::string_view piece) { return bpe_.Encode(piece, work, ids); });
+                                [&](std::string_view piece) {
+                                  if (ids->size() > max_tokens) return TooMany(max_tokens);
+                                  return bpe_.Encode(piece, work, ids);
+                                });
   };
   return normalized_finder_.Cut(text, allowed, encode, [&](TokenId id) { ids->push_back(id); });
 }

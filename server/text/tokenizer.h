@@ -52,6 +52,7 @@ struct EncodeOptions {
   bool add_special = true;     // what the post-processor adds, such as BOS
   bool parse_special = false;  // Encode only: the whole text counts as written by a template
   size_t max_bytes = size_t{8} << 20;
+  size_t max_tokens = ~size_t{0};  // OUT_OF_RANGE as soon as there are more
 };
 
 class Tokenizer {
@@ -101,8 +102,8 @@ class Tokenizer {
   struct Input;
 
   Tokenizer(Normalizer normalizer, PreTokenizer pre_tokenizer, Bpe bpe, PieceDecoder decoder);
-  absl::Status EncodeGap(const Input& input, size_t begin, size_t end, Bpe::Workspace* work,
-                         std::vector<TokenId>* ids) const;
+  absl::Status EncodeGap(const Input& input, size_t begin, size_t end, size_t max_tokens,
+                         Bpe::Workspace* work, std::vector<TokenId>* ids) const;
 
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;

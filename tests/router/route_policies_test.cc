@@ -232,7 +232,7 @@ TEST(ConsistentHash, ALostWorkerMovesItsOwnKeysAloneAndSpreadsThem) {
 
 TEST(PrefixTree, RemembersForEachWorkerTheBlocksUsedLast) {
   RandomStream random(11);
-  PrefixTree tree;
+  PrefixTree tree(16);
   // Names of the paths of a tree: path p of length n has the names of (p / 4) up to its middle.
   const auto path = [&](uint64_t p, size_t n) {
     std::vector<Hash128> names;

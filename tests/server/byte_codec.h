@@ -15,18 +15,20 @@ inline constexpr TokenId kByteBos = 256, kByteEos = 257;
 
 class ByteCodec : public TextCodec {
  public:
-  absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special) const override {
+  absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special,
+                                              size_t most) const override {
+    if (text.size() + special > most) return absl::OutOfRangeError("too many");
     std::vector<TokenId> ids;
     if (special) ids.push_back(kByteBos);
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
     return ids;
   }
-  absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns,
-                                                  bool open) const override {
+  absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn> turns, bool open,
+                                                  size_t most) const override {
     std::string text;
     for (const ChatTurn& turn : turns) text += turn.role + ": " + turn.content + "\n";
     if (open) text += "assistant: ";
-    return Encode(text, true);
+    return Encode(text, true, most);
   }
   std::unique_ptr<StreamDecoder> NewStreamDecoder(bool, absl::Span<const TokenId>) const override {
     return std::make_unique<Decoder>();

@@ -10,6 +10,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
 #include "scheduler/base/random.h"
+#include "scheduler/kv/block_hash.h"
 #include "scheduler/types/refusal.h"
 #include "server/daemon/worker_server.h"
 #include "server/link/wire.h"
@@ -132,6 +133,8 @@ WorkerReport FullReport() {
   state.running_prompt_tokens = 3, state.leaving_tokens[2] = 16, state.step_time = Duration::Milliseconds(4);
   state.step_shape.AddDecode(70);
   state.draining = true;
+  state.prefix_events = {{{1, 2}, true}, {{3, ~uint64_t{0}}, false}};
+  state.prefix_event_sequence = 9, state.prefixes_anew = true;
   report.preemptions = 1, report.prefix_hit_tokens = 2, report.policy_fallbacks = 3;
   report.more_follow = true;
   return report;
@@ -151,6 +154,7 @@ TEST(Wire, AReportArrivesAsItWasSent) {
   EXPECT_EQ(RefusalOf(got->refused[0].why)->limit, 9);
   EXPECT_EQ(got->steps[0].why.policy, "fcfs");
   EXPECT_EQ(got->state.leaving_tokens[2], 16);
+  EXPECT_EQ(got->state.prefix_events, FullReport().state.prefix_events);
   orrery::v1::WireReport again;
   ToWire(*got, 3, later, &again);
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(wire, again)) << again.DebugString();
@@ -170,6 +174,14 @@ TEST(Wire, NonsenseIsRefused) {
   EXPECT_TRUE(refused([](auto* wire) { wire->mutable_events(0)->mutable_logprobs()->add_top_ids(1); }));
   EXPECT_TRUE(refused([](auto* wire) { wire->mutable_events(1)->mutable_prompt_logprobs()->add_chosen(1); }));
   EXPECT_TRUE(refused([](auto* wire) { wire->mutable_refused(0)->set_reason(99); }));
+  EXPECT_TRUE(refused([](auto* wire) { wire->mutable_state()->add_prefix_names(5); }));
+  EXPECT_TRUE(refused([](auto* wire) {
+    for (size_t i = 0; i < kMostPrefixEvents; ++i) {
+      wire->mutable_state()->add_prefix_stored(true);
+      wire->mutable_state()->add_prefix_names(i);
+      wire->mutable_state()->add_prefix_names(0);
+    }
+  }));
 }
 
 // Whatever bytes come: an answer, and numbers within their types.
@@ -435,27 +447,65 @@ TEST(Processes, AHungWorkerIsGivenUpAndComesBack) {
   EXPECT_THAT(used, SizeIs(2));
 }
 
+// A stream to a worker by hand, after the hellos.
+struct RawStream {
+  explicit RawStream(const std::string& address)
+      : stub(v1::Worker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {
+    const bool open = Eventually([this] {  // the one before may not have ended yet
+      context = std::make_unique<grpc::ClientContext>();
+      stream = stub->Connect(context.get());
+      v1::ToWorker message;
+      message.mutable_router()->set_protocol_version(kWorkerProtocol);
+      message.mutable_router()->set_config_digest("config");
+      message.mutable_router()->set_tokenizer_digest("bytes");
+      message.mutable_router()->set_heartbeat_ns(1'000'000'000);
+      stream->Write(message);
+      if (stream->Read(&hello)) return true;
+      stream->Finish();
+      return false;
+    });
+    if (!open) throw std::runtime_error("the worker takes no stream");
+  }
+  ~RawStream() {
+    context->TryCancel();
+    stream->Finish();
+  }
+  std::unique_ptr<v1::Worker::Stub> stub;
+  std::unique_ptr<grpc::ClientContext> context;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::ToWorker, v1::FromWorker>> stream;
+  v1::FromWorker hello;
+};
+
+// A router that comes later learns what is cached, though nothing runs.
+TEST(Processes, AWorkerTellsWhatItHasCached) {
+  TestWorker worker;
+  {
+    TestRouter router({worker.address()}, "cache-aware");
+    ExpectAllWhole(router.GenerateMany(1, 50), 50);
+  }
+  RawStream raw(worker.address());
+  EXPECT_EQ(raw.hello.worker().ranks(0).hash_key_id(), HashKeyId(0));
+  v1::ToWorker ask;
+  ask.add_commands()->set_tell_prefixes(true);
+  ASSERT_TRUE(raw.stream->Write(ask));
+  v1::FromWorker answer;
+  do {
+    ASSERT_TRUE(raw.stream->Read(&answer));
+  } while (answer.reports_size() == 0);
+  const v1::WireState& state = answer.reports(0).state();
+  EXPECT_TRUE(state.prefixes_anew());
+  EXPECT_EQ(state.prefix_stored_size(), state.blocks_cached());
+  EXPECT_GE(state.prefix_stored_size(), 4) << "24 tokens of a prompt, and 50 made";
+  EXPECT_EQ(state.prefix_event_sequence(), static_cast<uint64_t>(state.prefix_stored_size()));
+}
+
 TEST(Processes, AWorkerDropsWhatALostRouterLeaves) {
   TestWorker worker;
   worker.engine().step_us = 200;
   for (int round = 0; round < 10; ++round) {
-    auto stub =
-        v1::Worker::NewStub(grpc::CreateChannel(worker.address(), grpc::InsecureChannelCredentials()));
-    grpc::ClientContext context;
-    auto stream = stub->Connect(&context);
+    RawStream raw(worker.address());
     v1::ToWorker message;
-    message.mutable_router()->set_protocol_version(kWorkerProtocol);
-    message.mutable_router()->set_config_digest("config");
-    message.mutable_router()->set_tokenizer_digest("bytes");
-    message.mutable_router()->set_heartbeat_ns(1'000'000'000);
-    ASSERT_TRUE(stream->Write(message));
     v1::FromWorker answer;
-    if (!stream->Read(&answer)) {  // the one before has not ended yet
-      stream->Finish();
-      --round;
-      continue;
-    }
-    message.Clear();
     for (uint64_t request = 1; request <= 200; ++request) {
       Submit submit = FullSubmit();
       submit.key = {RequestId{request}, 0, 0};
@@ -465,14 +515,12 @@ TEST(Processes, AWorkerDropsWhatALostRouterLeaves) {
       submit.deadline = Time::Never();
       ToWire(submit, nullptr, kNow, message.add_commands()->mutable_submit());
     }
-    ASSERT_TRUE(stream->Write(message));
+    ASSERT_TRUE(raw.stream->Write(message));
     for (int events = 0; events < 100;) {
-      ASSERT_TRUE(stream->Read(&answer));
+      ASSERT_TRUE(raw.stream->Read(&answer));
       for (const v1::WireReport& report : answer.reports()) events += report.events_size();
     }
-    context.TryCancel();  // samples end, and reports come, while the worker forgets
-    stream->Finish();
-  }
+  }  // samples end, and reports come, while the worker forgets
   ASSERT_TRUE(Eventually([&] { return worker.engine().num_released == worker.engine().num_admitted; }))
       << "slots are free again";
   TestRouter next({worker.address()});

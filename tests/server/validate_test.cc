@@ -319,7 +319,7 @@ TEST(ExplainParseFailure, NamesTheStringThatIsNotUtf8) {
 // A codec whose template stops at a limit.
 class ExhaustedCodec final : public testing::ByteCodec {
  public:
-  absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn>, bool) const override {
+  absl::StatusOr<std::vector<TokenId>> EncodeChat(absl::Span<const ChatTurn>, bool, size_t) const override {
     return absl::ResourceExhaustedError("chat template line 1: more than the limit of 2000000 steps");
   }
 };

@@ -5,6 +5,7 @@
 
 #include <list>
 #include <map>
+#include <set>
 
 #include "scheduler/base/random.h"
 #include "scheduler/kv/block_ledger.h"
@@ -173,6 +174,54 @@ TEST(KvCache, OffMeansNothingIsKept) {
   cache.Release(table);
   EXPECT_EQ(cache.num_cached(), 0);
   EXPECT_EQ(cache.pool().num_free(), 2);
+}
+
+// Whoever applies what the log tells has the names that the index has, however seldom it is asked.
+TEST(PrefixLog, TellsWhatTheIndexHolds) {
+  constexpr int kBlocks = 600;
+  RandomStream random(9);
+  PrefixIndex index(1);
+  std::set<uint64_t> told, held;
+  std::map<int32_t, uint64_t> name_of;
+  uint64_t names = 0, number = 0;
+  int anew = 0;
+  const auto change = [&] {
+    const auto block = static_cast<int32_t>(random.Below(kBlocks));
+    if (const auto found = name_of.find(block); found != name_of.end()) {
+      index.Withdraw(BlockId{block});
+      held.erase(found->second);
+      name_of.erase(found);
+    } else {
+      const TokenId token = 1;
+      ASSERT_TRUE(index.Publish(BlockId{block}, {++names, 0}, {absl::MakeConstSpan(&token, 1), {}}, 0));
+      held.insert(names);
+      name_of[block] = names;
+    }
+  };
+  for (int i = 0; i < 200; ++i) change();
+  std::vector<PrefixEvent> events;
+  EXPECT_FALSE(index.log().Take(&events));
+  EXPECT_TRUE(events.empty()) << "nobody asked";
+  index.TellAll();
+  for (int round = 0; round < 300; ++round) {
+    // Now and then nobody listens for long.
+    const auto changes = static_cast<int>(random.Below(random.Below(20) == 0 ? 12'000 : 300));
+    for (int i = 0; i < changes; ++i) change();
+    do {
+      if (index.log().Take(&events)) {
+        told.clear();
+        ++anew;
+      }
+      ASSERT_LE(events.size(), kMostPrefixEvents);
+      number += events.size();
+      ASSERT_EQ(index.log().number(), number);
+      for (const PrefixEvent& event : events) {
+        event.stored ? (void)told.insert(event.name.low) : (void)told.erase(event.name.low);
+      }
+    } while (!index.log().empty());
+    ASSERT_EQ(told, held) << round;
+  }
+  EXPECT_GT(anew, 2) << "after too many changes all is told again";
 }
 
 }  // namespace

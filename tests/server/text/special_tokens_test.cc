@@ -40,6 +40,22 @@ Json SentencePieceWithMarkers() {
   return json;
 }
 
+TEST(TokenizerTest, StopsWhenThereAreMoreThanMayBe) {
+  for (const auto& tokenizer : {MustParse(ByteLevelWithFlags()), MustParse(SentencePieceWithMarkers())}) {
+    for (const char* text : {"", "a", "a b c <|start|> d", "one two three, four; five <tool> six"}) {
+      const Ids all = *tokenizer->Encode(text);
+      for (size_t most = 0; most < all.size() + 2; ++most) {
+        const auto ids = tokenizer->Encode(text, {.max_tokens = most});
+        if (all.size() <= most) {
+          EXPECT_EQ(*ids, all);
+        } else {
+          EXPECT_EQ(ids.status().code(), absl::StatusCode::kOutOfRange) << text << " " << most;
+        }
+      }
+    }
+  }
+}
+
 TEST(SpecialTokensTest, TextOfUsersIsPlain) {
   const auto byte_level = MustParse(ByteLevelWithFlags());
   for (const char* content : {"<|start|>", "<|end|>", "<|role|>", "<|wide|>", "<|normal|>"}) {
