@@ -51,10 +51,11 @@ void BfIoPolicy::OnFinished(int32_t output_tokens) {
   }
 }
 
-void BfIoPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time,
+void BfIoPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
                         Assignment* assignment) {
   work_ = 0;
   const int64_t slots = ReadWorkers(cluster);
+  ReadStep(cluster, now);
   assignment->why = {.policy = "bf-io", .objective = kObjective, .value = Objective(peaks_, 0)};
   if (slots > 0 && !waiting.empty()) {
     ReadPool(waiting, slots);
@@ -99,6 +100,24 @@ int64_t BfIoPolicy::ReadWorkers(const ClusterView& cluster) {
   return slots;
 }
 
+void BfIoPolicy::ReadStep(const ClusterView& cluster, Time now) {
+  taken_until_ = wake_ = Time::Never();
+  const auto full = [](const Room& room) { return room.slots == 0; };
+  if (num_workers_ == 1 || std::none_of(rooms_.begin(), rooms_.end(), full)) return;
+  Time ended{};
+  Duration takes{};
+  for (const WorkerLoad& worker : cluster.workers) {
+    if (worker.num_running == 0) continue;
+    ended = std::max(ended, worker.state_at);
+    takes = std::max(takes, worker.step_time);
+  }
+  // The step in flight should have ended by then; if nothing is heard, waiting ends all the same.
+  const Time late = ended + takes + takes;
+  if (late <= now) return;
+  taken_until_ = ended;
+  late_ = late;
+}
+
 void BfIoPolicy::ReadPool(absl::Span<const Waiting> waiting, int64_t slots) {
   const int64_t pool = std::max(slots, options_.pool > 0 ? options_.pool : 4 * num_workers_);
   candidates_.clear();
@@ -107,6 +126,10 @@ void BfIoPolicy::ReadPool(absl::Span<const Waiting> waiting, int64_t slots) {
   for (const Waiting& request : waiting) {
     const auto position = static_cast<uint32_t>(candidates_.size());
     if (position == pool) break;
+    if (request.arrival > taken_until_) {
+      wake_ = late_;
+      break;
+    }
     const auto runs = [&](const Room& room) { return CanRun(request, *room.worker); };
     if (std::none_of(rooms_.begin(), rooms_.end(), runs)) continue;
     candidates_.push_back(&request);
