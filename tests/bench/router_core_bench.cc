@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -181,15 +182,17 @@ class Cluster {
 
   void Refill() {
     while (in_flight_ < kInFlight * static_cast<int32_t>(workers_.size())) {
-      const auto below = [this](int32_t bound) {
-        return static_cast<int32_t>(random_.Below(static_cast<uint64_t>(bound)));
-      };
       ++in_flight_;
       core_.Arrive({.key = {.request = RequestId{requests_++}},
-                    .prompt = 1 + below(kLongestPrompt),
-                    .output = 1 + below(2 * mean_output_ - 1)},
+                    .prompt = 1 + static_cast<int32_t>(random_.Below(kLongestPrompt)),
+                    .output = Geometric()},
                    now_, Placed());
     }
+  }
+
+  // Without memory: the mix is from the start what it stays.
+  int32_t Geometric() {
+    return 1 + static_cast<int32_t>(std::log1p(-random_.Uniform()) / std::log1p(-1.0 / mean_output_));
   }
 
   auto Placed() {
