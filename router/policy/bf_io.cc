@@ -51,10 +51,11 @@ void BfIoPolicy::OnFinished(int32_t output_tokens) {
   }
 }
 
-void BfIoPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time,
+void BfIoPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
                         Assignment* assignment) {
   work_ = 0;
   const int64_t slots = ReadWorkers(cluster);
+  ReadStep(cluster, now);
   assignment->why = {.policy = "bf-io", .objective = kObjective, .value = Objective(peaks_, 0)};
   if (slots > 0 && !waiting.empty()) {
     ReadPool(waiting, slots);
@@ -81,22 +82,44 @@ int64_t BfIoPolicy::ReadWorkers(const ClusterView& cluster) {
     const WorkerLoad& worker = cluster.workers[i];
     const int64_t tokens = worker.load_tokens() + worker.prompt_left;
     step_ = std::max(step_, worker.step);
-    // Those on their way and those that wait there will take slots.
-    Room room = {&worker, std::max(0, worker.free_slots - worker.num_sent - worker.num_waiting),
-                 worker.kv_capacity_tokens - tokens};
+    double weight = 0;
     for (size_t h = 0; h < width_; ++h) {
       const bool told = h > 0 && i < cluster.leaving.size();
       const int64_t load = tokens - (told ? std::min(tokens, cluster.leaving[i].tokens[h - 1]) : 0);
       peaks_[h] = std::max(peaks_[h], load);
       sums_[h] += load;
-      room.weight += weights_[h] * static_cast<double>(load);
+      weight += weights_[h] * static_cast<double>(load);
       if (worker.accepts) loads_.push_back(load);
     }
     if (!worker.accepts) continue;
+    // In place: a copy of what was just written field by field would stall.
+    Room& room = rooms_.emplace_back();
+    room.worker = &worker;
+    // Those on their way and those that wait there will take slots.
+    room.slots = std::max(0, worker.free_slots - worker.num_sent - worker.num_waiting);
+    room.kv_tokens = worker.kv_capacity_tokens - tokens;
+    room.weight = weight;
     slots += room.slots;
-    rooms_.push_back(room);
   }
   return slots;
+}
+
+void BfIoPolicy::ReadStep(const ClusterView& cluster, Time now) {
+  taken_until_ = wake_ = Time::Never();
+  const auto full = [](const Room& room) { return room.slots == 0; };
+  if (num_workers_ == 1 || std::none_of(rooms_.begin(), rooms_.end(), full)) return;
+  Time ended{};
+  Duration takes{};
+  for (const WorkerLoad& worker : cluster.workers) {
+    if (worker.num_running == 0) continue;
+    ended = std::max(ended, worker.state_at);
+    takes = std::max(takes, worker.step_time);
+  }
+  // The step in flight should have ended by then; if nothing is heard, waiting ends all the same.
+  const Time late = ended + takes + takes;
+  if (late <= now) return;
+  taken_until_ = ended;
+  late_ = late;
 }
 
 void BfIoPolicy::ReadPool(absl::Span<const Waiting> waiting, int64_t slots) {
@@ -107,6 +130,10 @@ void BfIoPolicy::ReadPool(absl::Span<const Waiting> waiting, int64_t slots) {
   for (const Waiting& request : waiting) {
     const auto position = static_cast<uint32_t>(candidates_.size());
     if (position == pool) break;
+    if (request.arrival > taken_until_) {
+      wake_ = late_;
+      break;
+    }
     const auto runs = [&](const Room& room) { return CanRun(request, *room.worker); };
     if (std::none_of(rooms_.begin(), rooms_.end(), runs)) continue;
     candidates_.push_back(&request);
@@ -193,8 +220,9 @@ void BfIoPolicy::Fill(int64_t raise, bool follows, Result* result) {
   PlaceDue(follows, result);
   heap_.clear();
   for (uint32_t i = 0; i < open_.size(); ++i) {
-    if (open_[i].slots > 0) PushRoom(i);
+    if (open_[i].slots > 0) heap_.push_back(i);
   }
+  std::make_heap(heap_.begin(), heap_.end(), [this](uint32_t a, uint32_t b) { return Heavier(a, b); });
   int64_t placed_tokens = 0;
   while (!heap_.empty() && result->picks.size() < candidates_.size()) {
     const uint32_t at = heap_.front();

@@ -22,6 +22,11 @@
 // that a pool takes to pass through the slots first come, first served, or everybody is due and nothing is
 // left to choose. One that is due and fits nowhere yet keeps a worker to itself until it does.
 //
+// Arrivals: while every worker has a free slot they are placed at once, which keeps loads as even as
+// jsq-tokens does. From then on slots are what restricts the choice, and who arrives during a step is a
+// candidate from its end on (two steps after the last one ended at the latest): together they are placed far
+// better than one by one, and among workers whose departures are known.
+//
 // Lookahead: L_g(h) leaves out what the workers' predictors expect to have ended, w_h is decay^h or, with
 // `survival`, the share of outputs that were longer than h tokens (the survival-weighted cost of
 // BalanceRoute's replication). All samples grow alike, so growth is left out. With outputs of equal length it
@@ -60,6 +65,7 @@ class BfIoPolicy final : public RoutePolicy {
 
   void Assign(const ClusterView& cluster, absl::Span<const Waiting> waiting, Time now,
               Assignment* assignment) override;
+  Time NextWake() const override { return wake_; }
   void OnFinished(int32_t output_tokens) override;
   RouteNeeds needs() const override { return {.lookahead = options_.lookahead}; }
 
@@ -86,7 +92,10 @@ class BfIoPolicy final : public RoutePolicy {
     int64_t since = 0;  // step of the first choice it was a candidate for
   };
 
+  // Returns the free slots.
   int64_t ReadWorkers(const ClusterView& cluster);
+  // Whether those that arrive during a step wait for its end.
+  void ReadStep(const ClusterView& cluster, Time now);
   void ReadPool(absl::Span<const Waiting> waiting, int64_t slots);
   // Who was a candidate before keeps the step since which it is one.
   void UpdateAges();
@@ -126,6 +135,8 @@ class BfIoPolicy final : public RoutePolicy {
   std::vector<double> weights_;  // [width_]
   double beta_ = 0;
   int64_t num_workers_ = 0, step_ = 0;
+  Time taken_until_ = Time::Never();        // arrivals; later ones are no candidates before late_
+  Time late_{}, wake_ = Time::Never();      // wake_: late_ where somebody waits for it
   bool alike_ = true;                       // every candidate has one sample
   std::vector<Room> rooms_;                 // as the workers are
   std::vector<int64_t> loads_;              // [rooms_, width_]

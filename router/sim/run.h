@@ -65,12 +65,14 @@ class Simulation {
   void PlanOne(uint32_t w, Time now);
   void Launch(uint32_t w, Time now, Duration takes);
   void CountStep(const Seat& seat, Time now);
-  void WatchLoads();
+  void WatchLoads(Time now);
   void SetLoad(uint32_t w, int64_t kv_tokens);
   void MarkDirty(uint32_t w);
   void CountWaiting(uint32_t w);
   bool Saturated() const { return options_.pool > 0; }
   bool Measuring() const { return !Saturated() || counted_steps_ >= options_.warmup_steps; }
+  // Whether the loads at this instant are part of SimReport's means.
+  bool LoadsCount(Time now) const;
   bool Done() const;
   bool Explained(const LiveRequest& live) const { return options_.explain == live.serial; }
   void Tell(Time now, std::string what) { report_.story.push_back({now, std::move(what)}); }
@@ -90,6 +92,7 @@ class Simulation {
   EventQueue events_;
   std::optional<SimRequest> next_;  // drawn, not yet arrived
   uint64_t drawn_ = 0;
+  Time last_arrival_;
 
   std::vector<uint32_t> dirty_, planned_;  // workers; planned_: of this instant
   std::vector<int64_t> loads_;             // [workers] resident KV tokens

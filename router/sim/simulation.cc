@@ -180,6 +180,7 @@ absl::Status Simulation::Handle(const Event& event) {
 absl::Status Simulation::OnArrival(Time now) {
   if (live_.full()) return absl::ResourceExhaustedError("more than 16 million requests are in the system");
   const uint64_t serial = drawn_++;
+  last_arrival_ = now;
   LiveRequest* live = live_.Add(*std::move(next_), serial);
   live->measured = Saturated() ? Measuring() : serial >= options_.warmup_requests;
   report_.max_concurrent = std::max(report_.max_concurrent, live_.size());

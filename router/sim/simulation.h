@@ -79,7 +79,9 @@ struct SimReport {
   int64_t passed_steps = 0;    // worker steps that were known beforehand and not planned
   uint64_t events = 0;
   Time begin, end;  // of what was measured
-  // Over planning instants, loads L in resident KV tokens: G max L - sum L, and that over G max L.
+  // Over planning instants, loads L in resident KV tokens: G max L - sum L, and that over G max L where max L
+  // > 0. Saturated: of the measured steps. Else from the arrival that ends the warm-up to the last one, both
+  // included: how the workers fill and empty, with few requests on many of them, says nothing of the router.
   double imbalance_mean = 0, idle_fraction_mean = 0;
   double energy_j = 0;
   int64_t measured_tokens = 0;  // output tokens made between begin and end

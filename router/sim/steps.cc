@@ -112,7 +112,7 @@ void Simulation::PlanAll(Time now) {
   Duration slowest;
   for (const uint32_t w : planned_) slowest = std::max(slowest, seats_[w].takes);
   for (const uint32_t w : planned_) Launch(w, now, options_.barrier ? slowest : seats_[w].takes);
-  if (Measuring()) WatchLoads();
+  if (Measuring()) WatchLoads(now);
 }
 
 void Simulation::PlanOne(uint32_t w, Time now) {
@@ -176,15 +176,23 @@ void Simulation::SetLoad(uint32_t w, int64_t kv_tokens) {
   }
 }
 
-void Simulation::WatchLoads() {
+bool Simulation::LoadsCount(Time now) const {
+  if (Saturated()) return Measuring();
+  return drawn_ >= options_.warmup_requests && (next_.has_value() || now == last_arrival_);
+}
+
+void Simulation::WatchLoads(Time now) {
   if (std::exchange(load_max_fell_, false)) load_max_ = *std::max_element(loads_.begin(), loads_.end());
   const int64_t most = load_max_, sum = load_sum_;
-  ++instants_;
+  const bool counts = LoadsCount(now);
+  instants_ += counts;
   if (most == 0) return;
-  const auto full = static_cast<double>(most) * static_cast<double>(loads_.size());
-  imbalance_sum_ += full - static_cast<double>(sum);
-  idle_sum_ += 1 - static_cast<double>(sum) / full;
-  ++loaded_instants_;
+  if (counts) {
+    const auto full = static_cast<double>(most) * static_cast<double>(loads_.size());
+    imbalance_sum_ += full - static_cast<double>(sum);
+    idle_sum_ += 1 - static_cast<double>(sum) / full;
+    ++loaded_instants_;
+  }
   const PowerModel& power = options_.power;
   const auto gamma = static_cast<float>(power.gamma);
   for (const uint32_t w : planned_) {

@@ -13,7 +13,8 @@ void AddWorkloadFlags(CLI::App* app, SimulateOptions* o) {
   app->add_option("--burstiness", o->burstiness,
                   "Shape of gamma arrivals, CV = 1 / sqrt(shape) (default: the trace's)");
   app->add_option("--num-requests", o->num_requests, "Requests (default: the rows of the trace)");
-  app->add_option("--warmup", o->warmup, "The first so many requests are not measured");
+  app->add_option("--warmup", o->warmup,
+                  "The first so many requests are not measured, nor are loads until they have come");
   app->add_option("--pool", o->pool, "Saturated: requests kept waiting (default: 4 x workers)");
   app->add_option("--warmup-steps", o->warmup_steps, "Saturated: steps before measuring (1500)");
   app->add_option("--steps", o->steps, "Saturated: steps measured (3000)");

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Routers in front of workers that step behind one barrier: the tables of tests/bench/results/barrier.md.
 
-    tests/bench/barrier.py [--orrery build/bin/orrery] [--seeds 3] [--jobs 1] > tests/bench/results/barrier.md
+    tests/bench/barrier.py [--orrery build/bin/orrery] [--seeds 3] [--jobs 1]
+        [--only saturated|lognormal|lookahead|limited] > tests/bench/results/barrier.md
 
 Saturated: a pool of four requests for each worker, 1500 steps of warm-up, 3000 measured, prompts resident once placed,
 outputs geometric with mean 200. Arrival-limited: Poisson at a share of what the slots can carry. The figures beside
@@ -90,16 +91,23 @@ def looking_ahead(runs, trace):
 
 
 def limited(runs, trace):
-    # The means are over the whole run: it has to be long beside the two tails of its beginning and its end, in which
-    # few requests are spread over many workers.
     routers = list(LIMITED[0.5])
     print("| rho | " + " | ".join(f"{router} (other)" for router in routers) + " |\n|---" * 1 +
           "|---" * len(routers) + "|")
     for rho, expected in LIMITED.items():
-        extra = ["--arrival", "poisson", "--rho", str(rho), "--num-requests", "1000000", "--warmup", "50000"]
+        extra = ["--arrival", "poisson", "--rho", str(rho), "--num-requests", "200000", "--warmup", "20000"]
         futures = [runs(trace, router, 16, 72, extra) for router in routers]
         cells = [f"{future.result()['idle']:.1f} ({expected[router]})" for router, future in zip(routers, futures)]
         print(f"| {rho} | " + " | ".join(cells) + " |", flush=True)
+
+
+SECTIONS = {
+    "saturated": ("Saturated, prompts uniform in 1..2000", "uniform", lambda *of: saturated(*of, UNIFORM)),
+    "lognormal": ("Saturated, prompts lognormal (median 600, sigma 1, at most 16,000)", "lognormal",
+                  lambda *of: saturated(*of, LOGNORMAL)),
+    "lookahead": ("Looking ahead, 16 workers of 72 slots, uniform prompts", "uniform", looking_ahead),
+    "limited": ("Below saturation: idle % by router, 16 workers of 72 slots", "uniform", limited),
+}
 
 
 def main():
@@ -107,20 +115,17 @@ def main():
     parser.add_argument("--orrery", default="build/bin/orrery")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", choices=list(SECTIONS), help="this section alone")
     args = parser.parse_args()
     runs = Runs(args)
     with tempfile.TemporaryDirectory() as folder:
-        uniform = write_trace(folder, "uniform", lambda draw: draw.randint(1, 2000))
-        lognormal = write_trace(folder, "lognormal",
-                                lambda draw: min(16000, max(1, round(draw.lognormvariate(math.log(600), 1)))))
-        print("## Saturated, prompts uniform in 1..2000\n")
-        saturated(runs, uniform, UNIFORM)
-        print("\n## Saturated, prompts lognormal (median 600, sigma 1, at most 16,000)\n")
-        saturated(runs, lognormal, LOGNORMAL)
-        print("\n## Looking ahead, 16 workers of 72 slots, uniform prompts\n")
-        looking_ahead(runs, uniform)
-        print("\n## Below saturation: idle % by router, 16 workers of 72 slots\n")
-        limited(runs, uniform)
+        traces = {"uniform": write_trace(folder, "uniform", lambda draw: draw.randint(1, 2000)),
+                  "lognormal": write_trace(folder, "lognormal", lambda draw: min(
+                      16000, max(1, round(draw.lognormvariate(math.log(600), 1)))))}
+        for title, trace, table in [SECTIONS[args.only]] if args.only else SECTIONS.values():
+            print(f"## {title}\n")
+            table(runs, traces[trace])
+            print(flush=True)
 
 
 if __name__ == "__main__":

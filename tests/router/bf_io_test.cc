@@ -373,6 +373,41 @@ TEST(BfIo, OptionsAreChecked) {
   EXPECT_FALSE(NewRoutePolicy("bf-io:ages=1").ok());
 }
 
+// The last step ended at 100 ms and took 10; the request came at 105. Beside a full worker it waits for the
+// end of the step: the next snapshot, or 120 ms if there is none.
+TEST(BfIo, WhoArrivesDuringAStepBesideAFullWorkerWaitsForItsEnd) {
+  const auto ms = [](int64_t v) { return Time{} + Duration::Milliseconds(v); };
+  const auto policy = Policy("bf-io");
+  std::vector<WorkerLoad> workers = Workers({{50, 60, 70}, {2, 0, 2}, {}});
+  for (WorkerLoad& worker : workers) {
+    worker.num_running = 3;
+    worker.state_at = ms(100);
+    worker.step_time = Duration::Milliseconds(10);
+  }
+  std::vector<Waiting> waiting = Pool({20, 10});
+  waiting[0].arrival = ms(100);
+  waiting[1].arrival = ms(105);
+  const auto placed = [&](Time now, absl::Span<const Waiting> pool) {
+    Assignment assignment;
+    policy->Assign({.workers = workers}, pool, now, &assignment);
+    return assignment.placements.size();
+  };
+  EXPECT_EQ(placed(ms(105), waiting), 1u) << "the first was there when the step ended";
+  EXPECT_EQ(policy->NextWake(), ms(120));
+  const absl::Span<const Waiting> kept(&waiting[1], 1);
+  EXPECT_EQ(placed(ms(119), kept), 0u);
+  EXPECT_EQ(placed(ms(120), kept), 1u) << "nothing was heard";
+  EXPECT_EQ(policy->NextWake(), Time::Never());
+  workers[2].state_at = ms(110);
+  EXPECT_EQ(placed(ms(110), kept), 1u) << "the step ended";
+  workers[2].state_at = ms(100);
+  workers[1].free_slots = 1;
+  EXPECT_EQ(placed(ms(106), kept), 1u) << "every worker has a free slot";
+  workers[1].free_slots = 0;
+  for (WorkerLoad& worker : workers) worker.num_running = 0;
+  EXPECT_EQ(placed(ms(106), kept), 1u) << "nobody is at a step";
+}
+
 // A few hundred random views in a row, each the last one's successor.
 class RandomViews {
  public:

@@ -79,6 +79,34 @@ TEST(BfIoSaturated, TakesMostOfTheIdleTimeAtTheBarrierAway) {
   }
 }
 
+// Poisson arrivals at 0.95 of what 16 workers of 72 slots can carry.
+double IdleBelowSaturation(const std::string& router) {
+  SimOptions options = SmallOptions(16, 72);
+  options.router = router;
+  options.barrier = true;
+  options.prefill = false;
+  options.warmup_requests = 10'000;
+  std::vector<SimRequest> rows;
+  RandomStream random(11);
+  double arrival = 0;
+  const double mean_gap = 200 * kStepSeconds / (0.95 * 16 * 72);
+  for (uint64_t i = 0; i < 60'000; ++i) {
+    arrival -= mean_gap * std::log(1 - random.Uniform());
+    rows.push_back(DrawGeometric(i));
+    rows.back().arrival = Time{} + Duration::Seconds(arrival);
+  }
+  ListSource source(std::move(rows));
+  LongestWait observer;
+  return MustSimulate(options, "constant:10", &source, &observer).idle_fraction_mean;
+}
+
+TEST(BfIoLimited, JustBelowSaturationWaitingForTheStepsEndHalvesWhatJsqTokensIdles) {
+  const double jsq = IdleBelowSaturation("jsq-tokens"), bf_io = IdleBelowSaturation("bf-io");
+  EXPECT_GT(jsq, 0.02);
+  EXPECT_LT(bf_io, 0.02);
+  EXPECT_LT(bf_io, 0.7 * jsq);
+}
+
 TEST(BfIoSaturated, KnowingWhoLeavesSoonHelps) {
   const Outcome16 blind = BehindBarrier("bf-io:age=0"),
                   ahead = BehindBarrier("bf-io:age=0,lookahead=5", "oracle");

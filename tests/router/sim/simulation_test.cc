@@ -82,6 +82,65 @@ TEST(Simulation, BehindABarrierStepsTakeAsLongAsTheSlowest) {
   EXPECT_EQ(report.steps, 2);  // of the group
 }
 
+// Loads at the beginnings of the steps: (100, 0), (101, 0), and from 20 ms on, when the second request ends
+// the warm-up, (0, 50), (0, 51), (10, 52), (11, 53), and with the last arrival (12, 84). The emptying tail,
+// in which one worker is left with one request for seven more steps, counts for nothing.
+TEST(Simulation, LoadsAreWatchedFromTheWarmUpToTheLastArrival) {
+  SimOptions options = SmallOptions(2, 4);
+  options.router = "round-robin";
+  options.barrier = true;
+  options.prefill = false;
+  options.warmup_requests = 2;
+  ListSource source({Row(0, 100, 2), Row(0.020, 50, 6), Row(0.035, 10, 10), Row(0.060, 30, 1)});
+  Told told;
+  const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+  EXPECT_EQ(told.ends[2][0].end.ns, 140 * kMs);
+  EXPECT_DOUBLE_EQ(report.imbalance_mean, (50 + 51 + 42 + 42 + 72) / 5.0);
+  EXPECT_DOUBLE_EQ(report.idle_fraction_mean, (0.5 + 0.5 + 42 / 104.0 + 42 / 106.0 + 72 / 168.0) / 5);
+}
+
+// Beside what an observer can add up from the steps it is told of.
+TEST(Simulation, MeansOfLoadsAreThoseOfTheObservedSteps) {
+  for (uint64_t history = 0; history < 1000; ++history) {
+    RandomStream random(history);
+    SimOptions options = SmallOptions(1 + static_cast<int32_t>(random.Below(4)), 4);
+    options.router = random.Below(2) == 0 ? "jsq-tokens" : "bf-io";
+    options.barrier = true;
+    options.prefill = false;
+    options.fast_forward = random.Below(2) == 0;
+    std::vector<SimRequest> rows;
+    double arrival = 0;
+    for (uint64_t i = 1 + random.Below(30); i > 0; --i) {
+      rows.push_back(Row(arrival, 1 + static_cast<int32_t>(random.Below(50)),
+                         1 + static_cast<int32_t>(random.Below(20))));
+      arrival += 0.005 * static_cast<double>(random.Below(5));
+    }
+    options.warmup_requests = random.Below(rows.size());
+    const Time first = options.warmup_requests == 0 ? Time{} : rows[options.warmup_requests - 1].arrival;
+    const Time last = rows.back().arrival;
+    ListSource source(rows);
+    Told told;
+    const SimReport report = MustSimulate(options, "constant:10", &source, &told);
+    std::map<int64_t, std::vector<int64_t>> loads;  // by begin of the group's step, of who works in it
+    for (const StepFacts& step : told.steps) {
+      if (first <= step.start && step.start <= last) loads[step.start.ns].push_back(step.kv_tokens);
+    }
+    double imbalance = 0, idle = 0, loaded = 0;
+    for (const auto& [at, of] : loads) {
+      const auto full = static_cast<double>(*std::max_element(of.begin(), of.end()) * options.num_workers);
+      if (full == 0) continue;  // a step that only lets go of who has ended
+      double gap = full;
+      for (const int64_t load : of) gap -= static_cast<double>(load);
+      imbalance += gap;
+      idle += gap / full;
+      ++loaded;
+    }
+    const double steps = std::max(1.0, static_cast<double>(loads.size()));
+    EXPECT_NEAR(report.imbalance_mean, imbalance / steps, 1e-9 * (1 + imbalance)) << history;
+    EXPECT_NEAR(report.idle_fraction_mean, idle / std::max(1.0, loaded), 1e-12) << history;
+  }
+}
+
 TEST(Simulation, PatienceEndsWhoHasNotStarted) {
   SimOptions options = SmallOptions(1, 1);
   std::vector<SimRequest> rows = {Row(0, 1, 10), Row(0, 1, 1), Row(0, 1, 1)};
