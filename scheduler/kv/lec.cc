@@ -1,5 +1,6 @@
 #include "scheduler/kv/lec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <utility>
@@ -57,7 +58,7 @@ double LecEviction::RelativeCost(int32_t depth) const {
 }
 
 void LecEviction::Insert(const CachedBlock& block) {
-  GrowTo(block.block);
+  GrowTo(std::max(block.block, block.parent));
   Node& node = At(block.block);
   ORRERY_CHECK(node.place == kOutside);
   const double score =
@@ -66,10 +67,7 @@ void LecEviction::Insert(const CachedBlock& block) {
   node.key = since.seconds() / half_life_ + std::log2(score);
   node.turn = ++turns_;
   node.parent = block.parent;
-  if (node.parent != kNoBlock) {
-    GrowTo(node.parent);
-    ++At(node.parent).children;
-  }
+  if (node.parent != kNoBlock) ++At(node.parent).children;
   Push(block.block);
 }
 
