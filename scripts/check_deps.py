@@ -21,7 +21,7 @@ INCLUDES = {
     "scheduler/types": ["scheduler/base/", "scheduler/types/", "absl/"],
     "scheduler/cost": ["scheduler/base/", "scheduler/types/", "scheduler/cost/", "absl/"],
     "scheduler/predict": ["scheduler/base/", "scheduler/types/", "scheduler/predict/", "absl/"],
-    "scheduler/kv": ["scheduler/base/", "scheduler/types/", "scheduler/kv/", "absl/"],
+    "scheduler/kv": ["scheduler/base/", "scheduler/types/", "scheduler/cost/", "scheduler/kv/", "absl/"],
     "scheduler/policy": ["scheduler/base/", "scheduler/types/", "scheduler/kv/", "scheduler/cost/",
                          "scheduler/predict/", "scheduler/policy/", "scheduler/solver/", "absl/"],
     "router": ["router/", "scheduler/", "absl/"],

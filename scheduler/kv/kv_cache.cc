@@ -44,7 +44,12 @@ void KvCache::Release(absl::Span<const BlockId> table) {
       continue;
     }
     if (index_->published(block)) {
-      eviction_->Insert({block, index_->depth(block), hits_[Value(block)]});
+      // Whoever holds a block holds its parents, so the parent is held until the next turn of this loop.
+      eviction_->Insert({.block = block,
+                         .depth = index_->depth(block),
+                         .hits = hits_[Value(block)],
+                         .parent = i > 0 ? table[i - 1] : kNoBlock,
+                         .let_go = now_});
       ++num_cached_;
     } else {
       pool_.Free(block);
@@ -82,7 +87,7 @@ void KvCache::Hold(absl::Span<const BlockId> blocks) {
       ++sharing_version_;
     }
     pool_.Hold(block);
-    ++hits_[Value(block)];
+    eviction_->Hit(block, ++hits_[Value(block)], now_);
   }
 }
 

@@ -3,6 +3,7 @@
 #ifndef ORRERY_SCHEDULER_KV_KV_CACHE_H_
 #define ORRERY_SCHEDULER_KV_KV_CACHE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/types/span.h"
 #include "scheduler/base/hash.h"
 #include "scheduler/base/ids.h"
+#include "scheduler/base/time.h"
 #include "scheduler/kv/block_hash.h"
 #include "scheduler/kv/block_pool.h"
 #include "scheduler/kv/eviction_policy.h"
@@ -36,6 +38,9 @@ class KvCache {
   // The cache tells what it holds, and from now on how that changes. REQUIRES: enabled().
   void TellPrefixes() { index_->TellAll(); }
   PrefixLog& prefix_log() { return index_->log(); }
+
+  // The time of what comes next: blocks are found and let go then. Never goes back.
+  void AdvanceTo(Time now) { now_ = std::max(now_, now); }
 
   // Appends `count` blocks to *table, each held once, or takes nothing and returns false.
   [[nodiscard]] bool Allocate(int32_t count, std::vector<BlockId>* table);
@@ -63,6 +68,7 @@ class KvCache {
   std::unique_ptr<PrefixIndex> index_;  // null: off
   std::unique_ptr<EvictionPolicy> eviction_;
   std::vector<uint32_t> hits_;  // by block id, since published; grown to the largest id published
+  Time now_;
   int32_t num_cached_ = 0;
   uint64_t evicted_ = 0;
   uint64_t sharing_version_ = 0;

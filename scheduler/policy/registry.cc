@@ -1,5 +1,6 @@
 #include "scheduler/policy/registry.h"
 
+#include "scheduler/kv/lec.h"
 #include "scheduler/kv/lru.h"
 #include "scheduler/policy/a_min.h"
 #include "scheduler/policy/edf.h"
@@ -62,6 +63,8 @@ constexpr PolicyEntry<BatchPolicy> kBatch[] = {
 
 constexpr PolicyEntry<EvictionPolicy> kEviction[] = {
     PolicyLine<EvictionPolicy, LruEviction>("lru", "", "least recently used block first"),
+    PolicyLine<EvictionPolicy, LecEviction, LecOptions>(
+        "lec", "arXiv:2306.02003", "least hits per second times cost to compute again first, leaves only"),
 };
 
 constexpr PolicyEntry<LengthPredictor> kPredictor[] = {

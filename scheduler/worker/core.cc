@@ -402,6 +402,7 @@ absl::StatusOr<std::unique_ptr<WorkerCore>> WorkerCore::Create(const WorkerOptio
   if (parts.policy == nullptr || parts.eviction == nullptr) {
     return absl::InvalidArgumentError("a worker needs a batch policy and an eviction policy");
   }
+  parts.eviction->UseCost(parts.cost.get(), options.block_tokens);
   return std::unique_ptr<WorkerCore>(new WorkerCore(std::make_unique<Impl>(options, std::move(parts))));
 }
 

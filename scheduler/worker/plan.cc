@@ -12,6 +12,7 @@ namespace orrery {
 
 const StepPlan& WorkerCore::Impl::Plan(Time now, bool beside) {
   ORRERY_CHECK(num_flights_ < options_.max_in_flight);
+  kv_.AdvanceTo(now);
   old_reports_.swap(reports_);
   reports_.clear();
   wake_ = Time::Never();
@@ -125,8 +126,8 @@ void WorkerCore::Impl::RefreshMatches() {
     if (sequence->chain.empty()) continue;
     std::vector<BlockId>& match = sequence->match;
     if (sequence->match_version != kv_.version()) {
-      // A block is published before its children and (by lru) evicted after them, so the last one vouches for
-      // all. Should an eviction policy break that, the view is too hopeful; admission looks at every block.
+      // A block is published before its children and evicted after them, so the last one vouches for all.
+      // Should an eviction policy break that, the view is too hopeful; admission looks at every block.
       if (!match.empty() && !kv_.Has(match.back(), sequence->chain[match.size() - 1])) match.clear();
       kv_.Match(absl::MakeSpan(sequence->chain).first(ReusableBlocks(*sequence)), sequence->ids(), &match);
       sequence->match_version = kv_.version();

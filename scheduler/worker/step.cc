@@ -70,6 +70,7 @@ absl::Status WorkerCore::Impl::OnStepDone(const StepResult& result, Time now, To
   Flight& flight = flights_[first_flight_];
   if (absl::Status status = ValidateResult(flight, result); !status.ok()) return status;
   if (journal_ != nullptr) journal_->StepDone(result, now);
+  kv_.AdvanceTo(now);
   ++counters_.steps;
   counters_.computed_tokens += static_cast<uint64_t>(flight.plan.num_tokens + flight.beside);
   CountStep(flight, result);
@@ -242,6 +243,7 @@ absl::Status WorkerCore::Impl::OnStepFailed(StepId step, std::string_view error,
     return absl::InvalidArgumentError(Cat("step ", Value(step), " is not the oldest in flight"));
   }
   if (journal_ != nullptr) journal_->StepFailed(step, error, now);
+  kv_.AdvanceTo(now);
   ++counters_.failed_steps;
   for (const FlightRow& row : flights_[first_flight_].rows) {
     Sequence* sequence = row.sequence;
@@ -269,6 +271,7 @@ void WorkerCore::Impl::End(Sequence* sequence, FinishReason reason, Time now, To
   const Submit& submit = *sequence->submit;
   ++counters_.finished[static_cast<size_t>(reason)];
   sequence->report.finished = now;
+  kv_.AdvanceTo(now);
   switch (sequence->state) {
     case SequenceState::kWaiting:
       waiting_.Remove(sequence->id);

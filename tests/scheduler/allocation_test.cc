@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "scheduler/kv/lec.h"
 #include "scheduler/worker_factory.h"
 
 namespace {
@@ -64,6 +65,26 @@ TEST(WorkerCoreAllocation, SteadyDecodingAllocatesNothing) {
     EXPECT_EQ(allocations - before, 0) << "depth " << depth;
     EXPECT_EQ(events.size(), 64u);
   }
+}
+
+TEST(LecAllocation, NothingOnceEveryBlockWasSeen) {
+  constexpr int32_t kBlocks = 512;
+  LecEviction lec({});
+  Time now;
+  const auto turn = [&](uint32_t hits) {
+    for (int32_t id = kBlocks; id-- > 0;) {
+      now = now + Duration::Milliseconds(id % 7);
+      lec.Hit(BlockId{id}, hits, now);
+      const bool first = id % 8 == 0;  // of a chain of eight
+      lec.Insert({BlockId{id}, id % 8, hits, first ? kNoBlock : BlockId{id - 1}, now});
+    }
+    for (int32_t id = 0; id < 64; ++id) lec.Remove(BlockId{id});
+    for (int32_t i = 64; i < kBlocks; ++i) lec.Evict();
+  };
+  turn(1);
+  const long before = allocations;
+  for (uint32_t hits = 2; hits < 50; ++hits) turn(hits);
+  EXPECT_EQ(allocations - before, 0);
 }
 
 }  // namespace

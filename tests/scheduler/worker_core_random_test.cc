@@ -10,7 +10,7 @@
 
 #include "scheduler/base/random.h"
 #include "scheduler/journal.h"
-#include "scheduler/kv/lru.h"
+#include "scheduler/policy/registry.h"
 #include "scheduler/worker_core.h"
 #include "scheduler/worker_factory.h"
 #include "tests/scheduler/shadow_engine.h"
@@ -64,10 +64,11 @@ class History {
     options.prefix_cache = random_.Below(5) != 0;
     options.hash_key = random_.Bits();
     if (random_.Below(2) == 0) spec_.scheduler = "fcfs:watermark=0,token_budget=9";
+    if (seed % 2 == 0) spec_.eviction = "lec:half-life=1";
     if (random_policy) {
       WorkerParts parts;
       parts.policy = std::make_unique<RandomPolicy>(seed);
-      parts.eviction = std::make_unique<LruEviction>();
+      parts.eviction = *NewEvictionPolicy(spec_.eviction);
       core_ = *WorkerCore::Create(options, std::move(parts));
     } else {
       core_ = *NewWorkerCore(spec_);

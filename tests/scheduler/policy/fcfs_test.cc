@@ -199,6 +199,8 @@ TEST(Registry, SuggestsTheNearestName) {
   EXPECT_THAT(std::string(NewBatchPolicy("fcfs:watermarks=1").status().message()), HasSubstr("'watermark'"));
   EXPECT_THAT(std::string(NewBatchPolicy("fcfs:watermark=0.9").status().message()), HasSubstr("[0, 0.5]"));
   EXPECT_THAT(std::string(NewEvictionPolicy("lru:x=1").status().message()), HasSubstr("option of lru 'x'"));
+  EXPECT_THAT(std::string(NewEvictionPolicy("lecc").status().message()), HasSubstr("did you mean 'lec'"));
+  EXPECT_THAT(std::string(NewEvictionPolicy("lec:half-life=0").status().message()), HasSubstr("[1, 1e+06]"));
   EXPECT_FALSE(NewLengthPredictor("oracle").ok());
 }
 
