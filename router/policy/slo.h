@@ -22,7 +22,7 @@
 // then the older one: this decides only where several wait, in a cluster that is saturated. Of equal costs
 // fewer tokens, lower id.
 //
-// A call weighs those that came since the last one and the first 256 of the others: with more that nobody
+// A call weighs those that came since the last one and the first 64 of the others: with more that nobody
 // could take yet, the rest waits behind them. Known prefixes are those that workers tell, or that were sent
 // before (prefix_tree.h). O(waiting log waiting + those weighed * workers) and the blocks of new prompts;
 // memory is kept between calls.
@@ -45,8 +45,8 @@ struct SloOptions {
   double margin = 0.1;
   double wait_ms = 5000;
   double fair_ms = 10'000;
-  int32_t block = 64;
-  int32_t blocks = 1 << 18;
+  int32_t block = 16;
+  int32_t blocks = 1 << 20;
 };
 
 class SloPolicy final : public RoutePolicy {
@@ -92,7 +92,7 @@ class SloPolicy final : public RoutePolicy {
     double least_bare_ms = 0;  // TTFT if its queue were empty
   };
   static constexpr size_t kNobody = ~size_t{0};
-  static constexpr size_t kMostWeighedAgain = 256;  // of one call
+  static constexpr size_t kMostWeighedAgain = 64;  // of one call
 
   void ReadTurns(absl::Span<const Waiting> waiting);
   void TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_t end, Time now,
