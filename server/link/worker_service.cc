@@ -24,7 +24,13 @@ constexpr uint64_t kRequestMask = (uint64_t{1} << kRequestBits) - 1;
 constexpr Duration kShortestHeartbeat = Duration::Milliseconds(10), kLongestHeartbeat = Duration::Seconds(60);
 constexpr uint64_t kMostSubmissions = uint64_t{1} << 48;  // of one stream
 constexpr size_t kMostReports = 64;                       // of one message
-constexpr size_t kMostUnsentReports = 1 << 14;            // a router that is so far behind is gone
+// A router that is so far behind is gone.
+constexpr size_t kMostUnsentReports = 1 << 14, kMostUnsentEvents = 1 << 18;
+constexpr Duration kHelloTimeout = Duration::Seconds(5);
+
+size_t EventsOf(const WorkerReport& report) {
+  return report.events.size() + report.state.prefix_events.size();
+}
 
 }  // namespace
 
@@ -54,7 +60,8 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
     {
       std::lock_guard lock(mutex_);
       if (ending_) return;
-      if (unsent_.size() >= kMostUnsentReports) return Cut();
+      unsent_events_ += EventsOf(report);
+      if (unsent_.size() >= kMostUnsentReports || unsent_events_ > kMostUnsentEvents) return Cut();
       const bool wait = report.more_follow || writing_;
       unsent_.push_back(std::move(report));
       if (wait) return;
@@ -76,6 +83,9 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
     WriteNext();
   }
   Duration heartbeat() const { return heartbeat_; }
+  // Under the service's mutex.
+  bool greeted() const { return number_ != 0; }
+  Time heard() const { return Time{heard_ns_.load()}; }
 
   // The end comes as the end of the reads.
   void Cancel() {
@@ -224,6 +234,7 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
       const auto end = unsent_.begin() + static_cast<std::ptrdiff_t>(count);
       reports.assign(std::make_move_iterator(unsent_.begin()), std::make_move_iterator(end));
       unsent_.erase(unsent_.begin(), end);
+      for (const WorkerReport& report : reports) unsent_events_ -= EventsOf(report);
     }
     const Time now = service_->parts_.clock->Now();
     for (const WorkerReport& report : reports)
@@ -258,6 +269,7 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
   std::mutex mutex_;
   v1::WorkerHello hello_;  // to be written
   std::vector<WorkerReport> unsent_;
+  size_t unsent_events_ = 0;
   std::vector<std::set<SampleKey>> alive_;  // by rank: submitted and not over
   bool writing_ = false, ending_ = false, over_ = false;
   grpc::Status status_;
@@ -276,7 +288,11 @@ WorkerService::~WorkerService() {
 
 grpc::ServerBidiReactor<v1::ToWorker, v1::FromWorker>* WorkerService::Connect(
     grpc::CallbackServerContext* context) {
-  return WorkerSession::Create(this, context).get();
+  const std::shared_ptr<WorkerSession> session = WorkerSession::Create(this, context);
+  std::lock_guard lock(mutex_);
+  greeting_.push_back(session);
+  wake_.notify_all();
+  return session.get();
 }
 
 absl::Status WorkerService::Begin(const v1::RouterHello& hello,
@@ -341,19 +357,35 @@ void WorkerService::Close() {
   if (session != nullptr) session->Cancel();
 }
 
+std::vector<std::shared_ptr<WorkerSession>> WorkerService::TakeSilent(Time now) {
+  std::vector<std::shared_ptr<WorkerSession>> silent;
+  std::erase_if(greeting_, [&](const std::weak_ptr<WorkerSession>& one) {
+    std::shared_ptr<WorkerSession> session = one.lock();
+    if (session == nullptr || session->greeted()) return true;
+    if (now - session->heard() < kHelloTimeout) return false;
+    silent.push_back(std::move(session));
+    return true;
+  });
+  return silent;
+}
+
 void WorkerService::Beat() {
   pthread_setname_np(pthread_self(), "heartbeat");
   std::unique_lock lock(mutex_);
   while (!closed_) {
-    if (session_ == nullptr) {
+    if (session_ == nullptr && greeting_.empty()) {
       wake_.wait(lock);
       continue;
     }
+    const Time now = parts_.clock->Now();
     const std::shared_ptr<WorkerSession> session = session_;
+    const std::vector<std::shared_ptr<WorkerSession>> silent = TakeSilent(now);
     lock.unlock();
-    session->Beat(parts_.clock->Now());
+    if (session != nullptr) session->Beat(now);
+    for (const auto& one : silent) one->Cancel();
     lock.lock();
-    wake_.wait_for(lock, std::chrono::nanoseconds(session->heartbeat().ns / 4));
+    const Duration pause = session != nullptr ? session->heartbeat() : kHelloTimeout;
+    wake_.wait_for(lock, std::chrono::nanoseconds(pause.ns / 4));
   }
 }
 

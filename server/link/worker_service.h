@@ -50,12 +50,15 @@ class WorkerService final : public orrery::v1::Worker::CallbackService {
   // Opens the session, or says why not.
   absl::Status Begin(const orrery::v1::RouterHello& hello, const std::shared_ptr<WorkerSession>& session);
   void End(const WorkerSession* session);
+  // Those that have said nothing for too long since they were opened. REQUIRES: mutex_.
+  std::vector<std::shared_ptr<WorkerSession>> TakeSilent(Time now);
   void Beat();
 
   const Parts parts_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable wake_;
-  std::shared_ptr<WorkerSession> session_;  // null: no router
+  std::shared_ptr<WorkerSession> session_;              // null: no router
+  std::vector<std::weak_ptr<WorkerSession>> greeting_;  // opened, perhaps without a hello yet
   uint64_t num_sessions_ = 0;
   std::vector<uint64_t> last_submissions_;  // of each rank, over all sessions
   bool closed_ = false;

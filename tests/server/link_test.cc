@@ -635,6 +635,18 @@ TEST(Processes, HandshakesThatDoNotFit) {
   EXPECT_THAT(second.error_message(), HasSubstr("another router"));
 }
 
+TEST(Processes, AStreamThatNeverSaysHelloIsEnded) {
+  TestWorker worker;
+  auto stub = v1::Worker::NewStub(grpc::CreateChannel(worker.address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  auto stream = stub->Connect(&context);
+  v1::FromWorker answer;
+  EXPECT_FALSE(stream->Read(&answer)) << "ended by the worker, not by us";
+  EXPECT_EQ(stream->Finish().error_code(), grpc::CANCELLED);
+  TestRouter router({worker.address()});
+  ExpectAllWhole(router.GenerateMany(2, 5), 5);
+}
+
 // A process that says it is a worker, and then whatever a test makes it say.
 class Impostor final : public v1::Worker::Service {
  public:
