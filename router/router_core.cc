@@ -16,6 +16,9 @@ namespace {
 // Long enough to smooth over steps, short enough to follow a change of load.
 constexpr Duration kRateMemory = Duration::Milliseconds(10'000);
 
+// Until an answer that did not come is asked for again.
+constexpr Duration kAskAgain = Duration::Seconds(1);
+
 absl::Span<const TokenId> IdsOf(const Submit& submit) {
   return submit.tokens == nullptr ? absl::Span<const TokenId>() : *submit.tokens;
 }
@@ -64,11 +67,12 @@ void RouterCore::OnWorkerUp(const WorkerInfo& info, Time now, RouterOutput* out,
   leaving_[place] = Leaving{};
   loads_[place] = WorkerLoad{.worker = info.worker,
                              .state_at = now,
+                             .step_at = now,
                              .free_slots = info.slots,
                              .kv_capacity_tokens = info.kv_capacity_tokens,
                              .max_context = info.max_context,
                              .max_step_tokens = info.max_step_tokens};
-  AskPrefixes(place, out);
+  AskPrefixes(place, now, out);
   SetAccepts(now);
   if (!more_follow) Place(now, out);
 }
@@ -81,34 +85,41 @@ void RouterCore::OnWorkerDown(WorkerId worker, Time now, RouterOutput* out, bool
   EndStranded(now, out);
 }
 
-void RouterCore::AskPrefixes(size_t place, RouterOutput* out) {
+void RouterCore::AskPrefixes(size_t place, Time now, RouterOutput* out) {
   PrefixTree* tree = policy_->prefixes();
   if (tree == nullptr) return;
+  Worker& worker = workers_[place];
   tree->Forget(loads_[place].worker);
   loads_[place].tells_prefixes = false;
-  const WorkerInfo& info = workers_[place].info;
-  workers_[place].asked_prefixes =
+  const WorkerInfo& info = worker.info;
+  worker.asked_prefixes =
       info.hash_key_id == HashKeyId(hash_key_) && info.block_tokens == tree->block_tokens();
-  if (workers_[place].asked_prefixes) out->ask_prefixes.push_back(info.worker);
+  worker.asked_at = now;
+  if (worker.asked_prefixes) out->ask_prefixes.push_back(info.worker);
 }
 
-void RouterCore::ReadPrefixes(size_t place, const WorkerState& state, RouterOutput* out) {
+void RouterCore::ReadPrefixes(size_t place, const WorkerState& state, Time now, RouterOutput* out) {
   Worker& worker = workers_[place];
   WorkerLoad& load = loads_[place];
   if (!worker.asked_prefixes) return;
+  PrefixTree* tree = policy_->prefixes();
   if (state.prefixes_anew) {
-    policy_->prefixes()->Forget(load.worker);
+    tree->Forget(load.worker);
     load.tells_prefixes = true;
   } else if (!load.tells_prefixes) {
-    // Said before it was asked; or the answer was lost. To ask twice does no harm.
-    if (state.prefix_event_sequence > 0) AskPrefixes(place, out);
+    // Said before it was asked; or, a while after that, the answer was lost.
+    if (state.prefix_event_sequence > 0 && now - worker.asked_at >= kAskAgain) AskPrefixes(place, now, out);
     return;
   } else if (state.prefix_event_sequence - state.prefix_events.size() != worker.prefix_number) {
     ++counters_.prefix_gaps;
-    return AskPrefixes(place, out);
+    return AskPrefixes(place, now, out);
   }
   worker.prefix_number = state.prefix_event_sequence;
-  policy_->prefixes()->Tell(load.worker, state.prefix_events);
+  tree->Tell(load.worker, state.prefix_events);
+  if (tree->NumTold(load.worker) <= load.kv_capacity_tokens / tree->block_tokens()) return;
+  // More than it has room for: what it tells is not to be believed.
+  tree->Forget(load.worker);
+  load.tells_prefixes = worker.asked_prefixes = false;
 }
 
 void RouterCore::SetDraining(size_t place, bool draining, Time now) {
@@ -168,11 +179,12 @@ void RouterCore::OnWorkerState(const WorkerState& state, Time now, RouterOutput*
   const auto step = static_cast<int64_t>(Value(state.step));
   if (step > std::exchange(load->step, step)) {
     worker.progress = now;
+    load->step_at = state.at;
     if (outliers_.OnStep(place, state.step_shape, state.step_time, now)) SetAccepts(now);
   }
   leaving_[place].tokens = state.leaving_tokens;
   load->step_time = state.step_time;
-  ReadPrefixes(place, state, out);
+  ReadPrefixes(place, state, now, out);
   policy_->OnWorkerState(*load, applied_tokens);
   // It has seen all that was sent and says that it has nothing: their ends got lost.
   const bool forgot =

@@ -162,6 +162,8 @@ class RouterCore {
   int64_t queued_tokens() const;
   Duration predicted_wait() const { return PredictedWait({queued_tokens(), rate_.tokens_per_s()}); }
   absl::Span<const WorkerLoad> workers() const { return loads_; }
+  // The policy wants to know what workers have cached.
+  bool wants_prefixes() const { return policy_->prefixes() != nullptr; }
   int32_t num_accepting() const { return num_accepting_; }  // workers that take new requests
   const RouterCounters& counters() const { return counters_; }
   const PredictionErrors* prediction_errors() const { return policy_->prediction_errors(); }  // null: none
@@ -204,6 +206,7 @@ class RouterCore {
     uint64_t state_number = 0, next_submission = 1;
     uint64_t prefix_number = 0;  // of the last prefix event
     bool asked_prefixes = false;
+    Time asked_at{};
     Time progress{};  // last seen; or since when it has something to do
     bool draining = false;
     std::deque<Sent> sent{};
@@ -229,8 +232,8 @@ class RouterCore {
   // Of a worker: something that only it can be blamed for.
   void CountFailure(WorkerId worker, RequestId request, Time at, Time now);
   // Of a worker whose names are the router's, where the policy wants to know.
-  void AskPrefixes(size_t place, RouterOutput* out);
-  void ReadPrefixes(size_t place, const WorkerState& state, RouterOutput* out);
+  void AskPrefixes(size_t place, Time now, RouterOutput* out);
+  void ReadPrefixes(size_t place, const WorkerState& state, Time now, RouterOutput* out);
   // Who gets new requests, by what the workers and the outlier rules say.
   void SetAccepts(Time now);
 

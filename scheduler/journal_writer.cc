@@ -3,6 +3,7 @@
 #include "scheduler/base/bytes.h"
 #include "scheduler/journal.h"
 #include "scheduler/journal_format.h"
+#include "scheduler/kv/block_hash.h"
 
 namespace orrery {
 namespace {
@@ -73,7 +74,8 @@ void PutSpec(const WorkerSpec& spec, std::string* out) {
     PutSigned(value, out);
   }
   PutVarint(options.prefix_cache, out);
-  PutFixed64(options.hash_key, out);
+  // Not the secret itself: a replay needs names that are equal where they were, no more.
+  PutFixed64(HashKeyId(options.hash_key), out);
   for (const std::string* text : {&spec.scheduler, &spec.eviction, &spec.predictor, &spec.cost}) {
     PutText(*text, out);
   }

@@ -156,8 +156,8 @@ class WorkerCore {
   // Nobody stands apart any more; a step in flight lists them.
   void Settle();
 
-  // Snapshot, and forgets the samples finished since the last one. O(running); kSums is O(1) without a
-  // lookahead and leaves `running` and the block counts empty.
+  // Snapshot, and forgets the samples finished and the prefix events since the last one. O(running + events);
+  // kSums is O(events) without a lookahead and leaves `running` and the block counts empty.
   void State(Time now, WorkerState* state, StateScope scope = StateScope::kAll);
   // Snapshots tell from now on what the prefix cache holds and how that changes, without a prefix cache
   // nothing. Again: all anew.

@@ -111,8 +111,11 @@ void BfIoPolicy::ReadStep(const ClusterView& cluster, Time now) {
   Time ended{};
   Duration takes{};
   for (const WorkerLoad& worker : cluster.workers) {
+    if (!worker.accepts) continue;
+    // Nobody waits for another's step beside a worker that stands still.
+    if (worker.num_running + worker.num_waiting + worker.num_sent == 0 && worker.free_slots > 0) return;
     if (worker.num_running == 0) continue;
-    ended = std::max(ended, worker.state_at);
+    ended = std::max(ended, worker.step_at);
     takes = std::max(takes, worker.step_time);
   }
   // The step in flight should have ended by then; if nothing is heard, waiting ends all the same.

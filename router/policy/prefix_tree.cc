@@ -129,6 +129,7 @@ int32_t PrefixTree::EntryOf(const Hash128& name, Rings* rings) {
 void PrefixTree::SetTold(Rings* rings, int32_t i) {
   if (std::exchange(entry(i).told, true)) return;
   --rings->num_guessed;
+  ++rings->num_told;
   Unlink(i);
   LinkAfter(rings->told, i);
 }
@@ -137,7 +138,7 @@ void PrefixTree::Erase(Rings* rings, int32_t i) {
   const auto node = nodes_.find(entry(i).name);
   node->second.erase(FindHolder(node->second, rings->worker));
   if (node->second.empty()) nodes_.erase(node);
-  rings->num_guessed -= !entry(i).told;
+  entry(i).told ? --rings->num_told : --rings->num_guessed;
   Unlink(i);
   free_.push_back(i);
   --size_;

@@ -46,6 +46,8 @@ class PrefixTree {
                int64_t blocks, size_t num_workers) const;
   // The worker has these blocks from now on, or no longer. O(log workers) each.
   void Tell(WorkerId worker, absl::Span<const PrefixEvent> events);
+  // How many it is known to have of those it told.
+  int64_t NumTold(WorkerId worker) { return RingsOf(worker)->num_told; }
   // It has nothing any more.
   void Forget(WorkerId worker);
 
@@ -70,7 +72,7 @@ class PrefixTree {
     WorkerId worker{};
     int32_t guessed = 0;  // the one used last first
     int32_t told = 0;     // in no order
-    int64_t num_guessed = 0;
+    int64_t num_guessed = 0, num_told = 0;
   };
   using Holders = absl::InlinedVector<Holder, 2>;
 

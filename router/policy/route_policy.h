@@ -25,6 +25,7 @@ struct WorkerLoad {
   WorkerId worker{};
   bool accepts = false;        // up and not draining; assigning to another is a mistake that RouterCore drops
   Time state_at{};             // of the snapshot
+  Time step_at{};              // end of its last step
   int64_t kv_tokens = 0;       // resident
   int64_t waiting_tokens = 0;  // in its queue, not yet computed
   int64_t sent_tokens = 0;     // sent to it and not yet in a snapshot

@@ -98,7 +98,7 @@ void SloPolicy::TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_
     std::pop_heap(lines_.begin(), lines_.end(), later);
     Line& line = lines_.back();
     const Turn& turn = turns_[line.begin];
-    if (waiting[turn.at].arrival >= last_ || weighed_again_++ < kMostWeighedAgain) {
+    if (weighed_again_ < kMostWeighedAgain || IsNew(waiting[turn.at])) {
       Decide(waiting[turn.at], now, assignment);
     }
     line.served = shares_.Served(turn.tenant);
@@ -113,9 +113,11 @@ void SloPolicy::TakeTurns(absl::Span<const Waiting> waiting, size_t begin, size_
 void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment) {
   const bool has_slo = HasSlo(request);
   if (!has_slo && num_with_room_ == 0) return;  // it waits for a worker, not for a time
+  const bool is_new = IsNew(request);
   const std::vector<Hash128>& names = NamesOf(request);
   const Verdict verdict = Weigh(request, names, now);
   if (verdict.soonest.at == kNobody) return;
+  weighed_again_ += !is_new;
   if (!has_slo) {
     if (verdict.fastest_with_room.at == kNobody) return;
     return Place(request, verdict.fastest_with_room, names, now, assignment);
@@ -218,9 +220,11 @@ void SloPolicy::Place(const Waiting& request, const Choice& choice, absl::Span<c
 
 void SloPolicy::WakeAt(Time time, Time now) { wake_ = std::min(wake_, std::max(time, now + kShortestWake)); }
 
+bool SloPolicy::IsNew(const Waiting& request) const {
+  return request.arrival >= last_ && !names_.contains(request.request);
+}
+
 const std::vector<Hash128>& SloPolicy::NamesOf(const Waiting& request) {
-  static const std::vector<Hash128> kNone;
-  if (request.prompt_ids.empty()) return kNone;
   const auto [known, is_new] = names_.try_emplace(request.request);
   if (is_new) NameBlocks(request, hash_key_, options_.block, &known->second);
   return known->second;

@@ -104,6 +104,7 @@ class SloPolicy final : public RoutePolicy {
   void Place(const Waiting& request, const Choice& choice, absl::Span<const Hash128> names, Time now,
              Assignment* assignment);
   void WakeAt(Time time, Time now);
+  bool IsNew(const Waiting& request) const;  // not weighed before
   const std::vector<Hash128>& NamesOf(const Waiting& request);
   // Of those that no longer wait, when they are many.
   void ForgetNames(absl::Span<const Waiting> waiting);
@@ -114,7 +115,7 @@ class SloPolicy final : public RoutePolicy {
   TenantShares shares_;
   PrefixTree tree_;
   uint64_t hash_key_ = 0;  // of the view
-  // Of those that wait, for which they are worked out once.
+  // Of those that wait and were weighed, for which they are worked out once.
   absl::flat_hash_map<RequestId, std::vector<Hash128>> names_;
   Time last_;  // call
   Time wake_ = Time::Never();

@@ -236,7 +236,7 @@ absl::StatusOr<uint64_t> ReadHashKey(const std::string& path) {
   if (!file.eof() && !file)
     return absl::InvalidArgumentError(absl::StrCat("--hash-key-file: cannot read '", path, "'"));
   secret.resize(static_cast<size_t>(file.gcount()));
-  absl::StripTrailingAsciiWhitespace(&secret);
+  if (secret.size() <= kLongestSecret) absl::StripTrailingAsciiWhitespace(&secret);
   if (secret.size() < kShortestSecret || secret.size() > kLongestSecret) {
     return absl::InvalidArgumentError(absl::StrCat("--hash-key-file: ", path, " must hold ", kShortestSecret,
                                                    " to ", kLongestSecret, " bytes, not ", secret.size()));

@@ -35,7 +35,8 @@ class TextCodec {
  public:
   virtual ~TextCodec() = default;
   // `special` adds what the model's post-processor adds (BOS). Special-token strings inside are plain text.
-  // OUT_OF_RANGE, here and below: more than `most` ids; the rest of the text was not looked at.
+  // OUT_OF_RANGE, here and below: more than `most` ids; known at the end of a piece of the text, if it has
+  // pieces.
   virtual absl::StatusOr<std::vector<TokenId>> Encode(absl::string_view text, bool special,
                                                       size_t most) const = 0;
   // The rendered chat template, encoded. FAILED_PRECONDITION when the model has none.

@@ -28,10 +28,6 @@ constexpr size_t kMostReports = 64;                       // of one message
 constexpr size_t kMostUnsentReports = 1 << 14, kMostUnsentEvents = 1 << 18;
 constexpr Duration kHelloTimeout = Duration::Seconds(5);
 
-size_t EventsOf(const WorkerReport& report) {
-  return report.events.size() + report.state.prefix_events.size();
-}
-
 }  // namespace
 
 // One stream. gRPC's threads react, the workers' threads report; both meet under the mutex, where nothing
@@ -60,7 +56,7 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
     {
       std::lock_guard lock(mutex_);
       if (ending_) return;
-      unsent_events_ += EventsOf(report);
+      unsent_events_ += report.events.size();
       if (unsent_.size() >= kMostUnsentReports || unsent_events_ > kMostUnsentEvents) return Cut();
       const bool wait = report.more_follow || writing_;
       unsent_.push_back(std::move(report));
@@ -234,7 +230,7 @@ class WorkerSession final : public grpc::ServerBidiReactor<v1::ToWorker, v1::Fro
       const auto end = unsent_.begin() + static_cast<std::ptrdiff_t>(count);
       reports.assign(std::make_move_iterator(unsent_.begin()), std::make_move_iterator(end));
       unsent_.erase(unsent_.begin(), end);
-      for (const WorkerReport& report : reports) unsent_events_ -= EventsOf(report);
+      for (const WorkerReport& report : reports) unsent_events_ -= report.events.size();
     }
     const Time now = service_->parts_.clock->Now();
     for (const WorkerReport& report : reports)

@@ -254,6 +254,11 @@ void FrontLoop::On(UpMessage& message) {
     Hold(worker.info.worker, {});
     workers_[place] = worker;
     router_.OnWorkerUp(worker.info, now_, &orders_, i + 1 < message.workers.size());
+    const auto& asked = orders_.ask_prefixes;
+    if (router_.wants_prefixes() && (asked.empty() || asked.back() != worker.info.worker)) {
+      spdlog::info("worker {}: what it has cached is guessed, since its key or block size is another",
+                   Value(worker.info.worker));
+    }
   }
   Carry();
   CountWorkers();

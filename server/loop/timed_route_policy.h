@@ -33,6 +33,7 @@ class TimedRoutePolicy final : public RoutePolicy {
   }
   const PredictionErrors* prediction_errors() const override { return policy_->prediction_errors(); }
   void OnFinished(int32_t output_tokens) override { policy_->OnFinished(output_tokens); }
+  PrefixTree* prefixes() override { return policy_->prefixes(); }
   Time NextWake() const override { return policy_->NextWake(); }
   RouteNeeds needs() const override { return policy_->needs(); }
 

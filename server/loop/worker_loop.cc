@@ -12,6 +12,10 @@
 
 namespace orrery {
 
+namespace {
+constexpr Duration kTellInterval = Duration::Milliseconds(2);
+}  // namespace
+
 WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
     : parts_(std::move(parts)),
       core_(parts_.core.get()),
@@ -101,7 +105,7 @@ void WorkerLoop::Apply(Command& command, Time now) {
     to_publish_ = true;
   } else if (std::holds_alternative<TellPrefixesCommand>(command)) {
     core_->TellPrefixes();
-    to_publish_ = core_->has_prefix_events();
+    to_publish_ = to_publish_ || core_->has_prefix_events();
   } else {
     core_->OnCancel(std::get<SampleKey>(command), now, &report_.events);
   }
@@ -167,8 +171,14 @@ void WorkerLoop::TakePart() {
 }
 
 void WorkerLoop::RunOutOfWork() {
-  if (to_publish_) return;
-  mailbox_.Wait(*clock_, core_->NextWake());
+  const Time wake = core_->NextWake();
+  if (core_->has_prefix_events()) {
+    // More than fitted the last report: the rest follows at a pace that a stream can carry.
+    mailbox_.Wait(*clock_, std::min(wake, clock_->Now() + kTellInterval));
+    to_publish_ = true;
+  } else {
+    mailbox_.Wait(*clock_, wake);
+  }
   host_since_ = clock_->Now();
 }
 
@@ -184,7 +194,6 @@ WorkerReport WorkerLoop::TakeReport(Time now) {
   report_.prefix_hit_tokens = static_cast<int64_t>(counters.prefix_hit_tokens);
   report_.policy_fallbacks = static_cast<int64_t>(counters.fallbacks);
   core_->State(now, &report_.state);
-  to_publish_ = to_publish_ || core_->has_prefix_events();  // more than fits one report
   return std::exchange(report_, {});
 }
 

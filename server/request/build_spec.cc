@@ -42,7 +42,7 @@ absl::Status TooLong(const GenerateRequest& request, const RequestLimits& limits
       absl::StrCat("at most ", limits.max_context - 1, " tokens (context ", limits.max_context, ")"), actual);
 }
 
-// What can never fit is refused as soon as that shows, not after the whole text was tokenised.
+// What can never fit is refused as soon as a piece of the text shows it, not after all of it was tokenised.
 absl::StatusOr<std::vector<TokenId>> PromptTokens(const GenerateRequest& request, const RequestLimits& limits,
                                                   const TextCodec& codec) {
   if (request.has_token_ids()) {

@@ -52,7 +52,7 @@ struct EncodeOptions {
   bool add_special = true;     // what the post-processor adds, such as BOS
   bool parse_special = false;  // Encode only: the whole text counts as written by a template
   size_t max_bytes = size_t{8} << 20;
-  size_t max_tokens = ~size_t{0};  // OUT_OF_RANGE as soon as there are more
+  size_t max_tokens = ~size_t{0};  // OUT_OF_RANGE with more, after the piece in which that shows
 };
 
 class Tokenizer {

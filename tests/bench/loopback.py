@@ -72,9 +72,10 @@ def main():
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--step-ms", type=float, default=0.001)
     args = parser.parse_args()
     servers = Servers(args)
-    modeled = ["--model", args.model, "--backend", "modeled", "--cost-profile", "constant:0.001", "--log-level", "error",
+    modeled = ["--model", args.model, "--backend", "modeled", "--cost-profile", f"constant:{args.step_ms}", "--log-level", "error",
                "--max-num-seqs", "512"]
     try:
         targets = {"echo": servers.start("echo_server"), "daemon": servers.start("orreryd", *modeled)}

@@ -236,6 +236,18 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(moves.exit_code, 2);
   EXPECT_THAT(moves.output, HasSubstr("--router: gate-and-route moves KV between workers"));
   EXPECT_EQ(std::count(moves.output.begin(), moves.output.end(), '\n'), 1) << moves.output;
+  const fs::path key = fs::temp_directory_path() / ("orrery_key_" + std::to_string(getpid()));
+  const auto with_key = [&](const std::string& secret) {
+    std::ofstream(key) << secret;
+    return RunProgram("orreryd", {"--model", DemoModel().string(), "--hash-key-file", key.string()}, true);
+  };
+  EXPECT_THAT(with_key("too short\n").output, HasSubstr("must hold 16 to 4096 bytes, not 9"));
+  EXPECT_THAT(with_key(std::string(5000, 'x')).output, HasSubstr("must hold 16 to 4096 bytes"));
+  fs::remove(key);
+  const RunResult no_key =
+      RunProgram("orreryd", {"--model", DemoModel().string(), "--hash-key-file", key.string()}, true);
+  EXPECT_EQ(no_key.exit_code, 2);
+  EXPECT_THAT(no_key.output, HasSubstr("--hash-key-file: cannot read"));
   const RunResult flag = RunProgram("orreryd", {"--modle", "x"}, true);
   EXPECT_EQ(flag.exit_code, 2);
   EXPECT_THAT(flag.output, HasSubstr("did you mean 'model'"));

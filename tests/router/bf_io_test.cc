@@ -374,14 +374,14 @@ TEST(BfIo, OptionsAreChecked) {
 }
 
 // The last step ended at 100 ms and took 10; the request came at 105. Beside a full worker it waits for the
-// end of the step: the next snapshot, or 120 ms if there is none.
+// end of the step: the snapshot that tells it, or 120 ms if there is none.
 TEST(BfIo, WhoArrivesDuringAStepBesideAFullWorkerWaitsForItsEnd) {
   const auto ms = [](int64_t v) { return Time{} + Duration::Milliseconds(v); };
   const auto policy = Policy("bf-io");
   std::vector<WorkerLoad> workers = Workers({{50, 60, 70}, {2, 0, 2}, {}});
   for (WorkerLoad& worker : workers) {
     worker.num_running = 3;
-    worker.state_at = ms(100);
+    worker.step_at = ms(100);
     worker.step_time = Duration::Milliseconds(10);
   }
   std::vector<Waiting> waiting = Pool({20, 10});
@@ -398,12 +398,14 @@ TEST(BfIo, WhoArrivesDuringAStepBesideAFullWorkerWaitsForItsEnd) {
   EXPECT_EQ(placed(ms(119), kept), 0u);
   EXPECT_EQ(placed(ms(120), kept), 1u) << "nothing was heard";
   EXPECT_EQ(policy->NextWake(), Time::Never());
-  workers[2].state_at = ms(110);
+  workers[2].step_at = ms(110);
   EXPECT_EQ(placed(ms(110), kept), 1u) << "the step ended";
-  workers[2].state_at = ms(100);
+  workers[2].step_at = ms(100);
   workers[1].free_slots = 1;
   EXPECT_EQ(placed(ms(106), kept), 1u) << "every worker has a free slot";
   workers[1].free_slots = 0;
+  workers[2].num_running = 0;
+  EXPECT_EQ(placed(ms(106), kept), 1u) << "beside a worker that stands still";
   for (WorkerLoad& worker : workers) worker.num_running = 0;
   EXPECT_EQ(placed(ms(106), kept), 1u) << "nobody is at a step";
 }

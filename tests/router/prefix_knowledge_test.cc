@@ -151,6 +151,8 @@ TEST_F(PrefixKnowledge, ComesBackAfterALostSnapshot) {
     while (!router_.idle()) Step(w, random_.Below(3) == 0);
     for (uint32_t each = 0; each < 2; ++each) {
       Step(each, false);
+      now_ = now_ + Duration::Seconds(2);  // an answer that was lost is asked for again
+      Step(each, false);
       Step(each, false);
     }
     gaps = static_cast<int>(router_.counters().prefix_gaps);
@@ -178,12 +180,32 @@ TEST_F(PrefixKnowledge, EndsWithTheIncarnation) {
   WorkerState old;
   cores_[w]->State(now_, &old);
   old.prefix_events = {{{1, 2}, true}};
+  old.prefixes_anew = true;
   ++old.prefix_event_sequence;
   old.sequence_number += 10;
   Start(w, 2);
   EXPECT_EQ(Known(*ids, w), 0);
   router_.OnWorkerState(old, now_, &out_);
   EXPECT_EQ(policy_->prefixes()->HoldersOf({1, 2}).size(), 0u);
+}
+
+// More blocks than it has: a worker that tells so is not believed, and the router's memory stays bounded.
+TEST_F(PrefixKnowledge, IsBoundedByWhatAWorkerCanHold) {
+  WorkerState state;
+  cores_[0]->State(now_, &state);
+  for (uint64_t name = 1; name <= 41; ++name) state.prefix_events.push_back({{name, 0}, true});
+  state.prefix_event_sequence += state.prefix_events.size();
+  ASSERT_TRUE(state.prefixes_anew);
+  WorkerState fits = state;
+  fits.prefix_events.pop_back();
+  --fits.prefix_event_sequence;
+  router_.OnWorkerState(fits, now_, &out_);
+  EXPECT_EQ(policy_->prefixes()->size(), 40);
+  EXPECT_TRUE(router_.workers()[0].tells_prefixes);
+  ++state.sequence_number;
+  router_.OnWorkerState(state, now_, &out_);
+  EXPECT_EQ(policy_->prefixes()->size(), 0);
+  EXPECT_FALSE(router_.workers()[0].tells_prefixes);
 }
 
 // Names under another key mean nothing here: the router asks for none and goes by what it sends.

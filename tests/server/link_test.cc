@@ -496,7 +496,8 @@ TEST(Processes, AWorkerTellsWhatItHasCached) {
   EXPECT_TRUE(state.prefixes_anew());
   EXPECT_EQ(state.prefix_stored_size(), state.blocks_cached());
   EXPECT_GE(state.prefix_stored_size(), 4) << "24 tokens of a prompt, and 50 made";
-  EXPECT_EQ(state.prefix_event_sequence(), static_cast<uint64_t>(state.prefix_stored_size()));
+  EXPECT_GE(state.prefix_event_sequence(), 2 * static_cast<uint64_t>(state.prefix_stored_size()))
+      << "the first router was told as well";
 }
 
 TEST(Processes, AWorkerDropsWhatALostRouterLeaves) {
