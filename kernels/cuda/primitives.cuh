@@ -25,8 +25,11 @@ namespace orrery::cuda {
 
 inline constexpr uint32_t kWholeWarp = 0xffffffffu;
 
-// A bfloat16 as it lies in memory.
+// 16-bit floats as they lie in memory.
 struct BF16 {
+  uint16_t bits;
+};
+struct F16 {
   uint16_t bits;
 };
 
@@ -57,7 +60,8 @@ __device__ __forceinline__ int PopCount(uint32_t bits) { return __popc(bits); }
 __device__ __forceinline__ float ToFloat(BF16 value) {
   return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
 }
-__device__ __forceinline__ float HalfToFloat(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+__device__ __forceinline__ float ToFloat(F16 value) { return __half2float(__ushort_as_half(value.bits)); }
+__device__ __forceinline__ float ToFloat(float value) { return value; }
 __device__ __forceinline__ BF16 ToBF16(float value) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
 }

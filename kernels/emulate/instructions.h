@@ -30,6 +30,9 @@ namespace orrery::cuda {
 struct BF16 {
   uint16_t bits;
 };
+struct F16 {
+  uint16_t bits;
+};
 
 inline int ThreadX() { return emulate::ThreadBlock::Current().thread(); }
 inline int BlockThreads() { return emulate::ThreadBlock::Current().num_threads(); }
@@ -71,7 +74,8 @@ inline uint32_t Ballot(bool predicate) {
 inline int PopCount(uint32_t bits) { return __builtin_popcount(bits); }
 
 inline float ToFloat(BF16 value) { return F32FromBF16(value.bits); }
-inline float HalfToFloat(uint16_t bits) { return F32FromF16(bits); }
+inline float ToFloat(F16 value) { return F32FromF16(value.bits); }
+inline float ToFloat(float value) { return value; }
 inline BF16 ToBF16(float value) { return {BF16FromF32(value)}; }
 inline uint32_t PackBF16(float low, float high) {
   return BF16FromF32(low) | static_cast<uint32_t>(BF16FromF32(high)) << 16;
