@@ -21,7 +21,7 @@ enum class Fault : uint8_t {
   kMergesTooEarly,
   kReadsStaleValues,
   kForgetsToRescale,
-  kPoisonsUnusedWarps,
+  kLeavesMergeUnwritten,
   // Prefill attention.
   kRefillsWithoutBarrier,
   kAlignsMaskTopLeft,
