@@ -10,6 +10,7 @@
 #ifndef ORRERY_KERNELS_EMULATE_INSTRUCTIONS_H_
 #define ORRERY_KERNELS_EMULATE_INSTRUCTIONS_H_
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -80,8 +81,8 @@ inline BF16 ToBF16(float value) { return {BF16FromF32(value)}; }
 inline uint32_t PackBF16(float low, float high) {
   return BF16FromF32(low) | static_cast<uint32_t>(BF16FromF32(high)) << 16;
 }
-inline float LowBF16(uint32_t pair) { return F32FromBF16(static_cast<uint16_t>(pair)); }
-inline float HighBF16(uint32_t pair) { return F32FromBF16(static_cast<uint16_t>(pair >> 16)); }
+inline float LowBF16(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
+inline float HighBF16(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
 inline uint32_t BitsOf(float value) { return std::bit_cast<uint32_t>(value); }
 inline float FloatOf(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float Exp2(float x) { return std::exp2(x); }
@@ -127,11 +128,6 @@ struct Operands {
   uint32_t b[2];
 };
 
-inline float Element(const uint32_t* registers, int element) {
-  const uint32_t pair = registers[element / 2];
-  return element % 2 == 0 ? LowBF16(pair) : HighBF16(pair);
-}
-
 inline void LoadMatrices(uint32_t registers[4], const void* row, bool transposed) {
   emulate::ThreadBlock& block = emulate::ThreadBlock::Current();
   block.CheckAligned(row, 16, "ldmatrix");
@@ -176,20 +172,19 @@ inline void MultiplyAdd(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b
   const fragment::Operands mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
   const std::byte* shown = block.Exchange("mma.m16n8k16", &mine, sizeof(mine));
   const int g = block.lane() / 4, t = block.lane() % 4;
-  for (int column = 0; column < 2; ++column) {
-    float sums[2] = {0.0f, 0.0f};
-    for (int quad = 0; quad < 4; ++quad) {
-      const auto left = FromLane<fragment::Operands>(shown, g * 4 + quad);
+  for (int quad = 0; quad < 4; ++quad) {
+    const auto left = FromLane<fragment::Operands>(shown, g * 4 + quad);
+    for (int column = 0; column < 2; ++column) {
       const auto right = FromLane<fragment::Operands>(shown, (2 * t + column) * 4 + quad);
-      for (int i = 0; i < 4; ++i) {
-        const float factor = fragment::Element(right.b, i);
-        for (int half = 0; half < 2; ++half) {
-          sums[half] += fragment::Element(&left.a[i / 2 * 2 + half], i % 2) * factor;
+      for (int half = 0; half < 2; ++half) {
+        float sum = 0.0f;
+        for (int i = 0; i < 2; ++i) {
+          sum += LowBF16(left.a[2 * i + half]) * LowBF16(right.b[i]) +
+                 HighBF16(left.a[2 * i + half]) * HighBF16(right.b[i]);
         }
+        c[2 * half + column] += sum;
       }
     }
-    c[column] += sums[0];
-    c[2 + column] += sums[1];
   }
 }
 

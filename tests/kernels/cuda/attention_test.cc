@@ -1,6 +1,6 @@
 // Decode and prefill attention on the emulator against double precision, on ragged batches over shuffled
 // pages full of NaNs; what a plan must cover; equality bit for bit between ways of cutting the same work; and
-// mistakes planted in the kernels, each of which the emulator must show.
+// mistakes planted in the kernels (fault.h), each of which the emulator must show.
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 
@@ -47,6 +47,11 @@ class AttentionTest : public KernelTest {
   Shape RandomShape() {
     const int kv_heads = Uniform(1, 2);
     return {kv_heads * std::array{1, 2, 3, 4, 8, 9}[Uniform(0, 5)], kv_heads, Uniform(0, 1) ? 64 : 128};
+  }
+
+  Shape SmallShape() {
+    const int kv_heads = Uniform(1, 2);
+    return {kv_heads * Uniform(1, 2), kv_heads, Uniform(0, 2) ? 64 : 128};
   }
 
   int RandomLength(int most) {
@@ -373,7 +378,7 @@ TEST_F(PrefillTest, AgreesWithDoublePrecision) {
   double worst = 0;
   for (int round = 0; round < 60; ++round) {
     NextCase();
-    const Shape shape = RandomShape();
+    const Shape shape = SmallShape();
     std::vector<int32_t> lengths;
     std::vector<PrefillSlice> slices;
     int32_t rows = 0;
@@ -397,9 +402,9 @@ TEST_F(PrefillTest, AgreesWithDoublePrecision) {
 }
 
 TEST_F(PrefillTest, ChunksGiveTheSameBits) {
-  for (int round = 0; round < 12; ++round) {
+  for (int round = 0; round < 10; ++round) {
     NextCase();
-    const Shape shape = RandomShape();
+    const Shape shape = SmallShape();
     const int length = Uniform(2, 200);
     Cache cache = MakeCache(shape, {length});
     const int64_t q_stride = shape.q_heads * shape.head_dim;
@@ -414,6 +419,146 @@ TEST_F(PrefillTest, ChunksGiveTheSameBits) {
     const Elements chunked = Prefill(cache, q, q_stride, length, DType::kF32, chunks);
     for (size_t i = 0; i < whole.size(); ++i) ASSERT_EQ(whole[i], chunked[i]);
   }
+}
+
+// A mistake shows when the numbers are wrong (a NaN of unwritten shared memory is) or the emulator reports
+// it.
+struct Sighting {
+  bool reported = false;
+  bool wrong = false;
+  bool any() const { return reported || wrong; }
+};
+
+struct Sightings {
+  Sighting early, late;  // by the mode of copies
+};
+
+class PlantedMistakes {
+ public:
+  // Runs `error_of`, which returns the relative error of one case, in both modes and some orders.
+  template <typename ErrorOf>
+  static Sightings Look(double tolerance, const ErrorOf& error_of) {
+    Sightings sightings;
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      for (const bool early : {false, true}) {
+        emulate::SetOptions(
+            {.async_copies = early ? emulate::AsyncCopies::kEarly : emulate::AsyncCopies::kLate,
+             .seed = seed});
+        Sighting& sighting = early ? sightings.early : sightings.late;
+        const double error = error_of();
+        if (const auto failure = emulate::TakeFailure()) {
+          sighting.reported = true;
+        } else {
+          sighting.wrong |= !(error < tolerance);
+        }
+      }
+    }
+    return sightings;
+  }
+};
+
+class DecodeMistakesTest : public DecodeTest {
+ protected:
+  template <Fault kFault>
+  Sightings Plant() {
+    const Shape shape{4, 1, 64};
+    Cache cache = MakeCache(shape, {330, 37});
+    Elements q = Queries(DType::kF32, Normal(2 * 256));
+    const std::vector<double> expected = Expected(cache, q, 256);
+    const DecodePlanOptions options{.blocks = 1, .q_heads = 4, .kv_heads = 1};  // nothing is cut: rings turn
+    return PlantedMistakes::Look(kAttentionTolerance, [&] {
+      return RelativeError(
+          Decode(cache, q, 256, DType::kF32, options, &DecodeAttentionKernel<64, float, float, kFault>),
+          expected);
+    });
+  }
+};
+
+TEST_F(DecodeMistakesTest, NoneShowsNothing) {
+  const Sightings s = Plant<Fault::kNone>();
+  EXPECT_FALSE(s.early.any() || s.late.any());
+}
+TEST_F(DecodeMistakesTest, WaitForOneCopyTooFewShowsWhereCopiesAreLate) {
+  const Sightings s = Plant<Fault::kWaitsForOneCopyTooFew>();
+  EXPECT_TRUE(s.late.wrong);
+  EXPECT_FALSE(s.early.any());
+}
+TEST_F(DecodeMistakesTest, RefillTooEarlyShowsWhereCopiesAreEarly) {
+  const Sightings s = Plant<Fault::kRefillsTooEarly>();
+  EXPECT_TRUE(s.early.wrong);
+  EXPECT_FALSE(s.late.any());
+}
+TEST_F(DecodeMistakesTest, WeightsLeftUntransposed) {
+  EXPECT_TRUE(Plant<Fault::kKeepsWeightsUntransposed>().late.wrong);
+}
+TEST_F(DecodeMistakesTest, ValueAddressSwapped) {
+  EXPECT_TRUE(Plant<Fault::kSwapsValueAddress>().late.wrong);
+}
+TEST_F(DecodeMistakesTest, MaskOneTokenShort) { EXPECT_TRUE(Plant<Fault::kMasksOneTokenLess>().late.wrong); }
+TEST_F(DecodeMistakesTest, MergeWithoutBarrier) { EXPECT_TRUE(Plant<Fault::kMergesTooEarly>().late.wrong); }
+TEST_F(DecodeMistakesTest, StaleValuesBehindTheEnd) {
+  EXPECT_TRUE(Plant<Fault::kReadsStaleValues>().late.wrong);
+}
+TEST_F(DecodeMistakesTest, OutputNotRescaled) { EXPECT_TRUE(Plant<Fault::kForgetsToRescale>().late.wrong); }
+TEST_F(DecodeMistakesTest, WarpWithoutPagesLeavesPoison) {
+  EXPECT_TRUE(Plant<Fault::kLeavesMergeUnwritten>().late.wrong);
+}
+
+class PrefillMistakesTest : public PrefillTest {
+ protected:
+  template <Fault kFault>
+  Sightings Plant() {
+    const Shape shape{2, 1, 64};
+    Cache cache = MakeCache(shape, {230, 37});
+    Elements q = Queries(DType::kF32, Normal(128 * 128));
+    const std::vector<PrefillSlice> slices = {{0, 91, 139, 0}, {91, 37, 0, 1}};
+    const std::vector<double> expected = Expected(cache, q, 128, 128, slices);
+    return PlantedMistakes::Look(kAttentionTolerance, [&] {
+      return RelativeError(
+          Prefill(cache, q, 128, 128, DType::kF32, slices, &PrefillAttentionKernel<64, float, float, kFault>),
+          expected);
+    });
+  }
+};
+
+TEST_F(PrefillMistakesTest, NoneShowsNothing) {
+  const Sightings s = Plant<Fault::kNone>();
+  EXPECT_FALSE(s.early.any() || s.late.any());
+}
+TEST_F(PrefillMistakesTest, RefillWithoutBarrierShowsWhereCopiesAreEarly) {
+  EXPECT_TRUE(Plant<Fault::kRefillsWithoutBarrier>().early.wrong);
+}
+TEST_F(PrefillMistakesTest, MaskAlignedTopLeft) {
+  EXPECT_TRUE(Plant<Fault::kAlignsMaskTopLeft>().late.wrong);
+}
+TEST_F(PrefillMistakesTest, SwizzleIgnored) { EXPECT_TRUE(Plant<Fault::kIgnoresSwizzle>().late.wrong); }
+
+class ReductionMistakesTest : public KernelTest {
+ protected:
+  template <Fault kFault>
+  Sightings Plant() {
+    constexpr int kHidden = 512;
+    std::vector<float> x = Normal(kHidden);
+    const std::vector<float> gain(kHidden, 1.0f);
+    double squares = 0;
+    for (const float value : x) squares += double{value} * value;
+    std::vector<double> expected(x.begin(), x.end());
+    for (double& value : expected) value /= std::sqrt(squares / kHidden + 1e-6);
+    return PlantedMistakes::Look(1e-5, [&] {
+      Elements out(DType::kF32, kHidden);
+      Launch(&AddRmsNormKernel<float, float, 1, kFault>, {}, 64, kReduceSlots * sizeof(float), nullptr,
+             {.residual = x.data(), .gain = gain.data(), .rows = 1, .hidden = kHidden, .out = out.data()});
+      return RelativeError(out, expected);
+    });
+  }
+};
+
+TEST_F(ReductionMistakesTest, NoneShowsNothing) { EXPECT_FALSE(Plant<Fault::kNone>().late.any()); }
+TEST_F(ReductionMistakesTest, SumsReadTooEarly) {
+  EXPECT_TRUE(Plant<Fault::kReadsSumsTooEarly>().late.wrong);
+}
+TEST_F(ReductionMistakesTest, BarrierInABranchIsReported) {
+  EXPECT_TRUE(Plant<Fault::kBarrierInBranch>().late.reported);
 }
 
 }  // namespace
