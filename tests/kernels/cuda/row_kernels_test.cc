@@ -1,4 +1,5 @@
-// Norm, gate, gather, rotation with KV write and copies of pages, on the emulator, against double precision.
+// Norm, gate, gather, rotation with KV write, copies of pages and products of few rows, on the emulator,
+// against double precision.
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -8,6 +9,7 @@
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rope_kv.h"
 #include "kernels/cuda/silu_mul.h"
+#include "kernels/cuda/skinny_matmul.h"
 #include "tests/kernels/cuda/kernel_test.h"
 
 namespace orrery::cuda {
@@ -212,6 +214,53 @@ TEST_F(RowKernelsTest, UnitsAreCopiedGatheredAndScattered) {
                   expected.begin() + (scatters ? to[i] : i) * target_stride);
     }
     ASSERT_EQ(target, expected);
+  }
+}
+
+TEST_F(RowKernelsTest, ProductsOfFewRows) {
+  for (int round = 0; round < 80; ++round) {
+    NextCase();
+    const bool gated = Uniform(0, 1), biased = Uniform(0, 1), adds = Uniform(0, 1);
+    const int rows = Uniform(1, kMaxSkinnyRows), columns = Uniform(1, 40), n = gated ? 2 * columns : columns;
+    // Long enough to be shared by 2, 4 or 8 warps at times.
+    const int k = 8 * (round % 8 == 0 ? Uniform(128, 700) : Uniform(1, 60));
+    Elements x(DType::kBF16, Normal(rows * k)), weight(DType::kBF16, Normal(n * k, 1.0f / std::sqrt(k)));
+    const std::vector<float> bias = Normal(n), residual = Normal(rows * columns);
+    Elements out(Activation(), rows * columns);
+    SkinnyMatMulArgs args{.x = x.data(),
+                          .rows = rows,
+                          .weight = weight.data(),
+                          .n = n,
+                          .k = k,
+                          .gated = gated,
+                          .bias = biased ? bias.data() : nullptr,
+                          .residual = adds ? residual.data() : nullptr,
+                          .out = out.data(),
+                          .out_dtype = out.dtype()};
+    SkinnyMatMul(nullptr, args);
+    std::vector<double> expected(rows * columns);
+    for (int m = 0; m < rows; ++m) {
+      const auto product = [&](int row_of_weight) {
+        double sum = biased ? bias[row_of_weight] : 0.0;
+        for (int i = 0; i < k; ++i) sum += double{x[m * k + i]} * weight[row_of_weight * k + i];
+        return sum;
+      };
+      for (int c = 0; c < columns; ++c) {
+        double value = product(c);
+        if (gated) value = value / (1 + std::exp(-value)) * product(columns + c);
+        expected[m * columns + c] = value + (adds ? residual[m * columns + c] : 0.0f);
+      }
+    }
+    ASSERT_LT(RelativeError(out, expected), Tolerance(out.dtype())) << rows << " x " << n << " x " << k;
+
+    // The last row by itself: the same bits.
+    Elements alone(out.dtype(), columns);
+    args.x = x.as<uint16_t>() + (rows - 1) * k;
+    args.rows = 1;
+    if (adds) args.residual = residual.data() + (rows - 1) * columns;
+    args.out = alone.data();
+    SkinnyMatMul(nullptr, args);
+    for (int c = 0; c < columns; ++c) ASSERT_EQ(alone[c], out[(rows - 1) * columns + c]);
   }
 }
 
