@@ -1,0 +1,36 @@
+// Budgets (registers of a thread, nothing spilled):
+//   DecodeAttentionKernel 176
+//   DecodeCombineKernel 40
+#include "kernels/cuda/decode_attention.cuh"
+#include "kernels/cuda/launch.cuh"
+
+namespace orrery::cuda {
+namespace {
+
+template <int kHeadDim>
+void LaunchDecode(Stream stream, const DecodeAttentionArgs& args) {
+  ForActivation(args.q_dtype, [&](auto query) {
+    ForActivation(args.out_dtype, [&](auto out) {
+      Launch(&DecodeAttentionKernel<kHeadDim, decltype(query), decltype(out)>,
+             {static_cast<unsigned>(args.blocks)}, 32 * kDecodeWarps, DecodeSharedBytes(kHeadDim), stream,
+             args);
+    });
+  });
+}
+
+}  // namespace
+
+void DecodeAttention(Stream stream, const DecodeAttentionArgs& args) {
+  if (args.pages.head_dim == 64) {
+    LaunchDecode<64>(stream, args);
+  } else {
+    LaunchDecode<128>(stream, args);
+  }
+  ForActivation(args.out_dtype, [&](auto out) {
+    Launch(&DecodeCombineKernel<decltype(out)>,
+           {static_cast<unsigned>(args.requests), static_cast<unsigned>(args.q_heads)}, args.pages.head_dim,
+           0, stream, args);
+  });
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,115 @@
+#include "kernels/cuda/decode_plan.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/cuda/kv_pages.h"
+
+namespace orrery::cuda {
+namespace {
+
+// What an item costs before its first page, in pages: the constant of FlashMLA's scheduler.
+constexpr int64_t kItemOverheadPages = 5;
+// Pieces of work per thread block that leave the dealing room to balance.
+constexpr int64_t kPiecesPerBlock = 2;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t ItemsOf(std::span<const int32_t> lengths, int32_t chunk) {
+  int64_t items = 0;
+  for (const int32_t length : lengths) items += CeilDiv(length, chunk);
+  return items;
+}
+
+int64_t CostOf(const DecodeItem& item) {
+  return CeilDiv(item.end - item.begin, kPageTokens) + kItemOverheadPages;
+}
+
+}  // namespace
+
+DecodePlan::DecodePlan(const DecodePlanOptions& options)
+    : options_(options),
+      head_groups_(options.kv_heads * HeadGroupsPerKvHead(options.q_heads, options.kv_heads)) {}
+
+int64_t DecodePlan::MaxItems(int64_t requests, int64_t tokens) const {
+  if (options_.batch_invariant) return requests + tokens / kInvariantChunk;
+  return std::max(requests, kPiecesPerBlock * options_.blocks / head_groups_);
+}
+
+void DecodePlan::Build(std::span<const int32_t> lengths) {
+  Cut(lengths, options_.batch_invariant ? kInvariantChunk : ChunkFor(lengths));
+  Deal();
+}
+
+// The smallest multiple of kDecodeChunkStep that makes no more pieces than the blocks want, found by halving:
+// longer chunks never make more.
+int32_t DecodePlan::ChunkFor(std::span<const int32_t> lengths) const {
+  int32_t longest = 1;
+  int64_t requests = 0;
+  for (const int32_t length : lengths) {
+    longest = std::max(longest, length);
+    requests += length > 0;
+  }
+  const int64_t most = std::max(requests, kPiecesPerBlock * options_.blocks / head_groups_);
+  int32_t low = 1, high = static_cast<int32_t>(CeilDiv(longest, kDecodeChunkStep));
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    if (ItemsOf(lengths, middle * kDecodeChunkStep) <= most) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low * kDecodeChunkStep;
+}
+
+void DecodePlan::Cut(std::span<const int32_t> lengths, int32_t chunk) {
+  items_.clear();
+  slot_begin_.assign(1, 0);
+  for (int32_t request = 0; request < static_cast<int32_t>(lengths.size()); ++request) {
+    const int32_t length = lengths[request];
+    int32_t slot = slot_begin_.back();
+    for (int32_t begin = 0; begin < length; begin += chunk) {
+      items_.push_back({request, begin, std::min(length, begin + chunk), length > chunk ? slot++ : -1});
+    }
+    slot_begin_.push_back(slot);
+  }
+}
+
+// Longest processing time first: each piece goes to the block with the least so far.
+void DecodePlan::Deal() {
+  order_.resize(items_.size());
+  std::iota(order_.begin(), order_.end(), 0);
+  std::sort(order_.begin(), order_.end(), [this](int32_t a, int32_t b) {
+    const int64_t cost_a = CostOf(items_[a]), cost_b = CostOf(items_[b]);
+    return cost_a != cost_b ? cost_a > cost_b : a < b;
+  });
+  const auto heavier = [](const Load& a, const Load& b) {
+    return a.cost != b.cost ? a.cost > b.cost : a.block > b.block;
+  };
+  loads_.clear();
+  for (int32_t b = 0; b < options_.blocks; ++b) loads_.push_back({0, b});  // equal loads are a heap
+  block_of_.clear();
+  block_begin_.assign(options_.blocks + 1, 0);
+  for (const int32_t item : order_) {
+    for (int32_t group = 0; group < head_groups_; ++group) {
+      std::pop_heap(loads_.begin(), loads_.end(), heavier);
+      Load& least = loads_.back();
+      least.cost += CostOf(items_[item]);
+      block_of_.push_back(least.block);
+      ++block_begin_[least.block + 1];
+      std::push_heap(loads_.begin(), loads_.end(), heavier);
+    }
+  }
+  std::partial_sum(block_begin_.begin(), block_begin_.end(), block_begin_.begin());
+  work_.resize(block_of_.size());
+  // Places each piece at its block's cursor; afterwards the cursors are the begins of the blocks after.
+  for (size_t piece = 0; piece < block_of_.size(); ++piece) {
+    work_[block_begin_[block_of_[piece]]++] = {order_[piece / head_groups_],
+                                               static_cast<int32_t>(piece % head_groups_)};
+  }
+  std::copy_backward(block_begin_.begin(), block_begin_.end() - 1, block_begin_.end());
+  block_begin_[0] = 0;
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,30 @@
+// Budgets (registers of a thread, nothing spilled):
+//   PrefillAttentionKernel 224
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/prefill_attention.cuh"
+
+namespace orrery::cuda {
+namespace {
+
+template <int kHeadDim>
+void LaunchPrefill(Stream stream, const PrefillAttentionArgs& args) {
+  ForActivation(args.q_dtype, [&](auto query) {
+    ForActivation(args.out_dtype, [&](auto out) {
+      Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), decltype(out)>,
+             {static_cast<unsigned>(args.num_tiles), static_cast<unsigned>(args.q_heads)}, 32 * kPrefillWarps,
+             PrefillSharedBytes(kHeadDim), stream, args);
+    });
+  });
+}
+
+}  // namespace
+
+void PrefillAttention(Stream stream, const PrefillAttentionArgs& args) {
+  if (args.pages.head_dim == 64) {
+    LaunchPrefill<64>(stream, args);
+  } else {
+    LaunchPrefill<128>(stream, args);
+  }
+}
+
+}  // namespace orrery::cuda

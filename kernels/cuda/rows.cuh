@@ -1,0 +1,64 @@
+// Eight consecutive elements of a row at a time, as f32 in registers, in loads and stores of 16 bytes.
+#ifndef ORRERY_KERNELS_CUDA_ROWS_CUH_
+#define ORRERY_KERNELS_CUDA_ROWS_CUH_
+
+#include "kernels/cuda/primitives.cuh"
+#include "kernels/dtype.h"
+
+namespace orrery::cuda {
+
+inline constexpr int kRowVector = 8;
+
+struct alignas(16) FloatVector {
+  float values[4];
+};
+
+template <typename T>
+struct alignas(16) HalfVector {
+  T values[8];
+};
+
+__device__ __forceinline__ void LoadRow(const float* from, float (&to)[kRowVector]) {
+  const auto low = LoadVector<FloatVector>(from), high = LoadVector<FloatVector>(from + 4);
+  ORRERY_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    to[i] = low.values[i];
+    to[4 + i] = high.values[i];
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void LoadRow(const T* from, float (&to)[kRowVector]) {
+  const auto vector = LoadVector<HalfVector<T>>(from);
+  ORRERY_UNROLL
+  for (int i = 0; i < kRowVector; ++i) to[i] = ToFloat(vector.values[i]);
+}
+
+__device__ __forceinline__ void StoreRow(float* to, const float (&from)[kRowVector]) {
+  StoreVector(to, FloatVector{{from[0], from[1], from[2], from[3]}});
+  StoreVector(to + 4, FloatVector{{from[4], from[5], from[6], from[7]}});
+}
+
+__device__ __forceinline__ void StoreRow(BF16* to, const float (&from)[kRowVector]) {
+  HalfVector<BF16> vector;
+  ORRERY_UNROLL
+  for (int i = 0; i < kRowVector; ++i) vector.values[i] = ToBF16(from[i]);
+  StoreVector(to, vector);
+}
+
+__device__ __forceinline__ void Store(float* to, float value) { *to = value; }
+__device__ __forceinline__ void Store(BF16* to, float value) { *to = ToBF16(value); }
+
+// Calls f(T()) for the element type T of f32 or bf16 activations.
+template <typename Function>
+void ForActivation(DType dtype, const Function& f) {
+  if (dtype == DType::kBF16) {
+    f(BF16());
+  } else {
+    f(float());
+  }
+}
+
+}  // namespace orrery::cuda
+
+#endif  // ORRERY_KERNELS_CUDA_ROWS_CUH_
