@@ -11,7 +11,7 @@ void LaunchPrefill(Stream stream, const PrefillAttentionArgs& args) {
   ForActivation(args.q_dtype, [&](auto query) {
     ForActivation(args.out_dtype, [&](auto out) {
       Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), decltype(out)>,
-             {static_cast<unsigned>(args.num_tiles), static_cast<unsigned>(args.q_heads)}, 32 * kPrefillWarps,
+             {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)}, 32 * kPrefillWarps,
              PrefillSharedBytes(kHeadDim), stream, args);
     });
   });

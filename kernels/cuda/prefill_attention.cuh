@@ -211,12 +211,12 @@ class PrefillBlock {
   float sum_[2] = {0.0f, 0.0f};  // of the lane's columns
 };
 
-// Grid (q_heads, tiles) would put the longest tiles last of a wave; grid (tiles, q_heads) starts with them.
+// Grid (q_heads, tiles): the longest tiles of all heads start first, heads that share keys side by side.
 template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone>
 __global__ void __launch_bounds__(32 * kPrefillWarps)
     PrefillAttentionKernel(const PrefillAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
-  PrefillBlock<kHeadDim, Query, Out, kFault>(args, BlockX(), BlockY(), shared).Run();
+  PrefillBlock<kHeadDim, Query, Out, kFault>(args, BlockY(), BlockX(), shared).Run();
 }
 
 }  // namespace orrery::cuda

@@ -48,7 +48,7 @@ struct PrefillAttentionArgs {
   int64_t page_table_stride = 0;
   float scale = 1.0f;  // of the logits, > 0
   const PrefillSlice* slices = nullptr;
-  const PrefillTile* tiles = nullptr;  // [num_tiles]
+  const PrefillTile* tiles = nullptr;  // [num_tiles], at most 65535
   int32_t num_tiles = 0;
   void* out = nullptr;  // [rows of the step, q_heads * head_dim]
   DType out_dtype = DType::kF32;

@@ -15,6 +15,7 @@ enum class FailureKind : uint8_t {
   kMisaligned,     // an address that an instruction wants aligned is not
   kNotShared,      // an address that must lie in the block's shared memory does not
   kSharedOverrun,  // bytes behind the shared memory were written
+  kStackOverrun,   // a thread's variables outgrew the stack of its fiber
 };
 
 constexpr std::string_view NameOf(FailureKind kind) {
@@ -31,6 +32,8 @@ constexpr std::string_view NameOf(FailureKind kind) {
       return "not shared";
     case FailureKind::kSharedOverrun:
       return "shared overrun";
+    case FailureKind::kStackOverrun:
+      return "stack overrun";
   }
   return "?";
 }

@@ -1,7 +1,9 @@
 #include "kernels/emulate/fiber.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define ORRERY_FIBER_ASAN 1
@@ -50,11 +52,10 @@ namespace orrery::emulate {
 namespace {
 
 constexpr int kSavedRegisters = 6;
-#ifdef ORRERY_FIBER_ASAN
-constexpr size_t kStackBytes = 256 * 1024;
-#else
-constexpr size_t kStackBytes = 64 * 1024;
-#endif
+// Behind the stack: a margin that may be overrun without harm, its first bytes marked.
+constexpr size_t kMarginBytes = 8192;
+constexpr size_t kMarkBytes = 64;
+constexpr int kMark = 0x5a;
 
 thread_local Fiber* starting = nullptr;
 
@@ -74,22 +75,34 @@ void CompleteSwitch([[maybe_unused]] void* fake_stack, [[maybe_unused]] const vo
 
 }  // namespace
 
-Fiber::Fiber() : stack_(std::make_unique_for_overwrite<std::byte[]>(kStackBytes)) {}
+#ifdef ORRERY_FIBER_ASAN
+const size_t Fiber::kStackBytes = 256 * 1024;
+#else
+const size_t Fiber::kStackBytes = 64 * 1024;
+#endif
+
+Fiber::Fiber() : stack_(std::make_unique_for_overwrite<std::byte[]>(kMarginBytes + kStackBytes)) {}
 
 void Fiber::Reset(void (*entry)(void*), void* argument) {
   entry_ = entry;
   argument_ = argument;
   asan_fake_stack_ = nullptr;
 #ifdef ORRERY_FIBER_ASAN
-  __asan_unpoison_memory_region(stack_.get(), kStackBytes);
+  __asan_unpoison_memory_region(stack_.get(), kMarginBytes + kStackBytes);
 #endif
+  std::memset(stack_.get() + kMarginBytes - kMarkBytes, kMark, kMarkBytes);
   // As if Start had been called and had then switched away: a return address of none, Start, the registers.
-  const uintptr_t end = reinterpret_cast<uintptr_t>(stack_.get()) + kStackBytes;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(stack_.get()) + kMarginBytes + kStackBytes;
   void** top = reinterpret_cast<void**>(end / 64 * 64);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&Fiber::Start);
   for (int i = 0; i < kSavedRegisters; ++i) *--top = nullptr;
   stack_pointer_ = top;
+}
+
+bool Fiber::overran() const {
+  const std::byte* mark = stack_.get() + kMarginBytes - kMarkBytes;
+  return std::any_of(mark, mark + kMarkBytes, [](std::byte b) { return b != std::byte{kMark}; });
 }
 
 void Fiber::Start() {
@@ -102,7 +115,7 @@ void Fiber::Start() {
 void Fiber::Resume() {
   void* fake_stack = nullptr;
   starting = this;
-  AnnounceSwitch(&fake_stack, stack_.get(), kStackBytes);
+  AnnounceSwitch(&fake_stack, stack_.get(), kMarginBytes + kStackBytes);
   OrrerySwitchStack(&caller_stack_pointer_, stack_pointer_);
   CompleteSwitch(fake_stack, nullptr, nullptr);
 }

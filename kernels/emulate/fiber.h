@@ -10,6 +10,8 @@ namespace orrery::emulate {
 
 class Fiber {
  public:
+  static const size_t kStackBytes;
+
   Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
@@ -17,6 +19,9 @@ class Fiber {
   // Prepares a call of entry(argument), which the first Resume begins. A fiber that was left in the middle is
   // forgotten: its objects are not destroyed.
   void Reset(void (*entry)(void*), void* argument);
+
+  // Whether the call since the last Reset used more stack than there is.
+  bool overran() const;
 
   // Runs the fiber until it calls Suspend or Finish.
   void Resume();

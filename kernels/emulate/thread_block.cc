@@ -83,6 +83,12 @@ std::optional<Failure> ThreadBlock::Run(Extent grid, Extent index, int threads, 
         Failure{FailureKind::kSharedOverrun, "block " + NameOf(index_) + " wrote behind its " +
                                                  std::to_string(shared_bytes) + " bytes of shared memory"};
   }
+  for (int i = 0; i < threads && !failure_; ++i) {
+    if (threads_[i]->fiber.overran()) {
+      failure_ = Failure{FailureKind::kStackOverrun,
+                         "block " + NameOf(index_) + ", thread " + std::to_string(i) + " ran out of stack"};
+    }
+  }
   return std::exchange(failure_, std::nullopt);
 }
 

@@ -348,7 +348,7 @@ class PrefillTest : public AttentionTest {
     if (kernel == nullptr) {
       PrefillAttention(nullptr, args);
     } else {
-      Launch(kernel, {static_cast<unsigned>(tiles.size()), static_cast<unsigned>(args.q_heads)},
+      Launch(kernel, {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(tiles.size())},
              32 * kPrefillWarps, PrefillSharedBytes(cache.shape.head_dim), nullptr, args);
     }
     return out;

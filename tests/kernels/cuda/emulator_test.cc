@@ -1,5 +1,6 @@
 // The emulator itself: instructions against what the PTX ISA says they do, and one small kernel for each
 // mistake that it must report.
+#include <alloca.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -256,6 +257,15 @@ TEST_F(EmulatorTest, ReportsWritesBehindSharedMemory) {
                            memory[16] = std::byte{0};
                          }),
                 FailureKind::kSharedOverrun, "16 bytes");
+}
+
+TEST_F(EmulatorTest, ReportsAStackThatIsTooSmall) {
+  ExpectFailure(RunBlock(1, 0,
+                         [] {
+                           auto* variables = static_cast<volatile char*>(alloca(emulate::Fiber::kStackBytes));
+                           for (size_t i = 0; i < emulate::Fiber::kStackBytes; ++i) variables[i] = 1;
+                         }),
+                FailureKind::kStackOverrun, "thread 0");
 }
 
 TEST_F(EmulatorTest, ReportsLaunchesThatNoDeviceTakes) {

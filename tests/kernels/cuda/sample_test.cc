@@ -289,6 +289,15 @@ TEST_F(SampleTest, BrokenRowsAreNamed) {
   }
 }
 
+TEST_F(SampleTest, OverflowSaturates) {
+  Row row{.logits = Normal(71), .parameters = {.top_p = 0.5f}};
+  row.logits[33] = 3e38f;
+  row.biases = {{33, 3e38f}};
+  const Output out = Run({row})[0];
+  EXPECT_EQ(out.token.status, SampleStatus::kOk);
+  EXPECT_EQ(out.token.token, 33);
+}
+
 TEST_F(SampleTest, KnownTokensAreScored) {
   for (int round = 0; round < 20; ++round) {
     NextCase();
@@ -344,6 +353,47 @@ TEST_F(SampleTest, FrequenciesOfDrawsAreTheSoftmax) {
   }
   EXPECT_LT(chi_square, 20.52);  // 5 degrees of freedom
   EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), 0.0), 0.0) << "a token that is not kept was drawn";
+}
+
+// 2999 tokens e^-17.2 as likely as the best: further away than what the kernel picks to look at again. At
+// these positions, found by search, one of them is drawn all the same.
+TEST_F(SampleTest, FarTokensAreNotLeftOut) {
+  constexpr int kVocab = 3000, kBest = 800;
+  constexpr double kFar = -17.2;
+  struct Filter {
+    const char* name;
+    SampleParameters parameters;
+    int far_tokens;  // kept, lowest ids first
+  };
+  // How many far tokens top_p keeps of so many.
+  const auto nucleus = [](float top_p, int far) {
+    return static_cast<int>(std::ceil((top_p * (1 + far * std::exp(kFar)) - 1) / std::exp(kFar)));
+  };
+  const std::vector<Filter> filters = {
+      {"none", {}, kVocab - 1},
+      {"top_k", {.top_k = 2990}, 2989},
+      {"top_p", {.top_p = 0.99991f}, nucleus(0.99991f, kVocab - 1)},
+      {"min_p", {.min_p = 1e-9f}, kVocab - 1},
+      {"top_k, top_p", {.top_k = 2000, .top_p = 0.999999f}, nucleus(0.999999f, 1999)}};
+  for (const Filter& filter : filters) {
+    for (const uint64_t position : {163228, 212683}) {
+      NextCase();
+      Row row{.logits = std::vector<float>(kVocab, kFar), .parameters = filter.parameters};
+      row.logits[kBest] = 0.0f;
+      row.parameters.seed = 1;
+      row.parameters.position = position;
+      int expected = kBest;
+      double best = ReferenceGumbel(1, position, kBest);
+      for (int id = 0, left = filter.far_tokens; left > 0; ++id) {
+        if (id == kBest) continue;
+        --left;
+        const double score = kFar + ReferenceGumbel(1, position, id);
+        if (score > best) best = score, expected = id;
+      }
+      EXPECT_NE(expected, kBest);
+      EXPECT_EQ(Run({row})[0].token.token, expected) << filter.name;
+    }
+  }
 }
 
 TEST_F(SampleTest, DrawsDoNotDependOnTheBatch) {
