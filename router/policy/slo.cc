@@ -58,7 +58,7 @@ void SloPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> wai
   placed_ms_ = 0;
   num_with_room_ = std::count_if(loads_.begin(), loads_.end(), HasRoom);
   ReadTurns(waiting);
-  weighed_again_ = 0;
+  weighed_again_ = weighed_ = 0;
   for (size_t begin = 0, end = 0; begin < turns_.size(); begin = end) {
     while (end < turns_.size() && turns_[end].priority == turns_[begin].priority) ++end;
     TakeTurns(waiting, begin, end, now, assignment);
@@ -68,7 +68,7 @@ void SloPolicy::Assign(const ClusterView& cluster, absl::Span<const Waiting> wai
   assignment->why = {.policy = "slo",
                      .objective = "milliseconds by which the samples placed and those there end later",
                      .value = placed_ms_,
-                     .work = static_cast<int64_t>(waiting.size() * loads_.size())};
+                     .work = static_cast<int64_t>(weighed_ * loads_.size())};
 }
 
 void SloPolicy::ReadTurns(absl::Span<const Waiting> waiting) {
@@ -116,6 +116,7 @@ void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment)
   const bool is_new = IsNew(request);
   const std::vector<Hash128>& names = NamesOf(request);
   const Verdict verdict = Weigh(request, names, now);
+  ++weighed_;
   if (verdict.soonest.at == kNobody) return;
   weighed_again_ += !is_new;
   if (!has_slo) {

@@ -125,7 +125,7 @@ class SloPolicy final : public RoutePolicy {
   std::vector<Turn> turns_;
   std::vector<Line> lines_;
   int64_t num_with_room_ = 0;
-  size_t weighed_again_ = 0;
+  size_t weighed_ = 0, weighed_again_ = 0;
   double placed_ms_ = 0;
 };
 

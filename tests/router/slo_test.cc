@@ -444,6 +444,29 @@ TEST_F(SloPolicyTest, WithoutTargetsItWaitsForRoomAloneAndNobodyWithTargetsForIt
   EXPECT_EQ(Choose(workers, Request(1, 0, 0)), -1) << "both slots are taken by those that wait there";
 }
 
+// A cluster that is full to the brim: what waits is weighed when it comes, then 64 of all in a call, and
+// those that nobody can run, or that wait for room alone, take nobody's place among them.
+TEST_F(SloPolicyTest, ACallWeighsABoundedNumber) {
+  Teach(&policy_, {kFast});
+  std::vector<WorkerLoad> workers = {DecodingWorker(0, 4, 4000)};
+  workers[0].waiting_tokens = 1'000'000, workers[0].num_waiting = 500;
+  std::vector<Waiting> waiting;
+  for (uint64_t i = 0; i < 600; ++i) {
+    waiting.push_back(Request(i, i % 3 == 0 ? 0 : 60'000, 0));
+    waiting.back().arrival = AtMs(static_cast<double>(i));
+    EXPECT_TRUE(Assign(workers, waiting, static_cast<double>(i)).placements.empty());
+  }
+  const Assignment again = Assign(workers, waiting, 601);
+  EXPECT_TRUE(again.placements.empty());
+  EXPECT_EQ(again.why.work, 64);
+  // Many at the same instant are each new once.
+  for (uint64_t i = 600; i < 700; ++i) {
+    waiting.push_back(Request(i, 60'000, 0));
+    waiting.back().arrival = AtMs(700);
+    EXPECT_EQ(Assign(workers, waiting, 700).why.work, 65);
+  }
+}
+
 TEST(SloPolicy, WhoeverMeetsTargetsIsNotHeldUpByFairness) {
   std::vector<std::vector<Placement>> runs;
   for (const bool tenants : {false, true}) {
