@@ -9,6 +9,7 @@
 #include "scheduler/base/bytes.h"
 #include "scheduler/base/random.h"
 #include "scheduler/journal_format.h"
+#include "scheduler/kv/block_hash.h"
 #include "tests/scheduler/recorded_run.h"
 
 namespace orrery {
@@ -83,7 +84,7 @@ TEST_P(Journal, HeaderCarriesTheWholeSpecification) {
   EXPECT_EQ(read->options.role, WorkerRole::kDecode);
   EXPECT_EQ(read->options.num_blocks, 14);
   EXPECT_EQ(read->options.max_in_flight, GetParam());
-  EXPECT_EQ(read->options.hash_key, 42u);
+  EXPECT_EQ(read->options.hash_key, HashKeyId(42)) << "equal where the key is, and not the secret itself";
   EXPECT_FALSE(read->options.prefix_cache);
 }
 
