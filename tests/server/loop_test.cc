@@ -32,6 +32,26 @@ namespace {
 
 constexpr int32_t kContext = 512;
 
+EngineLimits SmallLimits() {
+  EngineLimits limits;
+  limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
+  limits.max_context = kContext, limits.vocab_size = kByteVocab;
+  return limits;
+}
+
+WorkerSpec SpecOf(const EngineLimits& limits) {
+  WorkerSpec spec;
+  spec.options.num_blocks = limits.num_blocks;
+  spec.options.block_tokens = limits.block_tokens;
+  spec.options.max_num_seqs = limits.max_num_seqs;
+  spec.options.max_step_tokens = limits.max_step_tokens;
+  spec.options.max_context = limits.max_context;
+  spec.options.vocab_size = limits.vocab_size;
+  spec.options.max_in_flight = 1;
+  spec.options.prefix_cache = true;
+  return spec;
+}
+
 // The front and one worker as the daemon puts them together, with a pool small enough for preemption.
 class Loops {
  public:
@@ -39,18 +59,8 @@ class Loops {
   explicit Loops(const std::string& journal = "", int32_t told_context = kContext,
                  std::unique_ptr<RoutePolicy> policy = NewRoutePolicy("jsq-tokens").value()) {
     spdlog::set_level(spdlog::level::off);
-    EngineLimits limits;
-    limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
-    limits.max_context = kContext, limits.vocab_size = kByteVocab;
-    WorkerSpec spec;
-    spec.options.num_blocks = limits.num_blocks;
-    spec.options.block_tokens = limits.block_tokens;
-    spec.options.max_num_seqs = limits.max_num_seqs;
-    spec.options.max_step_tokens = limits.max_step_tokens;
-    spec.options.max_context = limits.max_context;
-    spec.options.vocab_size = limits.vocab_size;
-    spec.options.max_in_flight = 1;
-    spec.options.prefix_cache = true;
+    const EngineLimits limits = SmallLimits();
+    const WorkerSpec spec = SpecOf(limits);
     WorkerLoop::Parts parts;
     parts.core = NewWorkerCore(spec).value();
     parts.executor = std::make_unique<FakeEngine>(limits, control_);
@@ -398,6 +408,58 @@ TEST(Loops, AStepThatOnlyReleasesSlotsIsNotMeasured) {
   const auto sequences = loops.StepSequences();
   EXPECT_GT(sequences.sample_count, 0u);
   EXPECT_EQ(sequences.sample_sum, static_cast<double>(sequences.sample_count)) << "one sequence in each";
+}
+
+// The reports of a request of 200 tokens where every step is predicted to take `cost`.
+std::vector<WorkerReport> ReportsOf(const std::string& cost) {
+  WorkerSpec spec = SpecOf(SmallLimits());
+  spec.cost = cost;
+  WorkerLoop::Parts parts;
+  parts.core = NewWorkerCore(spec).value();
+  parts.executor = std::make_unique<FakeEngine>(SmallLimits(), std::make_shared<EngineControl>());
+  const Clock clock;
+  std::mutex mutex;
+  std::vector<WorkerReport> reports;
+  std::promise<void> ended;
+  WorkerLoop worker(std::move(parts), &clock, [&](WorkerReport report) {
+    std::lock_guard lock(mutex);
+    const bool last = !report.ended.empty();
+    reports.push_back(std::move(report));
+    if (last) ended.set_value();
+  });
+  Submit submit;
+  submit.key = {RequestId{1}, 0, 0};
+  submit.tokens = std::make_shared<std::vector<TokenId>>(20, 'x');
+  submit.num_prompt = 20;
+  submit.stop.max_tokens = 200;
+  worker.Submit(std::move(submit));
+  EXPECT_EQ(ended.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  worker.Stop();
+  return reports;
+}
+
+// The most steps in one report; what they say is the same however they are cut.
+size_t MostStepsInAReport(const std::string& cost) {
+  size_t most = 0;
+  int32_t next = 0;
+  for (const WorkerReport& report : ReportsOf(cost)) {
+    most = std::max(most, report.steps.size());
+    for (const TokenEvent& event : report.events) {
+      EXPECT_EQ(event.index, next);
+      EXPECT_EQ(event.token, FakeToken(next++));
+    }
+    // Who waits for the first token does not wait for the second.
+    EXPECT_FALSE(report.events.size() > 1 && report.events.front().index == 0);
+  }
+  EXPECT_EQ(next, 200);
+  return most;
+}
+
+TEST(WorkerLoop, ShortStepsShareAReportAndLongOnesDoNot) {
+  // On a machine that stalls, even short steps may each be late.
+  EXPECT_TRUE(Eventually([] { return MostStepsInAReport("constant:0.001") > 1; }));
+  EXPECT_EQ(MostStepsInAReport("constant:1000"), 1u);
+  EXPECT_EQ(MostStepsInAReport(""), 1u) << "nobody knows how long they are";
 }
 
 // The stop string is complete, the worker does not know it yet and hangs: the deadline still holds.
