@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/cpu_engine.h"
@@ -24,7 +25,7 @@ using OpenCuda = std::function<absl::StatusOr<CudaParts>(const EngineOptions&)>;
 // The machine's first CUDA device. An error is one line that says what is missing: this build's support, the
 // driver or one that is recent enough, a device, its architecture, or a library.
 absl::StatusOr<CudaParts> OpenCudaDevice(const EngineOptions& options);
-// "NVIDIA H200, driver 13.0": what a start-up line calls that device.
+// "NVIDIA H200, driver for CUDA 13.0", of a device that OpenCudaDevice opens; otherwise its error.
 absl::StatusOr<std::string> DescribeCudaDevice();
 
 // As LoadCpuEngines and PlanEngine. Types that are not given are bf16, others are refused; memory is the
