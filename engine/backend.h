@@ -82,6 +82,8 @@ struct BackendLimits {
   std::vector<float> inverse_frequencies;  // [head_dim / 2]
   int64_t max_rows = 0;                    // tokens of a step
   int64_t max_slices = 0;                  // sequences of a step
+  int64_t max_context = 0;                 // tokens of a sequence
+  int64_t hidden = 0;                      // columns of the residual stream
   int64_t max_inner = 0;                   // largest k of any matrix
   int32_t vocab_size = 0;
 };
@@ -118,6 +120,8 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(absl::Span<const WeightView> parts, DType dtype,
                                                        MatrixKind kind) = 0;
   virtual int64_t KvBlockBytes(const AttentionSpec& spec) const = 0;
+  // What Prepare allocates, but for a few kilobytes.
+  virtual int64_t WorkspaceBytes(const BackendLimits& limits) const = 0;
   virtual absl::Status Prepare(const BackendLimits& limits) = 0;
 
   // A step: BeginStep, operations, Synchronize.

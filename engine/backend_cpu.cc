@@ -93,6 +93,7 @@ class CpuBackend final : public Backend {
   int64_t KvBlockBytes(const AttentionSpec& spec) const override {
     return orrery::KvBlockBytes(ShapeOf(spec));
   }
+  int64_t WorkspaceBytes(const BackendLimits& limits) const override;
   absl::Status Prepare(const BackendLimits& limits) override;
 
   void BeginStep(const StepInput& input) override;
@@ -166,6 +167,14 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuBackend::Pack(absl::Span<const Weight
                                                           parts.front().cols, dtype, order, &error);
   if (!packed.has_value()) return CannotPack(parts.front(), dtype, error);
   return std::make_unique<CpuMatrix>(*std::move(packed));
+}
+
+int64_t CpuBackend::WorkspaceBytes(const BackendLimits& limits) const {
+  const int num_threads = threads_.num_threads();
+  // The plan of attention has the position and the slot of every row.
+  const int64_t plan = limits.max_rows * static_cast<int64_t>(sizeof(int32_t) + sizeof(int64_t));
+  return static_cast<int64_t>(OperationScratchBytes(limits, num_threads) + CosSinBytes(limits)) + plan +
+         num_threads * AttentionPlan::ThreadBytes(ShapeOf(limits.attention));
 }
 
 absl::Status CpuBackend::Prepare(const BackendLimits& limits) {
@@ -285,13 +294,6 @@ void CpuBackend::Score(const Tensor& logits, absl::Span<const ScoreArgs> args, S
 
 std::unique_ptr<Backend> NewCpuBackend(int num_threads, KernelTrace* trace) {
   return std::make_unique<CpuBackend>(num_threads, trace);
-}
-
-int64_t CpuWorkspaceBytes(const BackendLimits& limits, int num_threads) {
-  // The plan of attention has the position and the slot of every row.
-  const int64_t plan = limits.max_rows * static_cast<int64_t>(sizeof(int32_t) + sizeof(int64_t));
-  return static_cast<int64_t>(OperationScratchBytes(limits, num_threads) + CosSinBytes(limits)) + plan +
-         num_threads * AttentionPlan::ThreadBytes(ShapeOf(limits.attention));
 }
 
 int DefaultCpuThreads() {

@@ -13,9 +13,6 @@ namespace orrery {
 // is told when kernels run and outlives the backend.
 std::unique_ptr<Backend> NewCpuBackend(int num_threads, KernelTrace* trace = nullptr);
 
-// What Prepare of such a backend allocates, but for a few kilobytes.
-int64_t CpuWorkspaceBytes(const BackendLimits& limits, int num_threads);
-
 // Threads worth having where nobody says a number: the cores this process may use.
 int DefaultCpuThreads();
 

@@ -5,13 +5,9 @@
 #include "engine/backend_cpu.h"
 
 namespace orrery {
-namespace {
 
-using Engines = std::vector<std::unique_ptr<ModelExecutor>>;
-
-// An engine for each backend.
-absl::StatusOr<Engines> LoadEngines(const EngineOptions& options,
-                                    std::vector<std::unique_ptr<Backend>> backends) {
+absl::StatusOr<LoadedEngines> LoadEngines(const EngineOptions& options,
+                                          std::vector<std::unique_ptr<Backend>> backends) {
   absl::StatusOr<ModelConfig> model = ReadModelConfig(options.model_dir);
   if (!model.ok()) return model.status();
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
@@ -19,7 +15,7 @@ absl::StatusOr<Engines> LoadEngines(const EngineOptions& options,
   absl::StatusOr<EnginePlan> plan = PlanEngine(options, *model, *checkpoint, *backends.front());
   if (!plan.ok()) return plan.status();
   std::shared_ptr<const DecoderWeights> weights;
-  Engines engines;
+  LoadedEngines engines;
   for (std::unique_ptr<Backend>& backend : backends) {
     if (absl::Status status = backend->Prepare(BackendLimitsOf(*plan)); !status.ok()) return status;
     if (weights == nullptr) {
@@ -37,15 +33,14 @@ absl::StatusOr<Engines> LoadEngines(const EngineOptions& options,
     absl::StatusOr<KvPool> pool =
         KvPool::Create(*backend, plan->attention, model->num_layers, plan->limits.num_blocks);
     if (!pool.ok()) return pool.status();
-    engines.push_back(std::make_unique<ModelExecutor>(std::move(backend), *std::move(decoder),
-                                                      *std::move(pool), plan->limits));
+    engines.executors.push_back(std::make_unique<ModelExecutor>(std::move(backend), *std::move(decoder),
+                                                                *std::move(pool), plan->limits));
   }
+  engines.plan = *std::move(plan);
   return engines;
 }
 
-}  // namespace
-
-absl::StatusOr<Engines> LoadCpuEngines(const EngineOptions& options) {
+absl::StatusOr<LoadedEngines> LoadCpuEngines(const EngineOptions& options) {
   std::vector<std::unique_ptr<Backend>> backends;
   for (int i = 0; i < options.num_workers; ++i) backends.push_back(NewCpuBackend(ThreadsPerWorker(options)));
   return LoadEngines(options, std::move(backends));
@@ -59,9 +54,9 @@ absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& o
                                                           std::unique_ptr<Backend> backend) {
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(std::move(backend));
-  absl::StatusOr<Engines> engines = LoadEngines(options, std::move(backends));
+  absl::StatusOr<LoadedEngines> engines = LoadEngines(options, std::move(backends));
   if (!engines.ok()) return engines.status();
-  return std::move(engines->front());
+  return std::move(engines->executors.front());
 }
 
 }  // namespace orrery

@@ -11,13 +11,20 @@
 
 namespace orrery {
 
+struct LoadedEngines {
+  EnginePlan plan;
+  std::vector<std::unique_ptr<ModelExecutor>> executors;  // one for each worker
+};
+
 // Checks, plans, packs the weights and allocates the KV pool. The checkpoint's files are closed when it
 // returns.
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadCpuEngine(const EngineOptions& options);
 // options.num_workers of them: each has its own KV pool and its share of the threads, the weights are there
 // once.
-absl::StatusOr<std::vector<std::unique_ptr<ModelExecutor>>> LoadCpuEngines(const EngineOptions& options);
-// One over a backend of the caller's, for tools that look at its operations.
+absl::StatusOr<LoadedEngines> LoadCpuEngines(const EngineOptions& options);
+// One over each backend of the caller's, which are all of a kind; the weights are there once.
+absl::StatusOr<LoadedEngines> LoadEngines(const EngineOptions& options,
+                                          std::vector<std::unique_ptr<Backend>> backends);
 absl::StatusOr<std::unique_ptr<ModelExecutor>> LoadEngine(const EngineOptions& options,
                                                           std::unique_ptr<Backend> backend);
 

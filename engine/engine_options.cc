@@ -1,6 +1,7 @@
 #include "engine/engine_options.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/backend_cpu.h"
 #include "engine/model_executor.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace orrery {
 namespace {
@@ -19,7 +21,6 @@ constexpr int32_t kMaxSeqs = 512;
 constexpr int32_t kMaxStepTokens = 65536;
 constexpr int kMaxWorkers = 64;
 constexpr int64_t kMaxBlocks = std::numeric_limits<int32_t>::max();
-constexpr double kKvShareOfFree = 0.6;
 
 absl::Status OutOfRange(absl::string_view option, int64_t value, int64_t low, int64_t high) {
   return absl::InvalidArgumentError(
@@ -85,7 +86,7 @@ absl::Status ResolveLimits(const EngineOptions& options, EnginePlan* plan) {
   return absl::OkStatus();
 }
 
-void EstimateFixedMemory(DType stored_dtype, EnginePlan* plan) {
+void EstimateFixedMemory(const Backend& backend, DType stored_dtype, EnginePlan* plan) {
   const ModelConfig& model = plan->model;
   const auto width = static_cast<int64_t>(SizeOf(plan->weights));
   const int64_t table = model.vocab_size * model.hidden_size;
@@ -93,14 +94,22 @@ void EstimateFixedMemory(DType stored_dtype, EnginePlan* plan) {
   plan->memory.weight_bytes =
       (model.num_parameters() - untied) * width + untied * static_cast<int64_t>(SizeOf(stored_dtype));
   const int64_t rows = plan->limits.max_step_tokens;
-  const int64_t stored = plan->weights == DType::kBF16 || plan->weights == DType::kI8 ? 2 : 4;
+  const auto stored = static_cast<int64_t>(SizeOf(backend.ActivationDtype(plan->weights)));
   const int64_t per_row = 4 * (model.hidden_size + model.q_size() + 2 * model.kv_size()) +
                           stored * (model.hidden_size + model.q_size() + model.intermediate_size);
   plan->memory.activation_bytes =
       plan->num_workers *
       (rows * per_row + 4 * ModelExecutor::SelectedRows(plan->limits) * (model.q_size() + model.hidden_size) +
-       4 * ModelExecutor::kLogitRows * model.vocab_size +
-       CpuWorkspaceBytes(BackendLimitsOf(*plan), plan->num_threads));
+       4 * ModelExecutor::kLogitRows * model.vocab_size + backend.WorkspaceBytes(BackendLimitsOf(*plan)));
+}
+
+// Rounded up.
+int64_t MissingMiB(const MemoryPlan& memory, int64_t blocks) {
+  const int64_t fixed = memory.weight_bytes + memory.activation_bytes;
+  const double wanted =
+      static_cast<double>(fixed) + static_cast<double>(blocks) * static_cast<double>(memory.kv_block_bytes);
+  const double missing = wanted - static_cast<double>(memory.available_bytes);
+  return static_cast<int64_t>(std::ceil(missing / (1 << 20)));
 }
 
 absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
@@ -120,9 +129,10 @@ absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
   } else if (bytes > 0) {
     blocks = bytes / memory.kv_block_bytes;
   } else {
-    blocks = std::min(static_cast<int64_t>(static_cast<double>(std::max<int64_t>(free, 0)) * kKvShareOfFree) /
-                          memory.kv_block_bytes,
-                      per_seq * plan->limits.max_num_seqs);
+    blocks = std::min(
+        static_cast<int64_t>(static_cast<double>(std::max<int64_t>(free, 0)) * options.kv_share_of_free) /
+            memory.kv_block_bytes,
+        per_seq * plan->limits.max_num_seqs);
   }
   if (tokens > 0 && blocks < 1) return OutOfRange("kv-cache-tokens", tokens, kBlockTokens, kMaxBlocks);
   if (bytes > 0 && blocks < 1) return OutOfRange("kv-cache-bytes", bytes, memory.kv_block_bytes, free);
@@ -130,8 +140,9 @@ absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "weights ", memory.weight_bytes >> 20, " MiB, buffers ", memory.activation_bytes >> 20, " MiB and ",
         plan->num_workers, " KV pool(s) of ", std::max<int64_t>(blocks, 1), " blocks of ",
-        memory.kv_block_bytes, " bytes do not fit the available ", memory.available_bytes >> 20,
-        " MiB: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens, or use "
+        memory.kv_block_bytes, " bytes do not fit the available ", memory.available_bytes >> 20, " MiB, ",
+        MissingMiB(memory, plan->num_workers * std::max<int64_t>(blocks, 1)),
+        " MiB are missing: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens, or use "
         "--weights int8"));
   }
   plan->limits.num_blocks = static_cast<int32_t>(blocks);
@@ -155,6 +166,8 @@ BackendLimits BackendLimitsOf(const EnginePlan& plan) {
   }
   limits.max_rows = plan.limits.max_step_tokens;
   limits.max_slices = plan.limits.max_num_seqs;
+  limits.max_context = plan.limits.max_context;
+  limits.hidden = plan.model.hidden_size;
   limits.max_inner = std::max({plan.model.hidden_size, plan.model.intermediate_size, plan.model.q_size()});
   limits.vocab_size = plan.limits.vocab_size;
   return limits;
@@ -198,7 +211,7 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
                     .kv_dtype = plan.kv_dtype};
   plan.memory.available_bytes = options.memory_bytes > 0 ? options.memory_bytes : AvailableMemoryBytes();
   plan.memory.kv_block_bytes = backend.KvBlockBytes(plan.attention) * model.num_layers;
-  EstimateFixedMemory(*stored, &plan);
+  EstimateFixedMemory(backend, *stored, &plan);
   if (absl::Status status = SizeKvPool(options, &plan); !status.ok()) return status;
   return plan;
 }
@@ -208,7 +221,9 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options) {
   if (!model.ok()) return model.status();
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
   if (!checkpoint.ok()) return checkpoint.status();
-  return PlanEngine(options, *model, *checkpoint, *NewCpuBackend(1));
+  // What is wrong with their number is for the plan to say.
+  const int threads = std::clamp(ThreadsPerWorker(options), 1, ThreadPool::kMaxThreads);
+  return PlanEngine(options, *model, *checkpoint, *NewCpuBackend(threads));
 }
 
 std::string EnginePlan::ToString() const {

@@ -23,15 +23,17 @@ struct EngineOptions {
   std::optional<DType> kv_dtype;  // kF32, kBF16, kF16; not given: the dtype above
   int num_threads = 0;            // of all workers together; 0: the cores this process may use
   int num_workers = 1;            // that share the weights; what follows is of each
-  // At most one of these; neither: 60 % of the memory left beside weights and buffers.
+  // At most one of these; neither: a share of the memory left beside weights and buffers.
   int64_t kv_cache_tokens = 0;
   int64_t kv_cache_bytes = 0;
+  double kv_share_of_free = 0.6;
   int32_t block_tokens = 16;
   int32_t max_num_seqs = 256;
   int32_t max_step_tokens = 2048;
   int32_t max_context = 0;      // 0: the model's
-  bool batch_invariant = true;  // the CPU kernels always are: false changes nothing on this backend
+  bool batch_invariant = true;  // the CPU kernels always are: false changes nothing there
   int64_t memory_bytes = 0;     // what the process may use; 0: ask the system
+  std::string cache_dir;        // for what is measured once on a machine; empty: not kept
 };
 
 // Of all workers together.

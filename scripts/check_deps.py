@@ -52,7 +52,8 @@ CHANCE = r"<random>|std::random_device|std::mt19937|\brand\(\)|\bsrand\("
 SOLVERS = r"<coin/"
 # Their order of iteration is not a function of what was put in.
 UNORDERED = r"<unordered_(map|set)>|std::unordered_"
-BACKENDS = r"^\s*#\s*(if|ifdef|ifndef|elif)\b.*(?<![A-Z])(CUDA|HIP|ROCM|METAL|AVX|AMX|SSE|NEON|x86_64|aarch64)"
+# But for the guards of headers.
+BACKENDS = r"^\s*#\s*(if|ifdef|ifndef|elif)\b(?!.*_H_\s*$).*(?<![A-Z])(CUDA|HIP|ROCM|METAL|AVX|AMX|SSE|NEON|x86_64|aarch64)"
 
 # Folder -> (what it is, pattern).
 FORBIDDEN = {

@@ -25,7 +25,7 @@ endif()
 
 # Flags of every target whose source is ours: warnings are errors.
 add_library(orrery_flags INTERFACE)
-target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror)
+target_compile_options(orrery_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Werror>")
 target_include_directories(orrery_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_link_libraries(orrery_flags INTERFACE orrery_sanitize)
 

@@ -26,7 +26,8 @@ std::vector<Option> MakeRows() {
       {"backend",
        &C::backend,
        "NAME",
-       "engine; modeled computes nothing and takes the time a cost profile predicts",
+       "engine; auto: cuda where there is a device, else cpu; modeled computes nothing and takes the time a "
+       "cost profile predicts",
        0,
        0,
        {"auto", "cpu", "cuda", "modeled"}},
@@ -58,9 +59,14 @@ std::vector<Option> MakeRows() {
        0,
        0,
        {"auto", "scalar", "avx2", "avx512", "amx"}},
-      {"batch-invariant", &C::batch_invariant, "on|off",
+      {"batch-invariant",
+       &C::batch_invariant,
+       "MODE",
        "a row's logits do not depend on what else is in the batch; the CPU engine keeps to that even when "
-       "off"},
+       "off; auto: off on CUDA, where it costs speed",
+       0,
+       0,
+       {"auto", "on", "off"}},
       {"workers", &C::workers, "W",
        "engine workers in this process: they share the weights and divide the threads; each has a KV pool "
        "and a scheduler of its own",
@@ -68,8 +74,9 @@ std::vector<Option> MakeRows() {
       {"dp", &C::dp, "G",
        "workers of a data-parallel group, which begin every step together; divides --workers", 1, 64},
       {"kv-cache-tokens", &C::kv_cache_tokens, "N",
-       "size of a worker's paged KV pool; 0: by --kv-cache-bytes, else its share of 60 % of free memory", 0,
-       int64_t{1} << 32},
+       "size of a worker's paged KV pool; 0: by --kv-cache-bytes, else its share of 60 % of free memory, on "
+       "CUDA 90 %",
+       0, int64_t{1} << 32},
       {"kv-cache-bytes", &C::kv_cache_bytes, "SIZE",
        "size of a worker's paged KV pool; 0: see --kv-cache-tokens", 0, int64_t{1} << 44},
       {"block-tokens", &C::block_tokens, "N", "tokens of one KV block", 16, 16},
@@ -79,7 +86,8 @@ std::vector<Option> MakeRows() {
        "they "
        "cache"},
       {"max-num-seqs", &C::max_num_seqs, "N", "sequences that run at once", 1, 512},
-      {"max-step-tokens", &C::max_step_tokens, "N", "tokens of one engine step", 16, 65'536},
+      {"max-step-tokens", &C::max_step_tokens, "N", "tokens of one engine step; 0: 2048, on CUDA 8192", 0,
+       65'536},
       {"max-queue-tokens", &C::max_queue_tokens, "N", "prompt tokens that may wait", 1, int64_t{1} << 40},
       {"max-context", &C::max_context, "N", "tokens of one sequence; 0: the model's", 0, int64_t{1} << 24},
       {"scheduler", &C::scheduler, "NAME[:key=value,...]", "batch policy", 0, 0, {}, true},

@@ -34,7 +34,7 @@ struct ServerConfig {
   std::string kv_dtype = "auto";
   int64_t threads = 0;  // 0: cores
   std::string isa = "auto";
-  bool batch_invariant = true;
+  std::string batch_invariant = "auto";  // on, but off on CUDA
   int64_t workers = 1;
   int64_t dp = 1;               // of them in a group
   int64_t kv_cache_tokens = 0;  // 0: not given
@@ -44,7 +44,7 @@ struct ServerConfig {
   std::string hash_key_file;  // empty: a secret of the process alone
   // limits of scheduling
   int64_t max_num_seqs = 256;
-  int64_t max_step_tokens = 2048;
+  int64_t max_step_tokens = 0;  // 0: the backend's
   int64_t max_queue_tokens = 1'000'000;
   int64_t max_context = 0;  // 0: the model's
   // policies, NAME[:key=value,...]

@@ -230,7 +230,7 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(std::count(model.output.begin(), model.output.end(), '\n'), 1);
   const RunResult cuda = RunProgram("orreryd", {"--model", DemoModel().string(), "--backend", "cuda"}, true);
   EXPECT_EQ(cuda.exit_code, 2);
-  EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: built without CUDA"));
+  EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: "));
   const RunResult moves =
       RunProgram("orreryd", {"--model", DemoModel().string(), "--router", "gate-and-route"}, true);
   EXPECT_EQ(moves.exit_code, 2);

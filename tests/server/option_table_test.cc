@@ -79,7 +79,7 @@ TEST_F(FileOption, PrintedConfigurationReadsBackEqual) {
   EXPECT_EQ(PrintConfig(again->config), PrintConfig(loaded->config));
   EXPECT_EQ(again->config.model, "it's #1: a dir");
   EXPECT_EQ(again->config.kv_cache_bytes.bytes, int64_t{3} << 30);
-  EXPECT_FALSE(again->config.batch_invariant);
+  EXPECT_EQ(again->config.batch_invariant, "off");
 }
 
 TEST_F(FileOption, PolicyOptionsMayBeAMap) {

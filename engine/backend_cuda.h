@@ -1,0 +1,32 @@
+// Backend on kernels/cuda: weights, activations between operations and KV pool in bf16, the residual stream,
+// attention's input and the logits in f32.
+//
+// Draws are Gumbel-max with random numbers of SampleArgs::uniform's bits: as repeatable as on the CPU, but
+// not the same tokens. Greedy tokens differ from the CPU's where two logits are closer than rounding.
+#ifndef ORRERY_ENGINE_BACKEND_CUDA_H_
+#define ORRERY_ENGINE_BACKEND_CUDA_H_
+
+#include <memory>
+
+#include "engine/backend.h"
+#include "engine/cuda/device.h"
+#include "engine/cuda/gemm.h"
+
+namespace orrery {
+
+struct CudaBackendOptions {
+  // A row's bits depend on the tokens of its sequence alone. Off, products of few rows and attention of
+  // single tokens have kernels of their own, and long sequences are cut by how full the batch is: faster, and
+  // a sequence's logits depend on its batch within rounding.
+  bool batch_invariant = false;
+};
+
+// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare refuses what the
+// kernels have no code for by the name of the option or of config.json's field.
+std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
+                                        std::unique_ptr<cuda::Gemm> gemm,
+                                        const CudaBackendOptions& options = {});
+
+}  // namespace orrery
+
+#endif  // ORRERY_ENGINE_BACKEND_CUDA_H_

@@ -1,0 +1,42 @@
+// A CUDA device as the backend uses it: memory, and copies on the one stream that kernels run on too. The
+// runtime's device and an emulated one for tests are behind it.
+#ifndef ORRERY_ENGINE_CUDA_DEVICE_H_
+#define ORRERY_ENGINE_CUDA_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/backend.h"
+#include "kernels/cuda/stream.h"
+
+namespace orrery::cuda {
+
+// Copies run in the order of their calls and of the launches between them, at any time until Synchronize
+// returns; what went wrong is told there. Buffers may outlive the device.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // Bytes of the device that nobody has taken.
+  virtual absl::StatusOr<int64_t> FreeBytes() = 0;
+  // Memory of the device; zero at first. ResourceExhausted says how much was asked for and how much is free.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
+  // Memory of the host that copies reach directly.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) = 0;
+
+  virtual void Upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void Download(void* host, const void* device, size_t bytes) = 0;
+  virtual void Copy(void* to, const void* from, size_t bytes) = 0;
+
+  virtual Stream stream() const = 0;
+  virtual int multiprocessors() const = 0;
+  // Waits for everything so far and returns the first error since the last call, of launches and copies.
+  virtual absl::Status Synchronize() = 0;
+};
+
+}  // namespace orrery::cuda
+
+#endif  // ORRERY_ENGINE_CUDA_DEVICE_H_

@@ -1,0 +1,79 @@
+#include "engine/cuda_engine.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend_cuda.h"
+
+namespace orrery {
+namespace {
+
+// Of the device's memory that weights and buffers leave: nothing else wants it.
+constexpr double kCudaKvShareOfFree = 0.9;
+
+absl::Status CheckType(absl::string_view option, std::optional<DType> type) {
+  if (!type.has_value() || *type == DType::kBF16) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(option, " ", std::string(NameOf(*type)), " is not supported on CUDA: bf16"));
+}
+
+// With what the operator left to the backend.
+absl::StatusOr<EngineOptions> ForCuda(const EngineOptions& options, cuda::Device& device) {
+  if (absl::Status status = CheckType("--dtype", options.dtype); !status.ok()) return status;
+  if (absl::Status status = CheckType("--kv-dtype", options.kv_dtype); !status.ok()) return status;
+  if (options.int8_weights)
+    return absl::InvalidArgumentError("--weights int8 is not supported on CUDA: native");
+  EngineOptions out = options;
+  out.dtype = out.kv_dtype = DType::kBF16;
+  out.kv_share_of_free = kCudaKvShareOfFree;
+  if (out.memory_bytes == 0) {
+    absl::StatusOr<int64_t> free = device.FreeBytes();
+    if (!free.ok()) return free.status();
+    out.memory_bytes = *free;
+  }
+  return out;
+}
+
+struct Opened {
+  EngineOptions options;
+  std::vector<std::unique_ptr<Backend>> backends;
+};
+
+absl::StatusOr<Opened> Open(const EngineOptions& options, const OpenCuda& open, int count) {
+  Opened opened;
+  for (int i = 0; i < count; ++i) {
+    absl::StatusOr<CudaParts> parts = open(options);
+    if (!parts.ok()) return parts.status();
+    if (i == 0) {
+      absl::StatusOr<EngineOptions> resolved = ForCuda(options, *parts->device);
+      if (!resolved.ok()) return resolved.status();
+      opened.options = *std::move(resolved);
+    }
+    opened.backends.push_back(NewCudaBackend(std::move(parts->device), std::move(parts->gemm),
+                                             {.batch_invariant = options.batch_invariant}));
+  }
+  return opened;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedEngines> LoadCudaEngines(const EngineOptions& options, const OpenCuda& open) {
+  absl::StatusOr<Opened> opened = Open(options, open, options.num_workers);
+  if (!opened.ok()) return opened.status();
+  return LoadEngines(opened->options, std::move(opened->backends));
+}
+
+absl::StatusOr<EnginePlan> PlanCudaEngine(const EngineOptions& options, const OpenCuda& open) {
+  absl::StatusOr<ModelConfig> model = ReadModelConfig(options.model_dir);
+  if (!model.ok()) return model.status();
+  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.model_dir);
+  if (!checkpoint.ok()) return checkpoint.status();
+  absl::StatusOr<Opened> opened = Open(options, open, 1);
+  if (!opened.ok()) return opened.status();
+  return PlanEngine(opened->options, *model, *checkpoint, *opened->backends.front());
+}
+
+}  // namespace orrery

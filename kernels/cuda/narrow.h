@@ -1,0 +1,22 @@
+// f32 to bf16, rounded to nearest, ties to even: what a product of bf16 wants of rows that are kept in f32.
+#ifndef ORRERY_KERNELS_CUDA_NARROW_H_
+#define ORRERY_KERNELS_CUDA_NARROW_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/stream.h"
+
+namespace orrery::cuda {
+
+// Both arrays are aligned to 16 bytes and do not overlap.
+struct NarrowArgs {
+  const float* in = nullptr;  // [count]
+  void* out = nullptr;        // bf16 [count]
+  int64_t count = 0;          // a multiple of 8
+};
+
+void Narrow(Stream stream, const NarrowArgs& args);
+
+}  // namespace orrery::cuda
+
+#endif  // ORRERY_KERNELS_CUDA_NARROW_H_

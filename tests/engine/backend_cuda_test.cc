@@ -1,0 +1,472 @@
+// The executor over the CUDA backend, end to end on the emulated device: logits against the double-precision
+// reference, greedy tokens against the CPU's, the promise of --batch-invariant, and what goes wrong.
+#include "engine/backend_cuda.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/cpu_engine.h"
+#include "engine/cuda_engine.h"
+#include "kernels/emulate/launch.h"
+#include "scheduler/base/random.h"
+#include "tests/engine/emulated_device.h"
+#include "tests/engine/plan_driver.h"
+#include "tests/engine/reference_model.h"
+#include "tests/engine/test_model.h"
+
+namespace orrery {
+namespace {
+
+using nlohmann::json;
+using testing::Greedy;
+using testing::PlanDriver;
+using testing::ReferenceModel;
+
+constexpr int kVocab = 150;
+
+EngineOptions TinyOptions(const std::string& dir, bool batch_invariant) {
+  EngineOptions options;
+  options.model_dir = dir;
+  options.num_threads = 1;
+  options.kv_cache_tokens = 4096;
+  options.max_num_seqs = 48;
+  options.max_step_tokens = 128;
+  options.max_context = 256;
+  options.batch_invariant = batch_invariant;
+  return options;
+}
+
+OpenCuda OpenEmulated(const testing::EmulatedDeviceOptions& device = {}) {
+  return [device](const EngineOptions&) -> absl::StatusOr<CudaParts> {
+    return CudaParts{.device = testing::NewEmulatedDevice(device), .gemm = testing::NewPlainGemm()};
+  };
+}
+
+std::unique_ptr<ModelExecutor> LoadEmulated(const EngineOptions& options) {
+  auto engines = LoadCudaEngines(options, OpenEmulated());
+  EXPECT_TRUE(engines.ok()) << engines.status();
+  return engines.ok() ? std::move(engines->executors.front()) : nullptr;
+}
+
+std::vector<TokenId> RandomTokens(RandomStream& random, int length) {
+  std::vector<TokenId> tokens(static_cast<size_t>(length));
+  for (TokenId& id : tokens) id = static_cast<TokenId>(random.Below(kVocab));
+  return tokens;
+}
+
+// Two layers in the two shapes that attention has code for.
+json TwoLayers(const std::string& family) {
+  json config = testing::TinyConfig(family);
+  config["hidden_size"] = 64;
+  config["intermediate_size"] = 96;
+  config["num_hidden_layers"] = 2;
+  config["vocab_size"] = kVocab;
+  const bool wide = family == "qwen3";
+  config["head_dim"] = wide ? 128 : 64;
+  config["num_attention_heads"] = wide ? 3 : 4;
+  config["num_key_value_heads"] = wide ? 1 : 2;
+  config["tie_word_embeddings"] = wide;
+  return config;
+}
+
+// The logits behind every prefix of `tokens`, [tokens, vocab]: each is a sequence of its own, all in one run,
+// prefilled in chunks.
+std::vector<float> PrefixLogits(ModelExecutor& engine, const std::vector<TokenId>& tokens, int32_t chunk) {
+  std::vector<float> all(tokens.size() * kVocab);
+  PlanDriver driver(engine);
+  engine.set_logits_observer([&](const Tensor& logits) {
+    const auto* row = static_cast<const float*>(logits.data);
+    for (const Slice& slice : driver.plan().slices) {
+      if (!slice.sample) continue;
+      const auto position = static_cast<ptrdiff_t>(slice.begin + slice.count - 1);
+      std::copy(row, row + kVocab, all.begin() + position * kVocab);
+      row += kVocab;
+    }
+  });
+  for (size_t n = 1; n <= tokens.size(); ++n) {
+    driver.Add({tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n)}, 1, Greedy());
+  }
+  EXPECT_TRUE(driver.RunAll(chunk).ok());
+  engine.set_logits_observer(nullptr);
+  for (size_t n = 0; n < tokens.size(); ++n) driver.Release(static_cast<int>(n));
+  EXPECT_TRUE(driver.Step({}).ok());
+  return all;
+}
+
+struct CudaCase {
+  std::string family;
+  bool batch_invariant;
+  DType stored;
+};
+
+class CudaModelTest : public ::testing::TestWithParam<CudaCase> {
+ protected:
+  void SetUp() override {
+    config_ = TwoLayers(GetParam().family);
+    tensors_ = testing::RandomTensors(config_, 11);
+    testing::WriteModel(dir_.path(), config_, tensors_, GetParam().stored);
+    options_ = TinyOptions(dir_.path(), GetParam().batch_invariant);
+  }
+  // The same checkpoint on the CPU, in bf16 like the device.
+  std::unique_ptr<ModelExecutor> LoadOnCpu() {
+    EngineOptions options = options_;
+    options.dtype = options.kv_dtype = DType::kBF16;
+    auto engine = LoadCpuEngine(options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *std::move(engine) : nullptr;
+  }
+
+  testing::TempDir dir_;
+  json config_;
+  std::vector<testing::NamedTensor> tensors_;
+  EngineOptions options_;
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, CudaModelTest,
+    ::testing::Values(CudaCase{"llama", false, DType::kBF16}, CudaCase{"llama", true, DType::kF32},
+                      CudaCase{"qwen3", false, DType::kF16}, CudaCase{"qwen3", true, DType::kBF16}),
+    [](const auto& info) {
+      return absl::StrCat(info.param.family, info.param.batch_invariant ? "Invariant" : "Fast");
+    });
+
+TEST_P(CudaModelTest, LogitsAreNearTheReference) {
+  const auto engine = LoadEmulated(options_);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(3);
+  const std::vector<TokenId> tokens = RandomTokens(random, 40);
+  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
+  const std::vector<double> reference = ReferenceModel(dir_.path()).AllLogits(tokens);
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    error += (ours[i] - reference[i]) * (ours[i] - reference[i]);
+    norm += reference[i] * reference[i];
+  }
+  const double relative = std::sqrt(error / norm);
+  RecordProperty("relative_error", absl::StrCat(relative));
+  EXPECT_LT(relative, 2e-2);  // as on the CPU
+}
+
+// Ragged prompts in chunks beside decodes, more rows than the skinny product takes and fewer, one that is
+// preempted and recomputed.
+TEST_P(CudaModelTest, GreedyTokensEqualTheCpus) {
+  const auto device = LoadEmulated(options_), cpu = LoadOnCpu();
+  ASSERT_NE(device, nullptr);
+  ASSERT_NE(cpu, nullptr);
+  std::vector<std::vector<TokenId>> outputs[2];
+  for (const auto& [engine, which] : {std::pair(device.get(), 0), std::pair(cpu.get(), 1)}) {
+    PlanDriver driver(*engine);
+    RandomStream random(5);
+    for (const int length : {1, 15, 16, 17, 33, 64, 90, 3, 40, 7, 5, 100}) {
+      driver.Add(RandomTokens(random, length), 4 + length % 5, Greedy());
+    }
+    ASSERT_TRUE(driver.Step({{0, 1}, {4, 33}, {6, 20}, {11, 65}}).ok());
+    ASSERT_TRUE(driver.Step({{0, 1}, {4, 1}, {6, 70}}).ok());
+    driver.Preempt(4);
+    ASSERT_TRUE(driver.RunAll(19).ok());
+    for (int handle = 0; handle < 12; ++handle) outputs[which].push_back(driver.sequence(handle).output);
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+}
+
+// What the rules and their definition make of the very logits that were sampled from.
+TEST_P(CudaModelTest, RulesAndLogprobsFollowTheirDefinition) {
+  const auto engine = LoadEmulated(options_);
+  ASSERT_NE(engine, nullptr);
+  Sampling sampling = Greedy();
+  sampling.presence_penalty = 0.7f;
+  sampling.frequency_penalty = 0.4f;
+  sampling.repetition_penalty = 1.5f;
+  sampling.logit_bias = {{3, 2.0f}, {9, -5.0f}};
+  sampling.num_logprobs = 4;
+  StopRules stop;
+  stop.stop_ids = {17, 18, 91};
+  stop.min_tokens = 6;
+  const std::vector<TokenId> prompt = {5, 6, 7, 7, 100, 3};
+  std::vector<std::vector<float>> logits;
+  engine->set_logits_observer([&](const Tensor& rows) {
+    const auto* row = static_cast<const float*>(rows.data);
+    logits.emplace_back(row, row + kVocab);
+  });
+  PlanDriver driver(*engine);
+  driver.Add(prompt, 12, sampling, stop);
+  ASSERT_TRUE(driver.RunAll(13).ok());
+  std::vector<TokenId> output;
+  for (size_t i = 0; i < 12; ++i) {
+    const std::vector<double> original(logits[i].begin(), logits[i].end());
+    std::vector<double> changed = original;
+    double sum = 0;
+    for (TokenId id = 0; id < kVocab; ++id) {
+      double& logit = changed[static_cast<size_t>(id)];
+      sum += std::exp(logit);
+      const auto count = static_cast<double>(std::count(output.begin(), output.end(), id));
+      if (count > 0 || std::count(prompt.begin(), prompt.end(), id) > 0) {
+        logit = logit > 0 ? logit / 1.5 : logit * 1.5;
+      }
+      if (count > 0) logit -= 0.7 + 0.4 * count;
+      if (id == 3) logit += 2;
+      if (id == 9) logit -= 5;
+      if (i < 6 && (id == 17 || id == 18 || id == 91)) logit = -1e9;
+    }
+    const auto& sampled = driver.sequence(0).sampled[i];
+    const auto best = std::max_element(changed.begin(), changed.end()) - changed.begin();
+    ASSERT_EQ(sampled.token, static_cast<TokenId>(best)) << "token " << i;
+    output.push_back(sampled.token);
+    ASSERT_NE(sampled.logprobs, nullptr);
+    EXPECT_NEAR(sampled.logprobs->chosen, original[static_cast<size_t>(best)] - std::log(sum), 1e-4);
+    std::vector<double> sorted = original;
+    std::sort(sorted.rbegin(), sorted.rend());
+    ASSERT_EQ(sampled.logprobs->top.size(), 4u);
+    for (size_t k = 0; k < 4; ++k) {
+      EXPECT_NEAR(sampled.logprobs->top[k].second, sorted[k] - std::log(sum), 1e-4) << "rank " << k;
+    }
+  }
+}
+
+TEST_P(CudaModelTest, PromptLogprobsAreNearTheReference) {
+  const auto engine = LoadEmulated(options_);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(8);
+  const std::vector<TokenId> prompt = RandomTokens(random, 30);
+  Sampling scoring = Greedy();
+  scoring.num_prompt_logprobs = 3;
+  PlanDriver driver(*engine);
+  driver.Add(prompt, 2, scoring);
+  ASSERT_TRUE(driver.RunAll(13).ok());
+  const PromptLogprobs& scored = driver.sequence(0).scored;
+  const std::vector<double> logits = ReferenceModel(dir_.path()).AllLogits(prompt);
+  ASSERT_EQ(scored.chosen.size(), 29u);
+  for (size_t i = 0; i < scored.chosen.size(); ++i) {
+    const auto row = logits.begin() + static_cast<ptrdiff_t>(i * kVocab);
+    double sum = 0;
+    for (auto x = row; x != row + kVocab; ++x) sum += std::exp(*x);
+    EXPECT_NEAR(scored.chosen[i], row[prompt[i + 1]] - std::log(sum), 0.15) << "position " << i + 1;
+    EXPECT_NEAR(scored.top[3 * i].second, *std::max_element(row, row + kVocab) - std::log(sum), 0.15)
+        << "position " << i + 1;
+  }
+}
+
+class CudaTinyTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    config_ = TwoLayers("llama");
+    tensors_ = testing::RandomTensors(config_, 2);
+    testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
+  }
+  std::unique_ptr<ModelExecutor> Load(bool batch_invariant = false) {
+    return LoadEmulated(TinyOptions(dir_.path(), batch_invariant));
+  }
+  std::vector<TokenId> Alone(ModelExecutor& engine, const std::vector<TokenId>& prompt, int32_t count) {
+    PlanDriver driver(engine);
+    const int handle = driver.Add(prompt, count, Greedy());
+    EXPECT_TRUE(driver.RunAll(128).ok());
+    const auto output = driver.sequence(handle).output;
+    driver.Release(handle);
+    EXPECT_TRUE(driver.Step({}).ok());
+    return output;
+  }
+  absl::Status StatusOf(const std::function<void(EngineOptions&)>& change,
+                        const testing::EmulatedDeviceOptions& device = {}) {
+    EngineOptions options = TinyOptions(dir_.path(), false);
+    change(options);
+    return LoadCudaEngines(options, OpenEmulated(device)).status();
+  }
+
+  testing::TempDir dir_;
+  json config_;
+  std::vector<testing::NamedTensor> tensors_;
+};
+
+// Alone, in a batch, in chunks, token by token: prefill and decode, few rows and many.
+TEST_F(CudaTinyTest, InvariantLogitsAreBitwiseTheSameHoweverTheyAreComputed) {
+  const auto engine = Load(/*batch_invariant=*/true);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(9);
+  const std::vector<TokenId> tokens = RandomTokens(random, 22);
+  const std::vector<float> whole = PrefixLogits(*engine, tokens, 128);
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 1)) << "token by token";
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 7)) << "in chunks";
+  std::vector<float> last;
+  engine->set_logits_observer([&](const Tensor& logits) {
+    const auto* row = static_cast<const float*>(logits.data);
+    last.assign(row, row + kVocab);
+  });
+  for (const size_t n : {size_t{1}, size_t{16}, size_t{17}, tokens.size()}) {
+    Alone(*engine, {tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n)}, 1);
+    const auto row = whole.begin() + static_cast<ptrdiff_t>((n - 1) * kVocab);
+    EXPECT_EQ(last, std::vector<float>(row, row + kVocab)) << n << " tokens alone";
+  }
+  // Across tiles of attention: the sixth token's logits, decoded behind a prompt and as part of it.
+  std::vector<TokenId> prompt = RandomTokens(random, 126);
+  const auto output = Alone(*engine, prompt, 6);
+  const std::vector<float> decoded = last;
+  prompt.insert(prompt.end(), output.begin(), output.begin() + 5);
+  for (const int32_t chunk : {61, 128}) {
+    PlanDriver driver(*engine);
+    const int handle = driver.Add(prompt, 1, Greedy());
+    ASSERT_TRUE(driver.RunAll(chunk).ok());
+    EXPECT_EQ(last, decoded) << "in chunks of " << chunk;
+    driver.Release(handle);
+    ASSERT_TRUE(driver.Step({}).ok());
+  }
+}
+
+TEST_F(CudaTinyTest, DrawsDependOnSeedAndTokensAlone) {
+  const auto engine = Load(/*batch_invariant=*/true);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(21);
+  PlanDriver crowd(*engine), alone(*engine);
+  std::vector<std::vector<TokenId>> expected;
+  for (int i = 0; i < 10; ++i) {
+    Sampling sampling;
+    sampling.temperature = 0.5f + 0.1f * static_cast<float>(i);
+    sampling.top_k = i % 3 == 0 ? 20 : 0;
+    sampling.top_p = i % 2 == 0 ? 0.8f : 1.0f;
+    sampling.seed = 1000 + static_cast<uint64_t>(i);
+    const auto prompt = RandomTokens(random, 1 + 4 * i);
+    const int handle = alone.Add(prompt, 5, sampling);
+    ASSERT_TRUE(alone.RunAll(128).ok());
+    expected.push_back(alone.sequence(handle).output);
+    alone.Release(handle);
+    crowd.Add(prompt, 5, sampling);
+  }
+  ASSERT_TRUE(alone.Step({}).ok());
+  ASSERT_TRUE(crowd.RunAll(13).ok());
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(crowd.sequence(i).output, expected[static_cast<size_t>(i)]) << i;
+}
+
+TEST_F(CudaTinyTest, SequencesContinueBehindSharedAndCopiedBlocks) {
+  const auto engine = Load(/*batch_invariant=*/true);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(14);
+  const auto prompt = RandomTokens(random, 40);
+  const auto expected = Alone(*engine, prompt, 6);
+  PlanDriver driver(*engine);
+  const int first = driver.Add(prompt, 6, Greedy());
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  const int shared = driver.Add(prompt, 6, Greedy()), copied = driver.Add(prompt, 6, Greedy());
+  for (int i = 0; i < 2; ++i) {  // the two full blocks of the prompt
+    driver.sequence(shared).blocks.push_back(driver.sequence(first).blocks[static_cast<size_t>(i)]);
+    driver.sequence(copied).blocks.push_back(driver.TakeBlock());
+    driver.CopyNext(driver.sequence(first).blocks[static_cast<size_t>(i)],
+                    driver.sequence(copied).blocks.back());
+  }
+  driver.sequence(shared).computed = driver.sequence(copied).computed = 32;
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  EXPECT_EQ(driver.sequence(shared).output, expected);
+  EXPECT_EQ(driver.sequence(copied).output, expected);
+}
+
+TEST_F(CudaTinyTest, WorkersShareTheWeights) {
+  EngineOptions options = TinyOptions(dir_.path(), false);
+  options.num_workers = 2;
+  auto engines = LoadCudaEngines(options, OpenEmulated());
+  ASSERT_TRUE(engines.ok()) << engines.status();
+  ASSERT_EQ(engines->executors.size(), 2u);
+  const auto expected = Alone(*engines->executors[0], {4, 5, 6}, 6);
+  engines->executors.erase(engines->executors.begin());
+  EXPECT_EQ(Alone(*engines->executors[0], {4, 5, 6}, 6), expected);
+}
+
+TEST_F(CudaTinyTest, NanWeightsEndTheSequencesOfThatRowAlone) {
+  const auto whole = Load();
+  ASSERT_NE(whole, nullptr);
+  const auto expected = Alone(*whole, {9, 8, 1}, 5);
+  for (auto& tensor : tensors_) {
+    if (tensor.name == "model.embed_tokens.weight") tensor.values[7 * 64] = std::nanf("");
+  }
+  testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
+  const auto engine = Load();
+  ASSERT_NE(engine, nullptr);
+  PlanDriver driver(*engine);
+  const int broken = driver.Add({7, 8}, 5, Greedy()), fine = driver.Add({9, 8, 1}, 5, Greedy());
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  EXPECT_TRUE(driver.sequence(broken).failed);
+  EXPECT_TRUE(driver.sequence(broken).output.empty());
+  EXPECT_FALSE(driver.sequence(fine).failed);
+  EXPECT_EQ(driver.sequence(fine).output, expected);
+  driver.Release(broken);  // its blocks, full of NaN, go to the next
+  const int next = driver.Add({9, 8, 1}, 5, Greedy());
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  EXPECT_EQ(driver.sequence(next).output, expected);
+}
+
+// A launch that the device refuses, before the layers and between them and sampling: an error of the step,
+// which gives no token, and the next step is computed.
+TEST_F(CudaTinyTest, KernelErrorsAreErrorsOfTheirStep) {
+  const auto engine = Load();
+  ASSERT_NE(engine, nullptr);
+  const auto expected = Alone(*engine, {1, 2, 3}, 6);
+  const auto fail = [] { emulate::LaunchGrid({1, 1, 1}, 1 << 20, 0, [] {}); };
+  PlanDriver driver(*engine);
+  const int handle = driver.Add({1, 2, 3}, 6, Greedy());
+  ASSERT_TRUE(driver.Step({{handle, 3}}).ok());
+  fail();
+  absl::Status status = driver.Step({{handle, 1}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("kernel: bad launch"), std::string::npos) << status;
+  EXPECT_EQ(driver.sequence(handle).output.size(), 1u);
+  engine->set_logits_observer([&](const Tensor&) { fail(); });
+  EXPECT_EQ(driver.Step({{handle, 1}}).code(), absl::StatusCode::kInternal);
+  engine->set_logits_observer(nullptr);
+  EXPECT_EQ(driver.sequence(handle).output.size(), 1u);
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  EXPECT_EQ(driver.sequence(handle).output, expected);
+}
+
+TEST_F(CudaTinyTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
+  const auto plan = PlanCudaEngine(TinyOptions(dir_.path(), false), OpenEmulated());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  // From nothing up to what is needed, whichever allocation is the one that fails.
+  const auto needed = static_cast<size_t>(plan->memory.total_bytes());
+  int failed = 0;
+  for (size_t bytes = 0; bytes <= 2 * needed; bytes += needed / 16) {
+    // The plan is told of plenty: allocations themselves fail.
+    const absl::Status status =
+        StatusOf([](auto& o) { o.memory_bytes = int64_t{1} << 30; }, {.memory_bytes = bytes});
+    if (status.ok()) break;
+    ++failed;
+    ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  }
+  EXPECT_GE(failed, 12);
+  EXPECT_LE(failed, 18) << "the plan counts far too little";
+  // Asked, the plan finds out beforehand.
+  const absl::Status status = StatusOf([](auto&) {}, {.memory_bytes = needed - 1});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("1 MiB are missing: lower --kv-cache-tokens"), std::string::npos) << status;
+}
+
+TEST_F(CudaTinyTest, RefusalsNameWhatIsNotSupported) {
+  const auto message = [&](const std::function<void(EngineOptions&)>& change) {
+    const absl::Status status = StatusOf(change);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  EXPECT_EQ(message([](auto& o) { o.dtype = DType::kF32; }), "--dtype f32 is not supported on CUDA: bf16");
+  EXPECT_EQ(message([](auto& o) { o.kv_dtype = DType::kF16; }),
+            "--kv-dtype f16 is not supported on CUDA: bf16");
+  EXPECT_EQ(message([](auto& o) { o.int8_weights = true; }),
+            "--weights int8 is not supported on CUDA: native");
+  const auto refused = [&](const char* field, int value) {
+    json config = config_;
+    config[field] = value;
+    testing::WriteModel(dir_.path(), config, testing::RandomTensors(config, 2), DType::kBF16);
+    return message([](auto&) {});
+  };
+  EXPECT_EQ(refused("head_dim", 80), "head_dim 80 is not supported on CUDA: 64 or 128");
+  EXPECT_EQ(refused("hidden_size", 52),
+            "hidden_size 52 is not supported on CUDA: a multiple of 8, at most 16384");
+  EXPECT_EQ(refused("intermediate_size", 77),
+            "tensor 'model.layers.0.mlp.down_proj.weight': rows of 77 values: CUDA needs a multiple of 8");
+}
+
+}  // namespace
+}  // namespace orrery

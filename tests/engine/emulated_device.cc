@@ -1,0 +1,169 @@
+#include "tests/engine/emulated_device.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "kernels/dtype.h"
+#include "kernels/emulate/launch.h"
+
+namespace orrery::testing {
+namespace {
+
+// Live allocations of the device, by address; buffers give theirs back also when the device is gone.
+struct Heap {
+  std::map<const std::byte*, size_t> sizes;
+  size_t free_bytes = 0;
+
+  bool Holds(const void* address, size_t bytes) const {
+    const auto* const first = static_cast<const std::byte*>(address);
+    auto after = sizes.upper_bound(first);
+    if (after == sizes.begin()) return false;
+    const auto& [begin, size] = *--after;
+    return static_cast<size_t>(first - begin) <= size && bytes <= size - static_cast<size_t>(first - begin);
+  }
+};
+
+// 64 bytes at a time, as allocations are aligned to as many.
+struct alignas(64) Line {
+  std::byte bytes[64];
+};
+
+class EmulatedBuffer final : public Buffer {
+ public:
+  EmulatedBuffer(std::shared_ptr<Heap> heap, size_t bytes)
+      : heap_(std::move(heap)), lines_((bytes + sizeof(Line) - 1) / sizeof(Line)), bytes_(bytes) {
+    if (heap_ == nullptr) return;
+    heap_->free_bytes -= bytes_;
+    heap_->sizes.emplace(static_cast<const std::byte*>(data()), bytes_);
+  }
+  ~EmulatedBuffer() override {
+    if (heap_ == nullptr) return;
+    heap_->free_bytes += bytes_;
+    heap_->sizes.erase(static_cast<const std::byte*>(data()));
+  }
+  void* data() const override { return const_cast<Line*>(lines_.data()); }
+  size_t bytes() const override { return bytes_; }
+
+ private:
+  std::shared_ptr<Heap> heap_;  // null: memory of the host
+  std::vector<Line> lines_;     // zeros
+  size_t bytes_;
+};
+
+class EmulatedDevice final : public cuda::Device {
+ public:
+  explicit EmulatedDevice(const EmulatedDeviceOptions& options) : options_(options) {
+    heap_->free_bytes = options.memory_bytes;
+  }
+
+  absl::StatusOr<int64_t> FreeBytes() override { return static_cast<int64_t>(heap_->free_bytes); }
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
+    if (bytes > heap_->free_bytes) {
+      return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes,
+                                                       " bytes on the device: ", heap_->free_bytes, " of ",
+                                                       options_.memory_bytes, " are free"));
+    }
+    return std::make_unique<EmulatedBuffer>(heap_, bytes);
+  }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override {
+    return std::make_unique<EmulatedBuffer>(nullptr, bytes);
+  }
+
+  void Upload(void* device, const void* host, size_t bytes) override {
+    if (Check("upload", device, bytes)) std::memcpy(device, host, bytes);
+  }
+  void Download(void* host, const void* device, size_t bytes) override {
+    if (!Check("download", device, bytes)) return;
+    const auto* const from = static_cast<const std::byte*>(device);
+    downloads_.push_back({host, {from, from + bytes}});
+  }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (Check("copy", to, bytes) && Check("copy", from, bytes)) std::memcpy(to, from, bytes);
+  }
+
+  cuda::Stream stream() const override { return nullptr; }
+  int multiprocessors() const override { return options_.multiprocessors; }
+  absl::Status Synchronize() override {
+    for (const auto& [host, bytes] : downloads_) std::memcpy(host, bytes.data(), bytes.size());
+    downloads_.clear();
+    if (const auto failure = emulate::TakeFailure()) {
+      const auto kind = NameOf(failure->kind);
+      status_.Update(absl::InternalError(
+          absl::StrCat("kernel: ", absl::string_view(kind.data(), kind.size()), ": ", failure->message)));
+    }
+    return std::exchange(status_, absl::OkStatus());
+  }
+
+ private:
+  bool Check(absl::string_view what, const void* address, size_t bytes) {
+    if (heap_->Holds(address, bytes)) return true;
+    status_.Update(absl::InternalError(
+        absl::StrCat(what, " of ", bytes, " bytes outside any allocation of the device")));
+    return false;
+  }
+
+  const EmulatedDeviceOptions options_;
+  const std::shared_ptr<Heap> heap_ = std::make_shared<Heap>();
+  std::vector<std::pair<void*, std::vector<std::byte>>> downloads_;
+  absl::Status status_;
+};
+
+// Its workspace is there and must have been given.
+class PlainGemm final : public cuda::Gemm {
+ public:
+  size_t WorkspaceBytes() const override { return 64; }
+  void set_workspace(void* workspace) override { workspace_ = workspace; }
+  absl::Status Multiply(cuda::Stream /*stream*/, const cuda::GemmArgs& args) override {
+    if (workspace_ == nullptr) return absl::InternalError("a product without a workspace");
+    const bool narrow = args.out_dtype == DType::kBF16;
+    if (narrow && (args.bias != nullptr || args.residual != nullptr)) {
+      return absl::InternalError("a product in bf16 with an addition");
+    }
+    const std::vector<float> x = Widened(args.x, args.rows * args.k);
+    const std::vector<float> weight = Widened(args.weight, args.n * args.k);
+    for (int64_t row = 0; row < args.rows; ++row) {
+      for (int64_t column = 0; column < args.n; ++column) {
+        const float* const a = x.data() + row * args.k;
+        const float* const b = weight.data() + column * args.k;
+        float sum = 0.0f;
+        for (int64_t i = 0; i < args.k; ++i) sum += a[i] * b[i];
+        const int64_t at = row * args.n + column;
+        if (args.bias != nullptr) sum += args.bias[column];
+        if (args.residual != nullptr) sum += args.residual[at];
+        if (narrow) {
+          static_cast<uint16_t*>(args.out)[at] = BF16FromF32(sum);
+        } else {
+          static_cast<float*>(args.out)[at] = sum;
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static std::vector<float> Widened(const void* bf16, int64_t count) {
+    const auto* const from = static_cast<const uint16_t*>(bf16);
+    std::vector<float> values(static_cast<size_t>(count));
+    std::transform(from, from + count, values.begin(), F32FromBF16);
+    return values;
+  }
+
+  void* workspace_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<cuda::Device> NewEmulatedDevice(const EmulatedDeviceOptions& options) {
+  return std::make_unique<EmulatedDevice>(options);
+}
+
+std::unique_ptr<cuda::Gemm> NewPlainGemm() { return std::make_unique<PlainGemm>(); }
+
+}  // namespace orrery::testing

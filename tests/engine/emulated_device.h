@@ -1,0 +1,28 @@
+// The CUDA backend without a GPU, for tests: kernels run on the emulator (kernels/emulate), memory of the
+// device is memory of the host. Stricter than the runtime where it can be: every copy must lie in one
+// allocation, and what is downloaded is not there before Synchronize.
+#ifndef ORRERY_TESTS_ENGINE_EMULATED_DEVICE_H_
+#define ORRERY_TESTS_ENGINE_EMULATED_DEVICE_H_
+
+#include <cstddef>
+#include <memory>
+
+#include "engine/cuda/device.h"
+#include "engine/cuda/gemm.h"
+
+namespace orrery::testing {
+
+struct EmulatedDeviceOptions {
+  size_t memory_bytes = size_t{1} << 30;
+  int multiprocessors = 4;
+};
+
+// For one thread: the emulator keeps its failures by thread.
+std::unique_ptr<cuda::Device> NewEmulatedDevice(const EmulatedDeviceOptions& options = {});
+
+// One product after the other, in f32.
+std::unique_ptr<cuda::Gemm> NewPlainGemm();
+
+}  // namespace orrery::testing
+
+#endif  // ORRERY_TESTS_ENGINE_EMULATED_DEVICE_H_
