@@ -163,8 +163,8 @@ EngineLimits RouterLimits(const ServerConfig& config, const ModelConfig& model) 
 // cpu or cuda.
 struct ChosenBackend {
   bool cuda = false;
-  std::string device;        // in words, where cuda
-  std::string why_not_cuda;  // of auto, where not
+  std::string device{};        // in words, where cuda
+  std::string why_not_cuda{};  // of auto, where not
 };
 
 absl::StatusOr<ChosenBackend> ChooseBackend(const ServerConfig& config) {
