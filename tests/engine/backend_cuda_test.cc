@@ -152,25 +152,44 @@ TEST_P(CudaModelTest, LogitsAreNearTheReference) {
 }
 
 // Ragged prompts in chunks beside decodes, more rows than the skinny product takes and fewer, one that is
-// preempted and recomputed.
+// preempted and recomputed. A sequence is followed up to where the CPU's two best are nearer than rounding.
 TEST_P(CudaModelTest, GreedyTokensEqualTheCpus) {
+  constexpr double kRounding = 0.1;  // of a difference of logits: a per cent of their norm
+  const std::vector<int> lengths = {1, 15, 16, 17, 33, 64, 90, 3, 7, 100};
   const auto device = LoadOnDevice(options_), cpu = LoadOnCpu();
   ASSERT_NE(device, nullptr);
   ASSERT_NE(cpu, nullptr);
-  std::vector<std::vector<TokenId>> outputs[2];
-  for (const auto& [engine, which] : {std::pair(device.get(), 0), std::pair(cpu.get(), 1)}) {
-    PlanDriver driver(*engine);
+  const auto run = [&](ModelExecutor& engine) {
+    PlanDriver driver(engine);
     RandomStream random(5);
-    for (const int length : {1, 15, 16, 17, 33, 64, 90, 3, 7, 100}) {
-      driver.Add(RandomTokens(random, length), 4 + length % 5, Greedy());
-    }
-    ASSERT_TRUE(driver.Step({{0, 1}, {4, 33}, {6, 20}, {9, 65}}).ok());
-    ASSERT_TRUE(driver.Step({{0, 1}, {4, 1}, {6, 70}}).ok());
+    Sampling sampling = Greedy();
+    sampling.num_logprobs = 2;
+    for (const int length : lengths) driver.Add(RandomTokens(random, length), 4 + length % 5, sampling);
+    EXPECT_TRUE(driver.Step({{0, 1}, {4, 33}, {6, 20}, {9, 65}}).ok());
+    EXPECT_TRUE(driver.Step({{0, 1}, {4, 1}, {6, 70}}).ok());
     driver.Preempt(4);
-    ASSERT_TRUE(driver.RunAll(19).ok());
-    for (int handle = 0; handle < 10; ++handle) outputs[which].push_back(driver.sequence(handle).output);
+    EXPECT_TRUE(driver.RunAll(19).ok());
+    std::vector<PlanDriver::Sequence> sequences;
+    for (size_t i = 0; i < lengths.size(); ++i) sequences.push_back(driver.sequence(static_cast<int>(i)));
+    return sequences;
+  };
+  const auto ours = run(*device), expected = run(*cpu);
+  int followed = 0, near_ties = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    ASSERT_EQ(ours[i].output.size(), expected[i].output.size());
+    for (size_t t = 0; t < ours[i].output.size(); ++t) {
+      const auto& top = expected[i].sampled[t].logprobs->top;
+      if (ours[i].output[t] != expected[i].output[t]) {
+        EXPECT_EQ(ours[i].output[t], top[1].first) << "sequence " << i << " token " << t;
+        EXPECT_LT(top[0].second - top[1].second, kRounding) << "sequence " << i << " token " << t;
+        ++near_ties;
+        break;
+      }
+      ++followed;
+    }
   }
-  EXPECT_EQ(outputs[0], outputs[1]);
+  EXPECT_GE(followed, 45);  // of 59
+  EXPECT_LE(near_ties, 2);
 }
 
 // What the rules and their definition make of the very logits that were sampled from.
