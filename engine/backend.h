@@ -106,6 +106,9 @@ struct StepSlice {
 struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
   absl::Span<const StepSlice> slices;
+  // Each slice is one token and the logits of all, in this order, are what is asked for behind the last
+  // layer: operations depend on the number of slices alone.
+  bool decode_only = false;
 };
 
 class Backend {

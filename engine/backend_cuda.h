@@ -19,6 +19,9 @@ struct CudaBackendOptions {
   // single tokens have kernels of their own, and long sequences are cut by how full the batch is: faster, and
   // a sequence's logits depend on its batch within rounding.
   bool batch_invariant = false;
+  // Steps that decode few sequences are recorded by their shape and launched as a whole (step_graphs.h). Not
+  // where batch-invariant.
+  bool graphs = true;
 };
 
 // KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare refuses what the

@@ -52,8 +52,9 @@ absl::StatusOr<Opened> Open(const EngineOptions& options, const OpenCuda& open, 
       if (!resolved.ok()) return resolved.status();
       opened.options = *std::move(resolved);
     }
-    opened.backends.push_back(NewCudaBackend(std::move(parts->device), std::move(parts->gemm),
-                                             {.batch_invariant = options.batch_invariant}));
+    opened.backends.push_back(
+        NewCudaBackend(std::move(parts->device), std::move(parts->gemm),
+                       {.batch_invariant = options.batch_invariant, .graphs = options.cuda_graphs}));
   }
   return opened;
 }

@@ -65,6 +65,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config, bool cuda) {
   options.max_step_tokens = StepTokens(config, cuda ? kCudaStepTokens : kStepTokens);
   options.max_context = static_cast<int32_t>(config.max_context);
   options.batch_invariant = config.batch_invariant == "auto" ? !cuda : config.batch_invariant == "on";
+  options.cuda_graphs = config.cuda_graphs;
   options.cache_dir = CacheDir();
   return options;
 }

@@ -1,4 +1,5 @@
-// What the emulated device can be made to do: launches that fail and memory that is short.
+// What the emulated device can be made to do: launches that fail, memory that is short, and telling what was
+// recorded.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -19,12 +20,15 @@ namespace {
 using testing::Greedy;
 using testing::PlanDriver;
 
-class CudaErrorTest : public ::testing::Test {
+class EmulatedCudaTest : public ::testing::Test {
  protected:
-  CudaErrorTest() {
+  EmulatedCudaTest() {
     nlohmann::json config = testing::TinyConfig("llama");
     config["hidden_size"] = 64;
     config["head_dim"] = 64;
+    config["num_hidden_layers"] = 2;
+    config["num_attention_heads"] = 2;
+    config["num_key_value_heads"] = 1;
     testing::WriteModel(dir_.path(), config, testing::RandomTensors(config, 2), DType::kBF16);
     options_.model_dir = dir_.path();
     options_.kv_cache_tokens = 4096;
@@ -46,7 +50,7 @@ class CudaErrorTest : public ::testing::Test {
 
 // A launch that the device refuses, before the layers and between them and sampling: an error of the step,
 // which gives no token, and the next step is computed.
-TEST_F(CudaErrorTest, KernelErrorsAreErrorsOfTheirStep) {
+TEST_F(EmulatedCudaTest, KernelErrorsAreErrorsOfTheirStep) {
   auto engines = LoadCudaEngines(options_, Open(size_t{1} << 30));
   ASSERT_TRUE(engines.ok()) << engines.status();
   ModelExecutor* const engine = engines->executors.front().get();
@@ -71,7 +75,7 @@ TEST_F(CudaErrorTest, KernelErrorsAreErrorsOfTheirStep) {
   EXPECT_EQ(driver.sequence(handle).output, expected);
 }
 
-TEST_F(CudaErrorTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
+TEST_F(EmulatedCudaTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
   const auto plan = PlanCudaEngine(options_, Open(size_t{1} << 30));
   ASSERT_TRUE(plan.ok()) << plan.status();
   // From nothing up to what is needed, whichever allocation is the one that fails.
@@ -92,6 +96,51 @@ TEST_F(CudaErrorTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
   const absl::Status status = LoadCudaEngines(options_, Open(needed - 1)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(status.message().find("1 MiB are missing: lower --kv-cache-tokens"), std::string::npos) << status;
+}
+
+// Sequences come and go, so that steps are filled up, and grow past block tables of one, two and four pages.
+TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
+  struct Run {
+    int graph_launches = 0;
+    std::vector<std::vector<TokenId>> outputs;
+    std::vector<float> logprobs;
+  };
+  const auto run = [&](bool graphs, bool records) {
+    Run out;
+    options_.cuda_graphs = graphs;
+    const auto open = [&](const EngineOptions&) -> absl::StatusOr<CudaParts> {
+      return CudaParts{
+          .device = testing::NewEmulatedDevice({.records = records, .graph_launches = &out.graph_launches}),
+          .gemm = testing::NewPlainGemm()};
+    };
+    auto engines = LoadCudaEngines(options_, open);
+    EXPECT_TRUE(engines.ok()) << engines.status();
+    PlanDriver driver(*engines->executors.front());
+    Sampling sampling;
+    sampling.num_logprobs = 1;
+    for (int i = 0; i < 5; ++i) {
+      sampling.seed = static_cast<uint64_t>(i);
+      sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+      std::vector<TokenId> prompt(static_cast<size_t>(1 + 6 * i), 3 + i);
+      driver.Add(prompt, 5 + 2 * i, sampling);
+    }
+    EXPECT_TRUE(driver.RunAll(128).ok());
+    for (int handle = 0; handle < 5; ++handle) {
+      out.outputs.push_back(driver.sequence(handle).output);
+      for (const auto& sampled : driver.sequence(handle).sampled) {
+        out.logprobs.push_back(sampled.logprobs->chosen);
+      }
+    }
+    return out;
+  };
+  const Run eager = run(false, true), recorded = run(true, true), refused = run(true, false);
+  EXPECT_EQ(eager.graph_launches, 0);
+  EXPECT_GE(recorded.graph_launches, 6);
+  EXPECT_EQ(refused.graph_launches, 0);
+  EXPECT_EQ(recorded.outputs, eager.outputs);
+  EXPECT_EQ(recorded.logprobs, eager.logprobs);
+  EXPECT_EQ(refused.outputs, eager.outputs);
+  EXPECT_EQ(refused.logprobs, eager.logprobs);
 }
 
 }  // namespace
