@@ -48,6 +48,7 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override { device_->Synchronize().IgnoreError(); }
 
   DType ActivationDtype(DType /*weights*/) const override { return DType::kBF16; }
+  bool Packs(DType dtype) const override { return dtype == DType::kBF16; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   absl::Status Upload(const void* host, size_t bytes, void* device) override {
     device_->Upload(device, host, bytes);
@@ -96,7 +97,6 @@ class CudaBackend final : public Backend {
     int64_t cos_sin, narrowed, product, gemm;
   };
   Scratch ScratchOf(const BackendLimits& limits) const;
-  absl::Status Check(const BackendLimits& limits) const;
   absl::Status UploadAngles();
   void Gather(const Tensor& out, const void* table, DType dtype, const int32_t* ids);
   const void* Narrowed(const Tensor& in);
@@ -155,31 +155,8 @@ int64_t CudaBackend::WorkspaceBytes(const BackendLimits& limits) const {
          static_cast<int64_t>(step.bytes() + sampler.bytes());
 }
 
-absl::Status CudaBackend::Check(const BackendLimits& limits) const {
-  const AttentionSpec& spec = limits.attention;
-  if (!cuda::DecodeAttentionSupports(spec.head_dim) || !cuda::PrefillAttentionSupports(spec.head_dim)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("head_dim ", spec.head_dim, " is not supported on CUDA: 64 or 128"));
-  }
-  if (spec.num_kv_heads < 1 || spec.num_heads < 1 || spec.num_heads % spec.num_kv_heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("num_attention_heads ", spec.num_heads,
-                                                   " is no multiple of num_key_value_heads ",
-                                                   spec.num_kv_heads));
-  }
-  if (spec.kv_dtype != DType::kBF16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)), " is not supported on CUDA: bf16"));
-  }
-  if (limits.hidden % cuda::kColumnStep != 0 || limits.hidden < 1 || limits.hidden > cuda::kMaxNormHidden) {
-    return absl::InvalidArgumentError(absl::StrCat("hidden_size ", limits.hidden,
-                                                   " is not supported on CUDA: a multiple of ",
-                                                   cuda::kColumnStep, ", at most ", cuda::kMaxNormHidden));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CudaBackend::Prepare(const BackendLimits& limits) {
-  if (absl::Status status = Check(limits); !status.ok()) return status;
+  if (absl::Status status = CheckCudaLimits(limits); !status.ok()) return status;
   limits_ = limits;
   const Scratch scratch = ScratchOf(limits);
   const std::pair<std::unique_ptr<Buffer>*, int64_t> buffers[] = {{&cos_sin_, scratch.cos_sin},
@@ -357,6 +334,29 @@ absl::Status CudaBackend::Synchronize() {
 }
 
 }  // namespace
+
+absl::Status CheckCudaLimits(const BackendLimits& limits) {
+  const AttentionSpec& spec = limits.attention;
+  if (!cuda::DecodeAttentionSupports(spec.head_dim) || !cuda::PrefillAttentionSupports(spec.head_dim)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim ", spec.head_dim, " is not supported on CUDA: 64 or 128"));
+  }
+  if (spec.num_kv_heads < 1 || spec.num_heads < 1 || spec.num_heads % spec.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_attention_heads ", spec.num_heads,
+                                                   " is no multiple of num_key_value_heads ",
+                                                   spec.num_kv_heads));
+  }
+  if (spec.kv_dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)), " is not supported on CUDA: bf16"));
+  }
+  if (limits.hidden % cuda::kColumnStep != 0 || limits.hidden < 1 || limits.hidden > cuda::kMaxNormHidden) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden_size ", limits.hidden,
+                                                   " is not supported on CUDA: a multiple of ",
+                                                   cuda::kColumnStep, ", at most ", cuda::kMaxNormHidden));
+  }
+  return absl::OkStatus();
+}
 
 std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
                                         std::unique_ptr<cuda::Gemm> gemm, const CudaBackendOptions& options) {

@@ -24,8 +24,10 @@ struct CudaBackendOptions {
   bool graphs = true;
 };
 
-// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare refuses what the
-// kernels have no code for by the name of the option or of config.json's field.
+// InvalidArgument: what the kernels have no code for, by the name of the option or of config.json's field.
+absl::Status CheckCudaLimits(const BackendLimits& limits);
+
+// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare checks the limits.
 std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
                                         std::unique_ptr<cuda::Gemm> gemm,
                                         const CudaBackendOptions& options = {});

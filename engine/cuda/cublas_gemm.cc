@@ -23,6 +23,7 @@ constexpr int kTimedRuns = 3;
 // Written between timed runs: more than any device's second-level cache.
 constexpr size_t kFlushBytes = size_t{128} << 20;
 constexpr int64_t kSmallestBucket = 16;
+constexpr uint32_t kAlignment = 16;  // of a matrix, in bytes: GemmArgs
 // An algorithm for any number of rows must be one for these.
 constexpr int64_t kInvariantRows[] = {1, 7, 64, 300, 2048, 8192};
 
@@ -99,10 +100,17 @@ class Product {
     if (library_.MatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return {};
     const uint32_t reductions = split_k ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_NONE;
     const uint64_t workspace = kWorkspaceBytes;
+    // Less than the library would assume: parts of activations lie behind one another.
+    const uint32_t alignment = kAlignment;
     library_.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                           sizeof(workspace));
     library_.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
                                           sizeof(reductions));
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      library_.MatmulPreferenceSetAttribute(preference, operand, &alignment, sizeof(alignment));
+    }
     std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
     int count = 0;
     const cublasStatus_t status = library_.MatmulAlgoGetHeuristic(

@@ -426,6 +426,8 @@ TEST_F(CudaTinyTest, RefusalsNameWhatIsNotSupported) {
     return message([](auto&) {});
   };
   EXPECT_EQ(refused("head_dim", 80), "head_dim 80 is not supported on CUDA: 64 or 128");
+  EXPECT_EQ(PlanCudaEngine(TinyOptions(dir_.path(), false), testing::OpenTestedCuda).status().message(),
+            "head_dim 80 is not supported on CUDA: 64 or 128");
   EXPECT_EQ(refused("hidden_size", 52),
             "hidden_size 52 is not supported on CUDA: a multiple of 8, at most 16384");
   EXPECT_EQ(refused("intermediate_size", 77),
