@@ -81,13 +81,16 @@ class Product {
     return CUBLAS_STATUS_SUCCESS;
   }
 
+  // Candidates depend on how it is aligned.
+  cublasStatus_t SetBias(const float* bias) {
+    return bias == nullptr ? CUBLAS_STATUS_SUCCESS
+                           : library_.MatmulDescSetAttribute(description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                             &bias, sizeof(bias));
+  }
+
+  // Of the rows and the bias that are set.
   cublasStatus_t Run(cublasLtHandle_t handle, const GemmArgs& args, void* out,
                      const cublasLtMatmulAlgo_t& algorithm, void* workspace, Stream stream) {
-    if (args.bias != nullptr) {
-      const cublasStatus_t status = library_.MatmulDescSetAttribute(
-          description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args.bias, sizeof(args.bias));
-      if (status != CUBLAS_STATUS_SUCCESS) return status;
-    }
     const float one = 1.0f, beta = args.residual != nullptr ? 1.0f : 0.0f;
     const void* const added = args.residual != nullptr ? static_cast<const void*>(args.residual) : out;
     return library_.Matmul(handle, description_, &one, args.weight, weight_, args.x, x_, &beta, added, out_,
@@ -245,9 +248,9 @@ class CublasGemm final : public Gemm {
                     .residual = args.residual != nullptr};
     absl::StatusOr<Product*> product = ProductOf(shape);
     if (!product.ok()) return product.status();
-    if (cublasStatus_t status = (*product)->SetRows(args.rows); status != CUBLAS_STATUS_SUCCESS) {
-      return GemmStatus(library_, status, shape);
-    }
+    cublasStatus_t status = (*product)->SetRows(args.rows);
+    if (status == CUBLAS_STATUS_SUCCESS) status = (*product)->SetBias(args.bias);
+    if (status != CUBLAS_STATUS_SUCCESS) return GemmStatus(library_, status, shape);
     if (!batch_invariant_) shape.rows = BucketOf(args.rows);
     auto chosen = chosen_.find(shape);
     if (chosen == chosen_.end()) {
@@ -255,7 +258,7 @@ class CublasGemm final : public Gemm {
       if (!algorithm.has_value()) return GemmStatus(library_, CUBLAS_STATUS_NOT_SUPPORTED, shape);
       chosen = chosen_.emplace(shape, *algorithm).first;
     }
-    cublasStatus_t status = (*product)->Run(handle_, args, args.out, chosen->second, workspace_, stream);
+    status = (*product)->Run(handle_, args, args.out, chosen->second, workspace_, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
       // Found for other rows of the bucket. Batch-invariant there is no other.
       const auto candidates =
