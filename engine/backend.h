@@ -106,6 +106,9 @@ struct StepSlice {
 struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
   absl::Span<const StepSlice> slices;
+  // Each slice is one token and the logits of all, in this order, are what is asked for behind the last
+  // layer: operations depend on the number of slices alone.
+  bool decode_only = false;
 };
 
 class Backend {
@@ -114,6 +117,7 @@ class Backend {
 
   // At load. ResourceExhausted where memory is short.
   virtual DType ActivationDtype(DType weights) const = 0;
+  virtual bool Packs(DType dtype) const = 0;
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
   virtual absl::Status Upload(const void* host, size_t bytes, void* device) = 0;
   // Packs the parts, stacked along n, as `dtype` (kF32, kBF16, kF16 or kI8 with a scale per row of W).

@@ -11,6 +11,7 @@
 #include "engine/cuda/matrix.h"
 #include "engine/cuda/sampler.h"
 #include "engine/cuda/step_arrays.h"
+#include "engine/cuda/step_graphs.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/gather_rows.h"
 #include "kernels/cuda/kv_pages.h"
@@ -29,6 +30,9 @@ using cuda::DeviceMatrix;
 
 // Rows of a product that needs scratch are computed so many at a time: enough for the device to be busy with.
 constexpr int64_t kScratchRows = 2048;
+// Most rows of a step that is recorded: all logits of such a step are computed at once, and with more the
+// device has enough to do while the host launches.
+constexpr int64_t kMostGraphRows = 64;
 
 float* F32Of(const Tensor& tensor) {
   ORRERY_DCHECK(tensor.dtype == DType::kF32);
@@ -39,11 +43,12 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(std::unique_ptr<cuda::Device> device, std::unique_ptr<cuda::Gemm> gemm,
               const CudaBackendOptions& options)
-      : device_(std::move(device)), gemm_(std::move(gemm)), options_(options) {}
+      : device_(std::move(device)), gemm_(std::move(gemm)), options_(options), graphs_(*device_) {}
   // What is under way must not outlive the memory it uses.
   ~CudaBackend() override { device_->Synchronize().IgnoreError(); }
 
   DType ActivationDtype(DType /*weights*/) const override { return DType::kBF16; }
+  bool Packs(DType dtype) const override { return dtype == DType::kBF16; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   absl::Status Upload(const void* host, size_t bytes, void* device) override {
     device_->Upload(device, host, bytes);
@@ -59,7 +64,7 @@ class CudaBackend final : public Backend {
   int64_t WorkspaceBytes(const BackendLimits& limits) const override;
   absl::Status Prepare(const BackendLimits& limits) override;
 
-  void BeginStep(const StepInput& input) override { step_->Begin(input); }
+  void BeginStep(const StepInput& input) override;
   void Copy(void* to, const void* from, size_t bytes) override { device_->Copy(to, from, bytes); }
   void Embed(const Tensor& out, const Matrix& table) override {
     Gather(out, DeviceMatrix::Of(table).data(), DType::kBF16, step_->ids());
@@ -74,12 +79,14 @@ class CudaBackend final : public Backend {
                       const KvLayer& layer) override;
   void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) override;
   void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) override {
-    Gather(out, in.data, in.dtype, sampler_->PutRows(rows));
+    Gather(out, in.data, in.dtype, padded_rows_ > 0 ? step_->row_numbers() : sampler_->PutRows(rows));
   }
   void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) override {
+    EndGraph();
     sampler_->Sample(logits, args, results);
   }
   void Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) override {
+    EndGraph();
     sampler_->Score(logits, args, results);
   }
   absl::Status Synchronize() override;
@@ -90,7 +97,6 @@ class CudaBackend final : public Backend {
     int64_t cos_sin, narrowed, product, gemm;
   };
   Scratch ScratchOf(const BackendLimits& limits) const;
-  absl::Status Check(const BackendLimits& limits) const;
   absl::Status UploadAngles();
   void Gather(const Tensor& out, const void* table, DType dtype, const int32_t* ids);
   const void* Narrowed(const Tensor& in);
@@ -99,7 +105,16 @@ class CudaBackend final : public Backend {
   void MultiplyMany(const Tensor& out, const Tensor& in, const DeviceMatrix& weight, const float* bias,
                     const float* residual);
   void Multiply(const cuda::GemmArgs& args) {
-    if (status_.ok()) status_ = gemm_->Multiply(device_->stream(), args);
+    graphs_.Run([&](cuda::Stream stream) {
+      if (status_.ok()) status_ = gemm_->Multiply(stream, args);
+    });
+  }
+  // Rows of an operation: those that fill up the step are computed, too.
+  int64_t RowsOf(const Tensor& tensor) const { return padded_rows_ > 0 ? padded_rows_ : tensor.rows; }
+  // Behind the operations that a step's record has.
+  void EndGraph() {
+    status_.Update(graphs_.End(status_.ok()));
+    padded_rows_ = 0;
   }
   cuda::KvPages Pages(const KvLayer& layer) const {
     return {.base = layer.base,
@@ -111,7 +126,9 @@ class CudaBackend final : public Backend {
   const std::unique_ptr<cuda::Device> device_;
   const std::unique_ptr<cuda::Gemm> gemm_;
   const CudaBackendOptions options_;
-  absl::Status status_;  // the first error of a product since Synchronize returned
+  cuda::StepGraphs graphs_;
+  int64_t padded_rows_ = 0;  // of a step that is recorded or replayed, to EndGraph
+  absl::Status status_;      // the first error of a product or a record since Synchronize returned
   BackendLimits limits_;
 
   std::unique_ptr<Buffer> cos_sin_;   // f32 [max_context, 2, head_dim / 2]
@@ -138,31 +155,8 @@ int64_t CudaBackend::WorkspaceBytes(const BackendLimits& limits) const {
          static_cast<int64_t>(step.bytes() + sampler.bytes());
 }
 
-absl::Status CudaBackend::Check(const BackendLimits& limits) const {
-  const AttentionSpec& spec = limits.attention;
-  if (!cuda::DecodeAttentionSupports(spec.head_dim) || !cuda::PrefillAttentionSupports(spec.head_dim)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("head_dim ", spec.head_dim, " is not supported on CUDA: 64 or 128"));
-  }
-  if (spec.num_kv_heads < 1 || spec.num_heads < 1 || spec.num_heads % spec.num_kv_heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("num_attention_heads ", spec.num_heads,
-                                                   " is no multiple of num_key_value_heads ",
-                                                   spec.num_kv_heads));
-  }
-  if (spec.kv_dtype != DType::kBF16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)), " is not supported on CUDA: bf16"));
-  }
-  if (limits.hidden % cuda::kColumnStep != 0 || limits.hidden < 1 || limits.hidden > cuda::kMaxNormHidden) {
-    return absl::InvalidArgumentError(absl::StrCat("hidden_size ", limits.hidden,
-                                                   " is not supported on CUDA: a multiple of ",
-                                                   cuda::kColumnStep, ", at most ", cuda::kMaxNormHidden));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CudaBackend::Prepare(const BackendLimits& limits) {
-  if (absl::Status status = Check(limits); !status.ok()) return status;
+  if (absl::Status status = CheckCudaLimits(limits); !status.ok()) return status;
   limits_ = limits;
   const Scratch scratch = ScratchOf(limits);
   const std::pair<std::unique_ptr<Buffer>*, int64_t> buffers[] = {{&cos_sin_, scratch.cos_sin},
@@ -196,35 +190,49 @@ absl::Status CudaBackend::UploadAngles() {
   return Upload(cos_sin.data(), cos_sin.size() * sizeof(float), cos_sin_->data());
 }
 
+void CudaBackend::BeginStep(const StepInput& input) {
+  const int64_t padded = cuda::StepGraphs::PaddedRows(static_cast<int64_t>(input.slices.size()));
+  // Buffers have so many rows, and rows that fill up a step are decoded, which is not batch-invariant.
+  const bool fits = padded <= std::min(limits_.max_rows, kMostGraphRows);
+  padded_rows_ = options_.graphs && !options_.batch_invariant && input.decode_only && fits ? padded : 0;
+  step_->Begin(input, padded_rows_);
+  if (padded_rows_ > 0) graphs_.Begin(padded_rows_, step_->page_table_stride());
+}
+
 void CudaBackend::Gather(const Tensor& out, const void* table, DType dtype, const int32_t* ids) {
-  cuda::GatherRows(device_->stream(), {.table = table,
-                                       .dtype = dtype,
-                                       .hidden = static_cast<int32_t>(out.cols),
-                                       .ids = ids,
-                                       .rows = out.rows,
-                                       .out = F32Of(out)});
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::GatherRows(stream, {.table = table,
+                              .dtype = dtype,
+                              .hidden = static_cast<int32_t>(out.cols),
+                              .ids = ids,
+                              .rows = RowsOf(out),
+                              .out = F32Of(out)});
+  });
 }
 
 void CudaBackend::RmsNorm(const Tensor& out, const Tensor& in, const float* gain, float eps) {
-  cuda::AddRmsNorm(device_->stream(), {.residual = F32Of(in),
-                                       .gain = gain,
-                                       .eps = eps,
-                                       .rows = in.rows,
-                                       .hidden = static_cast<int32_t>(in.cols),
-                                       .out = out.data,
-                                       .out_dtype = out.dtype});
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::AddRmsNorm(stream, {.residual = F32Of(in),
+                              .gain = gain,
+                              .eps = eps,
+                              .rows = RowsOf(in),
+                              .hidden = static_cast<int32_t>(in.cols),
+                              .out = out.data,
+                              .out_dtype = out.dtype});
+  });
 }
 
 void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weight, const float* bias,
                          const float* residual) {
   const DeviceMatrix& matrix = DeviceMatrix::Of(weight);
   ORRERY_DCHECK(in.cols == matrix.k() && out.cols == matrix.out_columns() && in.rows == out.rows);
-  if (in.rows <= cuda::kMaxSkinnyRows && !options_.batch_invariant) {
-    return MultiplyFew(out, in, matrix, bias, residual);
+  const int64_t all = RowsOf(in);
+  if (all <= cuda::kMaxSkinnyRows && !options_.batch_invariant) {
+    return MultiplyFew(out.First(all), in.First(all), matrix, bias, residual);
   }
-  const int64_t step = matrix.gated() || in.dtype != DType::kBF16 ? kScratchRows : in.rows;
-  for (int64_t row = 0; row < in.rows; row += step) {
-    const int64_t rows = std::min(step, in.rows - row);
+  const int64_t step = matrix.gated() || in.dtype != DType::kBF16 ? kScratchRows : all;
+  for (int64_t row = 0; row < all; row += step) {
+    const int64_t rows = std::min(step, all - row);
     MultiplyMany(out.Slice(row, rows), in.Slice(row, rows), matrix, bias,
                  residual == nullptr ? nullptr : residual + row * out.cols);
   }
@@ -234,22 +242,27 @@ void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weig
 const void* CudaBackend::Narrowed(const Tensor& in) {
   if (in.dtype == DType::kBF16) return in.data;
   ORRERY_CHECK(static_cast<size_t>(in.rows * in.cols) * SizeOf(DType::kBF16) <= narrowed_->bytes());
-  cuda::Narrow(device_->stream(), {.in = F32Of(in), .out = narrowed_->data(), .count = in.rows * in.cols});
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::Narrow(stream, {.in = F32Of(in), .out = narrowed_->data(), .count = in.rows * in.cols});
+  });
   return narrowed_->data();
 }
 
 void CudaBackend::MultiplyFew(const Tensor& out, const Tensor& in, const DeviceMatrix& weight,
                               const float* bias, const float* residual) {
-  cuda::SkinnyMatMul(device_->stream(), {.x = Narrowed(in),
-                                         .rows = static_cast<int32_t>(in.rows),
-                                         .weight = weight.data(),
-                                         .n = weight.n(),
-                                         .k = weight.k(),
-                                         .gated = weight.gated(),
-                                         .bias = bias,
-                                         .residual = residual,
-                                         .out = out.data,
-                                         .out_dtype = out.dtype});
+  const void* const x = Narrowed(in);
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::SkinnyMatMul(stream, {.x = x,
+                                .rows = static_cast<int32_t>(in.rows),
+                                .weight = weight.data(),
+                                .n = weight.n(),
+                                .k = weight.k(),
+                                .gated = weight.gated(),
+                                .bias = bias,
+                                .residual = residual,
+                                .out = out.data,
+                                .out_dtype = out.dtype});
+  });
 }
 
 void CudaBackend::MultiplyMany(const Tensor& out, const Tensor& in, const DeviceMatrix& weight,
@@ -271,28 +284,32 @@ void CudaBackend::MultiplyMany(const Tensor& out, const Tensor& in, const Device
   // Half the traffic; the gated product is rounded to bf16 again.
   args.out_dtype = bias == nullptr ? DType::kBF16 : DType::kF32;
   Multiply(args);
-  cuda::SiluMul(device_->stream(), {.gate_up = args.out,
-                                    .dtype = args.out_dtype,
-                                    .rows = out.rows,
-                                    .inner = static_cast<int32_t>(out.cols),
-                                    .out = out.data,
-                                    .out_dtype = out.dtype});
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::SiluMul(stream, {.gate_up = args.out,
+                           .dtype = args.out_dtype,
+                           .rows = out.rows,
+                           .inner = static_cast<int32_t>(out.cols),
+                           .out = out.data,
+                           .out_dtype = out.dtype});
+  });
 }
 
 void CudaBackend::RopeAndWriteKv(const Tensor& qkv, const float* q_gain, const float* k_gain, float eps,
                                  const KvLayer& layer) {
-  cuda::RopeAndWriteKv(device_->stream(), {.qkv = qkv.data,
-                                           .dtype = qkv.dtype,
-                                           .rows = qkv.rows,
-                                           .q_heads = limits_.attention.num_heads,
-                                           .pages = Pages(layer),
-                                           .rotary_dim = limits_.attention.head_dim,
-                                           .cos_sin = static_cast<const float*>(cos_sin_->data()),
-                                           .positions = step_->positions(),
-                                           .q_gain = q_gain,
-                                           .k_gain = k_gain,
-                                           .eps = eps,
-                                           .slots = step_->kv_slots()});
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::RopeAndWriteKv(stream, {.qkv = qkv.data,
+                                  .dtype = qkv.dtype,
+                                  .rows = RowsOf(qkv),
+                                  .q_heads = limits_.attention.num_heads,
+                                  .pages = Pages(layer),
+                                  .rotary_dim = limits_.attention.head_dim,
+                                  .cos_sin = static_cast<const float*>(cos_sin_->data()),
+                                  .positions = step_->positions(),
+                                  .q_gain = q_gain,
+                                  .k_gain = k_gain,
+                                  .eps = eps,
+                                  .slots = step_->kv_slots()});
+  });
 }
 
 void CudaBackend::PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) {
@@ -303,19 +320,43 @@ void CudaBackend::PagedAttention(const Tensor& out, const Tensor& qkv, const KvL
     args.pages = Pages(layer);
     args.out = out.data;
     args.out_dtype = out.dtype;
-    attention(device_->stream(), args);
+    graphs_.Run([&](cuda::Stream stream) { attention(stream, args); });
   };
   if (step_->decode().requests > 0) launch(step_->decode(), cuda::DecodeAttention);
   if (step_->prefill().num_tiles > 0) launch(step_->prefill(), cuda::PrefillAttention);
 }
 
 absl::Status CudaBackend::Synchronize() {
+  EndGraph();
   absl::Status status = std::exchange(status_, absl::OkStatus());
   status.Update(sampler_->Synchronize());
   return status;
 }
 
 }  // namespace
+
+absl::Status CheckCudaLimits(const BackendLimits& limits) {
+  const AttentionSpec& spec = limits.attention;
+  if (!cuda::DecodeAttentionSupports(spec.head_dim) || !cuda::PrefillAttentionSupports(spec.head_dim)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim ", spec.head_dim, " is not supported on CUDA: 64 or 128"));
+  }
+  if (spec.num_kv_heads < 1 || spec.num_heads < 1 || spec.num_heads % spec.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("num_attention_heads ", spec.num_heads,
+                                                   " is no multiple of num_key_value_heads ",
+                                                   spec.num_kv_heads));
+  }
+  if (spec.kv_dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)), " is not supported on CUDA: bf16"));
+  }
+  if (limits.hidden % cuda::kColumnStep != 0 || limits.hidden < 1 || limits.hidden > cuda::kMaxNormHidden) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden_size ", limits.hidden,
+                                                   " is not supported on CUDA: a multiple of ",
+                                                   cuda::kColumnStep, ", at most ", cuda::kMaxNormHidden));
+  }
+  return absl::OkStatus();
+}
 
 std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
                                         std::unique_ptr<cuda::Gemm> gemm, const CudaBackendOptions& options) {

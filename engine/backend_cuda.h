@@ -19,10 +19,15 @@ struct CudaBackendOptions {
   // single tokens have kernels of their own, and long sequences are cut by how full the batch is: faster, and
   // a sequence's logits depend on its batch within rounding.
   bool batch_invariant = false;
+  // Steps that decode few sequences are recorded by their shape and launched as a whole (step_graphs.h). Not
+  // where batch-invariant.
+  bool graphs = true;
 };
 
-// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare refuses what the
-// kernels have no code for by the name of the option or of config.json's field.
+// InvalidArgument: what the kernels have no code for, by the name of the option or of config.json's field.
+absl::Status CheckCudaLimits(const BackendLimits& limits);
+
+// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare checks the limits.
 std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
                                         std::unique_ptr<cuda::Gemm> gemm,
                                         const CudaBackendOptions& options = {});

@@ -52,8 +52,9 @@ absl::StatusOr<Opened> Open(const EngineOptions& options, const OpenCuda& open, 
       if (!resolved.ok()) return resolved.status();
       opened.options = *std::move(resolved);
     }
-    opened.backends.push_back(NewCudaBackend(std::move(parts->device), std::move(parts->gemm),
-                                             {.batch_invariant = options.batch_invariant}));
+    opened.backends.push_back(
+        NewCudaBackend(std::move(parts->device), std::move(parts->gemm),
+                       {.batch_invariant = options.batch_invariant, .graphs = options.cuda_graphs}));
   }
   return opened;
 }
@@ -73,7 +74,11 @@ absl::StatusOr<EnginePlan> PlanCudaEngine(const EngineOptions& options, const Op
   if (!checkpoint.ok()) return checkpoint.status();
   absl::StatusOr<Opened> opened = Open(options, open, 1);
   if (!opened.ok()) return opened.status();
-  return PlanEngine(opened->options, *model, *checkpoint, *opened->backends.front());
+  absl::StatusOr<EnginePlan> plan =
+      PlanEngine(opened->options, *model, *checkpoint, *opened->backends.front());
+  if (!plan.ok()) return plan.status();
+  if (absl::Status status = CheckCudaLimits(BackendLimitsOf(*plan)); !status.ok()) return status;
+  return plan;
 }
 
 }  // namespace orrery

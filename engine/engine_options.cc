@@ -112,7 +112,7 @@ int64_t MissingMiB(const MemoryPlan& memory, int64_t blocks) {
   return static_cast<int64_t>(std::ceil(missing / (1 << 20)));
 }
 
-absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
+absl::Status SizeKvPool(const EngineOptions& options, const Backend& backend, EnginePlan* plan) {
   MemoryPlan& memory = plan->memory;
   // Of each worker.
   const int64_t free =
@@ -142,8 +142,8 @@ absl::Status SizeKvPool(const EngineOptions& options, EnginePlan* plan) {
         plan->num_workers, " KV pool(s) of ", std::max<int64_t>(blocks, 1), " blocks of ",
         memory.kv_block_bytes, " bytes do not fit the available ", memory.available_bytes >> 20, " MiB, ",
         MissingMiB(memory, plan->num_workers * std::max<int64_t>(blocks, 1)),
-        " MiB are missing: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens, or use "
-        "--weights int8"));
+        " MiB are missing: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens",
+        backend.Packs(DType::kI8) ? ", or use --weights int8" : ""));
   }
   plan->limits.num_blocks = static_cast<int32_t>(blocks);
   memory.kv_bytes = plan->num_workers * blocks * memory.kv_block_bytes;
@@ -212,7 +212,7 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
   plan.memory.available_bytes = options.memory_bytes > 0 ? options.memory_bytes : AvailableMemoryBytes();
   plan.memory.kv_block_bytes = backend.KvBlockBytes(plan.attention) * model.num_layers;
   EstimateFixedMemory(backend, *stored, &plan);
-  if (absl::Status status = SizeKvPool(options, &plan); !status.ok()) return status;
+  if (absl::Status status = SizeKvPool(options, backend, &plan); !status.ok()) return status;
   return plan;
 }
 

@@ -32,6 +32,7 @@ struct EngineOptions {
   int32_t max_step_tokens = 2048;
   int32_t max_context = 0;      // 0: the model's
   bool batch_invariant = true;  // the CPU kernels always are: false changes nothing there
+  bool cuda_graphs = true;      // small decode steps are launched as a whole
   int64_t memory_bytes = 0;     // what the process may use; 0: ask the system
   std::string cache_dir;        // for what is measured once on a machine; empty: not kept
 };

@@ -156,8 +156,10 @@ absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
     backend_->Copy(pool_.block(copy.to), pool_.block(copy.from), static_cast<size_t>(pool_.block_bytes()));
   }
   if (plan.slices.empty()) return backend_->Synchronize();
-  backend_->BeginStep({.ids = ids_, .slices = slices_});
   const bool samples = !sampled_rows_.empty();
+  const bool decode_only = sampled_rows_.size() == ids_.size() && slices_.size() == ids_.size() &&
+                           plan.num_scoring == 0 && static_cast<int64_t>(ids_.size()) <= kLogitRows;
+  backend_->BeginStep({.ids = ids_, .slices = slices_, .decode_only = decode_only});
   decoder_->Forward(static_cast<int64_t>(ids_.size()), samples || plan.num_scoring > 0, pool_.layers());
   if (samples) decoder_->Select(sampled_rows_);
   if (absl::Status status = SampleAll(); !status.ok()) return status;

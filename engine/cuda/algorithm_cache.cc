@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -17,11 +18,11 @@ bool ParseLine(const std::string& line, GemmShape* shape, AlgorithmBits* algorit
   if (!(fields >> shape->rows >> shape->n >> shape->k >> shape->bf16_out >> shape->bias >> shape->residual)) {
     return false;
   }
+  std::string digits;
   for (uint64_t& word : *algorithm) {
-    if (!(fields >> std::hex >> word)) return false;
+    if (!(fields >> digits) || digits.size() != 16 || !absl::SimpleHexAtoi(digits, &word)) return false;
   }
-  std::string rest;
-  return !(fields >> rest);
+  return !(fields >> digits);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ constexpr int kTimedRuns = 3;
 // Written between timed runs: more than any device's second-level cache.
 constexpr size_t kFlushBytes = size_t{128} << 20;
 constexpr int64_t kSmallestBucket = 16;
+constexpr uint32_t kAlignment = 16;  // of a matrix, in bytes: GemmArgs
 // An algorithm for any number of rows must be one for these.
 constexpr int64_t kInvariantRows[] = {1, 7, 64, 300, 2048, 8192};
 
@@ -80,13 +81,16 @@ class Product {
     return CUBLAS_STATUS_SUCCESS;
   }
 
+  // Candidates depend on how it is aligned.
+  cublasStatus_t SetBias(const float* bias) {
+    return bias == nullptr ? CUBLAS_STATUS_SUCCESS
+                           : library_.MatmulDescSetAttribute(description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                             &bias, sizeof(bias));
+  }
+
+  // Of the rows and the bias that are set.
   cublasStatus_t Run(cublasLtHandle_t handle, const GemmArgs& args, void* out,
                      const cublasLtMatmulAlgo_t& algorithm, void* workspace, Stream stream) {
-    if (args.bias != nullptr) {
-      const cublasStatus_t status = library_.MatmulDescSetAttribute(
-          description_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args.bias, sizeof(args.bias));
-      if (status != CUBLAS_STATUS_SUCCESS) return status;
-    }
     const float one = 1.0f, beta = args.residual != nullptr ? 1.0f : 0.0f;
     const void* const added = args.residual != nullptr ? static_cast<const void*>(args.residual) : out;
     return library_.Matmul(handle, description_, &one, args.weight, weight_, args.x, x_, &beta, added, out_,
@@ -99,10 +103,17 @@ class Product {
     if (library_.MatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return {};
     const uint32_t reductions = split_k ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_NONE;
     const uint64_t workspace = kWorkspaceBytes;
+    // Less than the library would assume: parts of activations lie behind one another.
+    const uint32_t alignment = kAlignment;
     library_.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                           sizeof(workspace));
     library_.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
                                           sizeof(reductions));
+    for (const auto operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+      library_.MatmulPreferenceSetAttribute(preference, operand, &alignment, sizeof(alignment));
+    }
     std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
     int count = 0;
     const cublasStatus_t status = library_.MatmulAlgoGetHeuristic(
@@ -237,9 +248,9 @@ class CublasGemm final : public Gemm {
                     .residual = args.residual != nullptr};
     absl::StatusOr<Product*> product = ProductOf(shape);
     if (!product.ok()) return product.status();
-    if (cublasStatus_t status = (*product)->SetRows(args.rows); status != CUBLAS_STATUS_SUCCESS) {
-      return GemmStatus(library_, status, shape);
-    }
+    cublasStatus_t status = (*product)->SetRows(args.rows);
+    if (status == CUBLAS_STATUS_SUCCESS) status = (*product)->SetBias(args.bias);
+    if (status != CUBLAS_STATUS_SUCCESS) return GemmStatus(library_, status, shape);
     if (!batch_invariant_) shape.rows = BucketOf(args.rows);
     auto chosen = chosen_.find(shape);
     if (chosen == chosen_.end()) {
@@ -247,7 +258,7 @@ class CublasGemm final : public Gemm {
       if (!algorithm.has_value()) return GemmStatus(library_, CUBLAS_STATUS_NOT_SUPPORTED, shape);
       chosen = chosen_.emplace(shape, *algorithm).first;
     }
-    cublasStatus_t status = (*product)->Run(handle_, args, args.out, chosen->second, workspace_, stream);
+    status = (*product)->Run(handle_, args, args.out, chosen->second, workspace_, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
       // Found for other rows of the bucket. Batch-invariant there is no other.
       const auto candidates =

@@ -14,6 +14,12 @@
 
 namespace orrery::cuda {
 
+// Launches that were recorded, in their order.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
 // Copies run in the order of their calls and of the launches between them, at any time until Synchronize
 // returns; what went wrong is told there. Buffers may outlive the device.
 class Device {
@@ -30,6 +36,12 @@ class Device {
   virtual void Upload(void* device, const void* host, size_t bytes) = 0;
   virtual void Download(void* host, const void* device, size_t bytes) = 0;
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
+
+  // Launches on the stream that BeginRecording returns are recorded and not run; those on stream() run as
+  // ever. What was recorded runs, as often as Launch is called, on stream().
+  virtual absl::StatusOr<Stream> BeginRecording() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Graph>> EndRecording() = 0;
+  virtual void Launch(const Graph& graph) = 0;
 
   virtual Stream stream() const = 0;
   virtual int multiprocessors() const = 0;

@@ -23,7 +23,8 @@ absl::Status UploadPart(Device& device, const WeightView& part, std::byte* to) {
   for (int64_t first = 0; first < size; first += kConvertedValues) {
     const int64_t count = std::min(kConvertedValues, size - first);
     CopyToF32(part, first, count, values.data());
-    std::transform(values.begin(), values.begin() + count, converted.begin(), BF16FromF32);
+    std::transform(values.begin(), values.begin() + count, converted.begin(),
+                   [](float value) { return BF16FromF32(value); });
     const auto bytes = static_cast<size_t>(count) * sizeof(uint16_t);
     device.Upload(to, converted.data(), bytes);
     if (absl::Status status = device.Synchronize(); !status.ok()) return status;

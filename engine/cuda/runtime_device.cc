@@ -38,13 +38,24 @@ class PinnedBuffer final : public Buffer {
   size_t bytes_;
 };
 
+class RuntimeGraph final : public Graph {
+ public:
+  explicit RuntimeGraph(cudaGraphExec_t graph) : graph_(graph) {}
+  ~RuntimeGraph() override { cudaGraphExecDestroy(graph_); }
+  cudaGraphExec_t get() const { return graph_; }
+
+ private:
+  cudaGraphExec_t graph_;
+};
+
 class RuntimeDevice final : public Device {
  public:
-  RuntimeDevice(cudaStream_t stream, int multiprocessors)
-      : stream_(stream), multiprocessors_(multiprocessors) {}
+  RuntimeDevice(cudaStream_t stream, cudaStream_t recording, int multiprocessors)
+      : stream_(stream), recording_(recording), multiprocessors_(multiprocessors) {}
   ~RuntimeDevice() override {
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
+    cudaStreamDestroy(recording_);
   }
 
   absl::StatusOr<int64_t> FreeBytes() override {
@@ -94,6 +105,31 @@ class RuntimeDevice final : public Device {
     Enqueue(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "copy");
   }
 
+  absl::StatusOr<Stream> BeginRecording() override {
+    // Relaxed: this thread goes on with stream_ meanwhile, and may wait and allocate for it.
+    if (absl::Status status =
+            StatusOf(cudaStreamBeginCapture(recording_, cudaStreamCaptureModeRelaxed), "capture");
+        !status.ok()) {
+      return status;
+    }
+    return recording_;
+  }
+  absl::StatusOr<std::unique_ptr<Graph>> EndRecording() override {
+    cudaGraph_t recorded = nullptr;
+    cudaGraphExec_t graph = nullptr;
+    cudaError_t error = cudaStreamEndCapture(recording_, &recorded);
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&graph, recorded, 0);
+    if (recorded != nullptr) cudaGraphDestroy(recorded);
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // it is told here, not by the next Synchronize
+      return StatusOf(error, "capture");
+    }
+    return std::make_unique<RuntimeGraph>(graph);
+  }
+  void Launch(const Graph& graph) override {
+    Enqueue(cudaGraphLaunch(static_cast<const RuntimeGraph&>(graph).get(), stream_), "graph");
+  }
+
   Stream stream() const override { return stream_; }
   int multiprocessors() const override { return multiprocessors_; }
 
@@ -118,6 +154,7 @@ class RuntimeDevice final : public Device {
   }
 
   const cudaStream_t stream_;
+  const cudaStream_t recording_;  // runs nothing
   const int multiprocessors_;
   absl::Status status_;  // the first error of a copy since Synchronize returned
 };
@@ -176,12 +213,14 @@ absl::StatusOr<DeviceInfo> FindDevice() {
 }
 
 absl::StatusOr<std::unique_ptr<Device>> NewRuntimeDevice(const DeviceInfo& info) {
-  cudaStream_t stream = nullptr;
-  if (absl::Status status = StatusOf(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-      !status.ok()) {
-    return status;
+  cudaStream_t stream = nullptr, recording = nullptr;
+  cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&recording, cudaStreamNonBlocking);
+  if (error != cudaSuccess) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+    return StatusOf(error, "stream");
   }
-  std::unique_ptr<Device> device = std::make_unique<RuntimeDevice>(stream, info.multiprocessors);
+  std::unique_ptr<Device> device = std::make_unique<RuntimeDevice>(stream, recording, info.multiprocessors);
   if (absl::Status status = Probe(*device); !status.ok()) {
     return absl::NotFoundError(absl::StrCat(info.name, " (compute capability ", info.compute_major, ".",
                                             info.compute_minor,

@@ -1,7 +1,10 @@
 #include "engine/cuda/step_arrays.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cuda/kv_pages.h"
@@ -11,6 +14,9 @@ namespace {
 
 // Thread blocks of decode attention that a multiprocessor holds at a time.
 constexpr int kDecodeBlocksPerMultiprocessor = 2;
+
+// Rows that fill up a step.
+constexpr int64_t kMostPadding = 8;
 
 int64_t PagesOf(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
@@ -22,29 +28,34 @@ StepArrays::StepArrays(const BackendLimits& limits, int multiprocessors, bool ba
       batch_invariant_(batch_invariant),
       plan_({.blocks = blocks_,
              .q_heads = limits.attention.num_heads,
-             .kv_heads = limits.attention.num_kv_heads}) {
-  lengths_.reserve(static_cast<size_t>(limits.max_slices));
+             .kv_heads = limits.attention.num_kv_heads}),
+      head_groups_(limits.attention.num_kv_heads *
+                   HeadGroupsPerKvHead(limits.attention.num_heads, limits.attention.num_kv_heads)) {
+  lengths_.reserve(static_cast<size_t>(MostRequests()));
   tiles_.reserve(static_cast<size_t>(limits.max_rows / kPrefillTile + limits.max_slices));
 }
 
-int64_t StepArrays::MaxItems() const {
-  return batch_invariant_ ? 0 : plan_.MaxItems(limits_.max_slices, limits_.max_slices * limits_.max_context);
+// A step may be filled up to some rows more than there are sequences.
+int64_t StepArrays::MostRequests() const { return limits_.max_slices + kMostPadding; }
+
+int64_t StepArrays::MaxItems(int64_t requests) const {
+  return batch_invariant_ ? 0 : plan_.MaxItems(requests, requests * limits_.max_context);
 }
 
 size_t StepArrays::PartialBytes() const {
   const int64_t heads = limits_.attention.num_heads, dim = limits_.attention.head_dim;
-  return static_cast<size_t>(MaxItems() * heads * (dim + 1)) * sizeof(float);
+  return static_cast<size_t>(MaxItems(MostRequests()) * heads * (dim + 1)) * sizeof(float);
 }
 
 size_t StepArrays::StagingBytes() const {
-  const int64_t rows = limits_.max_rows, slices = limits_.max_slices;
-  const int32_t heads = limits_.attention.num_heads, kv_heads = limits_.attention.num_kv_heads;
-  const int64_t work = MaxItems() * kv_heads * HeadGroupsPerKvHead(heads, kv_heads);
-  return 2 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) +
-         Staging::BytesOf<int32_t>(slices * PagesOf(limits_.max_context)) +
-         Staging::BytesOf<DecodeItem>(MaxItems()) + Staging::BytesOf<DecodeWork>(work) +
-         Staging::BytesOf<int32_t>(blocks_ + 1) + Staging::BytesOf<int32_t>(slices + 1) +
-         Staging::BytesOf<PrefillSlice>(slices) + Staging::BytesOf<PrefillTile>(rows / kPrefillTile + slices);
+  const int64_t rows = std::max(limits_.max_rows, MostRequests()), slices = MostRequests();
+  const int64_t items = MaxItems(slices),
+                stride = std::bit_ceil(static_cast<uint64_t>(PagesOf(limits_.max_context)));
+  return 3 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) +
+         Staging::BytesOf<int32_t>(slices * stride) + Staging::BytesOf<DecodeItem>(items) +
+         Staging::BytesOf<DecodeWork>(items * head_groups_) + Staging::BytesOf<int32_t>(blocks_ + 1) +
+         Staging::BytesOf<int32_t>(slices + 1) + Staging::BytesOf<PrefillSlice>(slices) +
+         Staging::BytesOf<PrefillTile>(rows / kPrefillTile + slices);
 }
 
 absl::Status StepArrays::Allocate(Device& device) {
@@ -54,12 +65,11 @@ absl::Status StepArrays::Allocate(Device& device) {
   return staging_.Allocate(device, StagingBytes());
 }
 
-void StepArrays::Begin(const StepInput& input) {
+void StepArrays::Begin(const StepInput& input, int64_t padded_rows) {
   staging_.Clear();
-  ids_ = staging_.Put(input.ids);
   decode_ = {};
   prefill_ = {};
-  StageRows(input.slices);
+  StageRows(input, padded_rows);
   // Request r of decode attention is row r of the step: only slices in front can be decoded.
   lengths_.clear();
   for (const StepSlice& slice : input.slices) {
@@ -68,22 +78,27 @@ void StepArrays::Begin(const StepInput& input) {
     }
     lengths_.push_back(slice.position + 1);
   }
-  if (!lengths_.empty()) StageDecodes();
-  if (lengths_.size() < input.slices.size()) StagePrompts(input.slices, lengths_.size());
+  const size_t decodes = lengths_.size();
+  if (decodes > 0) StageDecodes(padded_rows);
+  if (decodes < input.slices.size()) StagePrompts(input.slices, decodes);
   staging_.Upload();
 }
 
-void StepArrays::StageRows(absl::Span<const StepSlice> slices) {
-  int64_t rows = 0, stride = 0;
-  for (const StepSlice& slice : slices) {
-    rows = std::max<int64_t>(rows, slice.row_begin + slice.count);
+void StepArrays::StageRows(const StepInput& input, int64_t padded_rows) {
+  const bool padded = padded_rows > 0;
+  const int64_t rows = padded ? padded_rows : static_cast<int64_t>(input.ids.size());
+  const int64_t tables = padded ? padded_rows : static_cast<int64_t>(input.slices.size());
+  int64_t stride = 1;
+  for (const StepSlice& slice : input.slices) {
     stride = std::max(stride, PagesOf(slice.position + slice.count));
   }
-  const auto positions = staging_.Take<int32_t>(rows);
+  if (padded) stride = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(stride)));
+  const auto ids = staging_.Take<int32_t>(rows), positions = staging_.Take<int32_t>(rows);
   const auto kv_slots = staging_.Take<int64_t>(rows);
-  const auto page_table = staging_.Take<int32_t>(static_cast<int64_t>(slices.size()) * stride);
+  const auto page_table = staging_.Take<int32_t>(tables * stride);
+  std::fill(std::copy(input.ids.begin(), input.ids.end(), ids.host), ids.host + rows, 0);
   int32_t* pages = page_table.host;
-  for (const StepSlice& slice : slices) {
+  for (const StepSlice& slice : input.slices) {
     std::copy_n(slice.block_table, PagesOf(slice.position + slice.count), pages);
     pages += stride;
     for (int32_t i = 0; i < slice.count; ++i) {
@@ -93,6 +108,14 @@ void StepArrays::StageRows(absl::Span<const StepSlice> slices) {
       kv_slots.host[slice.row_begin + i] = page * kPageTokens + position % kPageTokens;
     }
   }
+  std::fill(positions.host + input.ids.size(), positions.host + rows, 0);
+  std::fill(kv_slots.host + input.ids.size(), kv_slots.host + rows, -1);
+  if (padded) {
+    const auto numbers = staging_.Take<int32_t>(rows);
+    std::iota(numbers.host, numbers.host + rows, 0);
+    row_numbers_ = numbers.device;
+  }
+  ids_ = ids.device;
   positions_ = positions.device;
   kv_slots_ = kv_slots.device;
   decode_.page_table = prefill_.page_table = page_table.device;
@@ -101,17 +124,26 @@ void StepArrays::StageRows(absl::Span<const StepSlice> slices) {
   decode_.scale = prefill_.scale = 1.0f / std::sqrt(static_cast<float>(limits_.attention.head_dim));
 }
 
-void StepArrays::StageDecodes() {
+void StepArrays::StageDecodes(int64_t padded_rows) {
+  const auto requests = std::max(static_cast<int64_t>(lengths_.size()), padded_rows);
+  lengths_.resize(static_cast<size_t>(requests), 0);
   plan_.Build(lengths_);
-  decode_.requests = static_cast<int32_t>(lengths_.size());
-  decode_.items = staging_.Put(absl::MakeConstSpan(plan_.items()));
-  decode_.work = staging_.Put(absl::MakeConstSpan(plan_.work()));
-  decode_.block_begin = staging_.Put(absl::MakeConstSpan(plan_.block_begin()));
+  // Where an array is must not depend on how sequences were cut.
+  const int64_t items = MaxItems(requests);
+  const auto put = [this](const auto& values, int64_t capacity) {
+    const auto array = staging_.Take<std::decay_t<decltype(values.front())>>(capacity);
+    std::copy(values.begin(), values.end(), array.host);
+    return array.device;
+  };
+  decode_.requests = static_cast<int32_t>(requests);
+  decode_.items = put(plan_.items(), items);
+  decode_.work = put(plan_.work(), items * head_groups_);
+  decode_.block_begin = put(plan_.block_begin(), blocks_ + 1);
   decode_.blocks = blocks_;
-  decode_.slot_begin = staging_.Put(absl::MakeConstSpan(plan_.slot_begin()));
+  decode_.slot_begin = put(plan_.slot_begin(), requests + 1);
   decode_.partial_out = static_cast<float*>(partial_->data());
-  decode_.partial_lse = decode_.partial_out +
-                        int64_t{plan_.num_slots()} * limits_.attention.num_heads * limits_.attention.head_dim;
+  decode_.partial_lse =
+      decode_.partial_out + items * limits_.attention.num_heads * limits_.attention.head_dim;
 }
 
 void StepArrays::StagePrompts(absl::Span<const StepSlice> slices, size_t first) {

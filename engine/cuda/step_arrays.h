@@ -32,12 +32,16 @@ class StepArrays {
   // `device` outlives this.
   absl::Status Allocate(Device& device);
 
-  // Behind a Synchronize only.
-  void Begin(const StepInput& input);
+  // Behind a Synchronize only. padded_rows > 0: the step, which is decode_only, is filled up to so many rows
+  // by ones that write nothing to the pool, and what it has on the device is a function of them and of
+  // page_table_stride() but for the arrays' contents. Not where batch-invariant.
+  void Begin(const StepInput& input, int64_t padded_rows = 0);
 
   const int32_t* ids() const { return ids_; }              // [rows]
   const int32_t* positions() const { return positions_; }  // [rows]
-  const int64_t* kv_slots() const { return kv_slots_; }    // [rows], page * kPageTokens + place in it
+  const int64_t* kv_slots() const { return kv_slots_; }    // [rows], page * kPageTokens + place in it; or -1
+  const int32_t* row_numbers() const { return row_numbers_; }  // 0, 1, 2, ... [padded_rows]
+  int64_t page_table_stride() const { return decode_.page_table_stride; }
   // Without what depends on the layer: queries, pool and output. No requests, no tiles: nothing to launch.
   DecodeAttentionArgs decode() const { return decode_; }
   PrefillAttentionArgs prefill() const { return prefill_; }
@@ -45,15 +49,17 @@ class StepArrays {
  private:
   size_t StagingBytes() const;
   size_t PartialBytes() const;
-  int64_t MaxItems() const;
-  void StageRows(absl::Span<const StepSlice> slices);
-  void StageDecodes();
+  int64_t MostRequests() const;
+  int64_t MaxItems(int64_t requests) const;
+  void StageRows(const StepInput& input, int64_t padded_rows);
+  void StageDecodes(int64_t padded_rows);
   void StagePrompts(absl::Span<const StepSlice> slices, size_t first);
 
   const BackendLimits limits_;
   const int blocks_;  // of decode attention
   const bool batch_invariant_;
   DecodePlan plan_;
+  const int64_t head_groups_;       // times that keys and values of a sequence are read
   std::vector<int32_t> lengths_;    // of the sequences that are decoded
   std::vector<PrefillTile> tiles_;  // of all others
   Staging staging_;
@@ -62,6 +68,7 @@ class StepArrays {
   const int32_t* ids_ = nullptr;
   const int32_t* positions_ = nullptr;
   const int64_t* kv_slots_ = nullptr;
+  const int32_t* row_numbers_ = nullptr;
   DecodeAttentionArgs decode_;
   PrefillAttentionArgs prefill_;
 };

@@ -21,7 +21,7 @@ struct Grid {
 // An empty grid does nothing.
 template <typename... Parameters>
 void Launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
-            [[maybe_unused]] Stream stream, std::type_identity_t<Parameters>... arguments) {
+            Stream stream, std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0) return;
 #ifdef __CUDACC__
   constexpr size_t kWithoutAsking = 48 * 1024;
@@ -30,7 +30,9 @@ void Launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared
   }
   kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments...);
 #else
-  emulate::LaunchGrid({grid.x, grid.y, 1}, threads, shared_bytes, [&] { kernel(arguments...); });
+  emulate::Enqueue(stream, [=] {
+    emulate::LaunchGrid({grid.x, grid.y, 1}, threads, shared_bytes, [=] { kernel(arguments...); });
+  });
 #endif
 }
 

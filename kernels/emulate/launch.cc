@@ -13,12 +13,32 @@ namespace {
 thread_local Options options;
 thread_local std::optional<Failure> failure;
 thread_local ThreadBlock block;
+thread_local const void* recorded_stream = nullptr;
+thread_local std::vector<std::function<void()>> recorded;
 
 }  // namespace
 
 void SetOptions(const Options& new_options) { options = new_options; }
 
 std::optional<Failure> TakeFailure() { return std::exchange(failure, std::nullopt); }
+
+void Enqueue(const void* stream, const std::function<void()>& work) {
+  if (stream != nullptr && stream == recorded_stream) {
+    recorded.push_back(work);
+  } else {
+    work();
+  }
+}
+
+void BeginRecording(const void* stream) {
+  recorded_stream = stream;
+  recorded.clear();
+}
+
+std::vector<std::function<void()>> EndRecording() {
+  recorded_stream = nullptr;
+  return std::move(recorded);
+}
 
 void LaunchGrid(Extent grid, int threads, size_t shared_bytes, const std::function<void()>& kernel) {
   if (failure) return;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "kernels/emulate/failure.h"
 #include "kernels/emulate/thread_block.h"
@@ -17,6 +18,11 @@ void SetOptions(const Options& options);
 
 // The first failure of this OS thread's launches since it was last asked. Launches after it did nothing.
 std::optional<Failure> TakeFailure();
+
+// Work of a stream: done at once, or kept where the calling OS thread records that stream.
+void Enqueue(const void* stream, const std::function<void()>& work);
+void BeginRecording(const void* stream);  // not null
+std::vector<std::function<void()>> EndRecording();
 
 void LaunchGrid(Extent grid, int threads, size_t shared_bytes, const std::function<void()>& kernel);
 

@@ -35,6 +35,7 @@ struct ServerConfig {
   int64_t threads = 0;  // 0: cores
   std::string isa = "auto";
   std::string batch_invariant = "auto";  // on, but off on CUDA
+  bool cuda_graphs = true;
   int64_t workers = 1;
   int64_t dp = 1;               // of them in a group
   int64_t kv_cache_tokens = 0;  // 0: not given

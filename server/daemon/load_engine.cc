@@ -65,6 +65,7 @@ EngineOptions MakeEngineOptions(const ServerConfig& config, bool cuda) {
   options.max_step_tokens = StepTokens(config, cuda ? kCudaStepTokens : kStepTokens);
   options.max_context = static_cast<int32_t>(config.max_context);
   options.batch_invariant = config.batch_invariant == "auto" ? !cuda : config.batch_invariant == "on";
+  options.cuda_graphs = config.cuda_graphs;
   options.cache_dir = CacheDir();
   return options;
 }
@@ -163,8 +164,8 @@ EngineLimits RouterLimits(const ServerConfig& config, const ModelConfig& model) 
 // cpu or cuda.
 struct ChosenBackend {
   bool cuda = false;
-  std::string device;        // in words, where cuda
-  std::string why_not_cuda;  // of auto, where not
+  std::string device{};        // in words, where cuda
+  std::string why_not_cuda{};  // of auto, where not
 };
 
 absl::StatusOr<ChosenBackend> ChooseBackend(const ServerConfig& config) {

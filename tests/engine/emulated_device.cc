@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <optional>
 #include <utility>
@@ -57,6 +58,17 @@ class EmulatedBuffer final : public Buffer {
   size_t bytes_;
 };
 
+class EmulatedGraph final : public cuda::Graph {
+ public:
+  explicit EmulatedGraph(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
+  void Run() const {
+    for (const std::function<void()>& work : work_) work();
+  }
+
+ private:
+  std::vector<std::function<void()>> work_;
+};
+
 class EmulatedDevice final : public cuda::Device {
  public:
   explicit EmulatedDevice(const EmulatedDeviceOptions& options) : options_(options) {
@@ -88,6 +100,20 @@ class EmulatedDevice final : public cuda::Device {
     if (Check("copy", to, bytes) && Check("copy", from, bytes)) std::memcpy(to, from, bytes);
   }
 
+  absl::StatusOr<cuda::Stream> BeginRecording() override {
+    if (!options_.records) return absl::InternalError("no recording");
+    const auto stream = reinterpret_cast<cuda::Stream>(&recording_);
+    emulate::BeginRecording(stream);
+    return stream;
+  }
+  absl::StatusOr<std::unique_ptr<cuda::Graph>> EndRecording() override {
+    return std::make_unique<EmulatedGraph>(emulate::EndRecording());
+  }
+  void Launch(const cuda::Graph& graph) override {
+    if (options_.graph_launches != nullptr) ++*options_.graph_launches;
+    static_cast<const EmulatedGraph&>(graph).Run();
+  }
+
   cuda::Stream stream() const override { return nullptr; }
   int multiprocessors() const override { return options_.multiprocessors; }
   absl::Status Synchronize() override {
@@ -111,6 +137,7 @@ class EmulatedDevice final : public cuda::Device {
 
   const EmulatedDeviceOptions options_;
   const std::shared_ptr<Heap> heap_ = std::make_shared<Heap>();
+  char recording_ = 0;  // an address to name the stream by
   std::vector<std::pair<void*, std::vector<std::byte>>> downloads_;
   absl::Status status_;
 };
@@ -120,12 +147,18 @@ class PlainGemm final : public cuda::Gemm {
  public:
   size_t WorkspaceBytes() const override { return 64; }
   void set_workspace(void* workspace) override { workspace_ = workspace; }
-  absl::Status Multiply(cuda::Stream /*stream*/, const cuda::GemmArgs& args) override {
+  absl::Status Multiply(cuda::Stream stream, const cuda::GemmArgs& args) override {
     if (workspace_ == nullptr) return absl::InternalError("a product without a workspace");
     const bool narrow = args.out_dtype == DType::kBF16;
     if (narrow && (args.bias != nullptr || args.residual != nullptr)) {
       return absl::InternalError("a product in bf16 with an addition");
     }
+    emulate::Enqueue(stream, [args] { Compute(args); });
+    return absl::OkStatus();
+  }
+
+ private:
+  static void Compute(const cuda::GemmArgs& args) {
     const std::vector<float> x = Widened(args.x, args.rows * args.k);
     const std::vector<float> weight = Widened(args.weight, args.n * args.k);
     for (int64_t row = 0; row < args.rows; ++row) {
@@ -137,21 +170,18 @@ class PlainGemm final : public cuda::Gemm {
         const int64_t at = row * args.n + column;
         if (args.bias != nullptr) sum += args.bias[column];
         if (args.residual != nullptr) sum += args.residual[at];
-        if (narrow) {
+        if (args.out_dtype == DType::kBF16) {
           static_cast<uint16_t*>(args.out)[at] = BF16FromF32(sum);
         } else {
           static_cast<float*>(args.out)[at] = sum;
         }
       }
     }
-    return absl::OkStatus();
   }
-
- private:
   static std::vector<float> Widened(const void* bf16, int64_t count) {
     const auto* const from = static_cast<const uint16_t*>(bf16);
     std::vector<float> values(static_cast<size_t>(count));
-    std::transform(from, from + count, values.begin(), F32FromBF16);
+    std::transform(from, from + count, values.begin(), [](uint16_t bits) { return F32FromBF16(bits); });
     return values;
   }
 

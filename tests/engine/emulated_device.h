@@ -15,6 +15,8 @@ namespace orrery::testing {
 struct EmulatedDeviceOptions {
   size_t memory_bytes = size_t{1} << 30;
   int multiprocessors = 4;
+  bool records = true;            // false: recording fails
+  int* graph_launches = nullptr;  // counts them
 };
 
 // For one thread: the emulator keeps its failures by thread.

@@ -228,9 +228,16 @@ TEST(Binaries, ExitCodesAndErrorDocuments) {
   EXPECT_EQ(model.exit_code, 2);
   EXPECT_THAT(model.output, HasSubstr("--model: '/nonexistent' is not a folder"));
   EXPECT_EQ(std::count(model.output.begin(), model.output.end(), '\n'), 1);
-  const RunResult cuda = RunProgram("orreryd", {"--model", DemoModel().string(), "--backend", "cuda"}, true);
-  EXPECT_EQ(cuda.exit_code, 2);
-  EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: "));
+  // Where there is a device it is described; elsewhere one line says what is missing.
+  const RunResult cuda =
+      RunProgram("orreryd", {"--model", DemoModel().string(), "--backend", "cuda", "--dry-run"}, true);
+  if (cuda.exit_code != 0) {
+    EXPECT_EQ(cuda.exit_code, 2);
+    EXPECT_THAT(cuda.output, HasSubstr("--backend: cuda: "));
+    EXPECT_EQ(std::count(cuda.output.begin(), cuda.output.end(), '\n'), 1) << cuda.output;
+  } else {
+    EXPECT_THAT(cuda.output, HasSubstr("backend: cuda, "));
+  }
   const RunResult moves =
       RunProgram("orreryd", {"--model", DemoModel().string(), "--router", "gate-and-route"}, true);
   EXPECT_EQ(moves.exit_code, 2);

@@ -283,5 +283,28 @@ TEST_F(EmulatorTest, NothingRunsAfterAFailureUntilItIsTaken) {
   EXPECT_EQ(runs, 1);
 }
 
+__global__ void AddKernel(int* target, int value) {
+  if (ThreadX() == 0) *target += value;
+}
+
+TEST_F(EmulatorTest, RecordedLaunchesRunWhenTheyAreReplayed) {
+  int target = 0;
+  int name = 0;
+  const auto recorded = reinterpret_cast<Stream>(&name);
+  emulate::BeginRecording(recorded);
+  for (int value : {1, 10}) Launch(&AddKernel, {}, 32, 0, recorded, &target, value);
+  EXPECT_EQ(target, 0);
+  Launch(&AddKernel, {}, 32, 0, nullptr, &target, 100);
+  EXPECT_EQ(target, 100) << "another stream runs on";
+  const auto work = emulate::EndRecording();
+  ASSERT_EQ(work.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    for (const auto& launch : work) launch();
+  }
+  EXPECT_EQ(target, 122);
+  Launch(&AddKernel, {}, 32, 0, recorded, &target, 1000);
+  EXPECT_EQ(target, 1122) << "the recording is over";
+}
+
 }  // namespace
 }  // namespace orrery::cuda

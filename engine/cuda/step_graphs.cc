@@ -1,0 +1,37 @@
+#include "engine/cuda/step_graphs.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace orrery::cuda {
+
+void StepGraphs::Begin(int64_t rows, int64_t stride) {
+  shape_ = {rows, stride};
+  operations_ = 0;
+  const auto known = records_.find(shape_);
+  if (known != records_.end()) {
+    replayed_ = &known->second;
+    return;
+  }
+  if (broken_ || records_.size() == kMostRecords) return;
+  absl::StatusOr<Stream> stream = device_.BeginRecording();
+  if (stream.ok()) recording_ = *stream;
+  broken_ = !stream.ok();
+}
+
+absl::Status StepGraphs::End(bool ok) {
+  if (const Record* const record = std::exchange(replayed_, nullptr)) {
+    if (operations_ != record->operations) {
+      return absl::InternalError(absl::StrCat("a step of ", shape_.first, " rows has ", operations_,
+                                              " operations, its record ", record->operations));
+    }
+    device_.Launch(*record->graph);
+  }
+  if (std::exchange(recording_, nullptr) != nullptr) {
+    absl::StatusOr<std::unique_ptr<Graph>> graph = device_.EndRecording();
+    if (graph.ok() && ok) records_[shape_] = {.graph = *std::move(graph), .operations = operations_};
+    broken_ = !graph.ok();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace orrery::cuda

@@ -1,0 +1,147 @@
+// What the emulated device can be made to do: launches that fail, memory that is short, and telling what was
+// recorded.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/cuda_engine.h"
+#include "kernels/emulate/launch.h"
+#include "tests/engine/emulated_device.h"
+#include "tests/engine/plan_driver.h"
+#include "tests/engine/test_model.h"
+
+namespace orrery {
+namespace {
+
+using testing::Greedy;
+using testing::PlanDriver;
+
+class EmulatedCudaTest : public ::testing::Test {
+ protected:
+  EmulatedCudaTest() {
+    nlohmann::json config = testing::TinyConfig("llama");
+    config["hidden_size"] = 64;
+    config["head_dim"] = 64;
+    config["num_hidden_layers"] = 2;
+    config["num_attention_heads"] = 2;
+    config["num_key_value_heads"] = 1;
+    testing::WriteModel(dir_.path(), config, testing::RandomTensors(config, 2), DType::kBF16);
+    options_.model_dir = dir_.path();
+    options_.kv_cache_tokens = 4096;
+    options_.max_num_seqs = 48;
+    options_.max_step_tokens = 128;
+    options_.max_context = 256;
+    options_.batch_invariant = false;
+  }
+  static OpenCuda Open(size_t memory_bytes) {
+    return [memory_bytes](const EngineOptions&) -> absl::StatusOr<CudaParts> {
+      return CudaParts{.device = testing::NewEmulatedDevice({.memory_bytes = memory_bytes}),
+                       .gemm = testing::NewPlainGemm()};
+    };
+  }
+
+  testing::TempDir dir_;
+  EngineOptions options_;
+};
+
+// A launch that the device refuses, before the layers and between them and sampling: an error of the step,
+// which gives no token, and the next step is computed.
+TEST_F(EmulatedCudaTest, KernelErrorsAreErrorsOfTheirStep) {
+  auto engines = LoadCudaEngines(options_, Open(size_t{1} << 30));
+  ASSERT_TRUE(engines.ok()) << engines.status();
+  ModelExecutor* const engine = engines->executors.front().get();
+  const auto fail = [] { emulate::LaunchGrid({1, 1, 1}, 1 << 20, 0, [] {}); };
+  PlanDriver whole(*engine);
+  whole.Add({1, 2, 3}, 6, Greedy());
+  ASSERT_TRUE(whole.RunAll(128).ok());
+  const std::vector<TokenId> expected = whole.sequence(0).output;
+  PlanDriver driver(*engine);
+  const int handle = driver.Add({1, 2, 3}, 6, Greedy());
+  ASSERT_TRUE(driver.Step({{handle, 3}}).ok());
+  fail();
+  absl::Status status = driver.Step({{handle, 1}});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("kernel: bad launch"), std::string::npos) << status;
+  EXPECT_EQ(driver.sequence(handle).output.size(), 1u);
+  engine->set_logits_observer([&](const Tensor&) { fail(); });
+  EXPECT_EQ(driver.Step({{handle, 1}}).code(), absl::StatusCode::kInternal);
+  engine->set_logits_observer(nullptr);
+  EXPECT_EQ(driver.sequence(handle).output.size(), 1u);
+  ASSERT_TRUE(driver.RunAll(128).ok());
+  EXPECT_EQ(driver.sequence(handle).output, expected);
+}
+
+TEST_F(EmulatedCudaTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
+  const auto plan = PlanCudaEngine(options_, Open(size_t{1} << 30));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  // From nothing up to what is needed, whichever allocation is the one that fails.
+  const auto needed = static_cast<size_t>(plan->memory.total_bytes());
+  int failed = 0;
+  for (size_t bytes = 0; bytes <= 2 * needed; bytes += needed / 16) {
+    // The plan is told of plenty: allocations themselves fail.
+    EngineOptions hopeful = options_;
+    hopeful.memory_bytes = int64_t{1} << 30;
+    const absl::Status status = LoadCudaEngines(hopeful, Open(bytes)).status();
+    if (status.ok()) break;
+    ++failed;
+    ASSERT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  }
+  EXPECT_GE(failed, 12);
+  EXPECT_LE(failed, 18) << "the plan counts far too little";
+  // Asked, the plan finds out beforehand.
+  const absl::Status status = LoadCudaEngines(options_, Open(needed - 1)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("1 MiB are missing: lower --kv-cache-tokens"), std::string::npos) << status;
+}
+
+// Sequences come and go, so that steps are filled up, and grow past block tables of one, two and four pages.
+TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
+  struct Run {
+    int graph_launches = 0;
+    std::vector<std::vector<TokenId>> outputs;
+    std::vector<float> logprobs;
+  };
+  const auto run = [&](bool graphs, bool records) {
+    Run out;
+    options_.cuda_graphs = graphs;
+    const auto open = [&](const EngineOptions&) -> absl::StatusOr<CudaParts> {
+      return CudaParts{
+          .device = testing::NewEmulatedDevice({.records = records, .graph_launches = &out.graph_launches}),
+          .gemm = testing::NewPlainGemm()};
+    };
+    auto engines = LoadCudaEngines(options_, open);
+    EXPECT_TRUE(engines.ok()) << engines.status();
+    PlanDriver driver(*engines->executors.front());
+    Sampling sampling;
+    sampling.num_logprobs = 1;
+    for (int i = 0; i < 5; ++i) {
+      sampling.seed = static_cast<uint64_t>(i);
+      sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+      std::vector<TokenId> prompt(static_cast<size_t>(1 + 6 * i), 3 + i);
+      driver.Add(prompt, 5 + 2 * i, sampling);
+    }
+    EXPECT_TRUE(driver.RunAll(128).ok());
+    for (int handle = 0; handle < 5; ++handle) {
+      out.outputs.push_back(driver.sequence(handle).output);
+      for (const auto& sampled : driver.sequence(handle).sampled) {
+        out.logprobs.push_back(sampled.logprobs->chosen);
+      }
+    }
+    return out;
+  };
+  const Run eager = run(false, true), recorded = run(true, true), refused = run(true, false);
+  EXPECT_EQ(eager.graph_launches, 0);
+  EXPECT_GE(recorded.graph_launches, 6);
+  EXPECT_EQ(refused.graph_launches, 0);
+  EXPECT_EQ(recorded.outputs, eager.outputs);
+  EXPECT_EQ(recorded.logprobs, eager.logprobs);
+  EXPECT_EQ(refused.outputs, eager.outputs);
+  EXPECT_EQ(refused.logprobs, eager.logprobs);
+}
+
+}  // namespace
+}  // namespace orrery
