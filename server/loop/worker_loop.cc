@@ -190,9 +190,10 @@ void WorkerLoop::RunOutOfWork() {
 bool WorkerLoop::MustPublish(Time now) {
   if (std::exchange(to_publish_, false) || !report_.refused.empty()) return true;
   if (holds_step_ && (now - published_ >= kReportInterval || !core_->has_work())) return true;
-  // Who waits for a first token does not wait for this, nor do ends that no step made (cancels, deadlines).
-  return std::any_of(report_.events.begin(), report_.events.end(),
-                     [](const TokenEvent& event) { return event.index <= 0 || event.token < 0; });
+  // Neither a first token waits for this nor an end, whose facts the core keeps until it plans again.
+  return std::any_of(report_.events.begin(), report_.events.end(), [](const TokenEvent& event) {
+    return event.index <= 0 || event.finish != FinishReason::kNone;
+  });
 }
 
 void WorkerLoop::Publish(Time now) {

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -410,7 +411,7 @@ TEST(Loops, AStepThatOnlyReleasesSlotsIsNotMeasured) {
   EXPECT_EQ(sequences.sample_sum, static_cast<double>(sequences.sample_count)) << "one sequence in each";
 }
 
-// The reports of a request of 200 tokens where every step is predicted to take `cost`.
+// The reports of two requests, of 200 and 230 tokens, where every step is predicted to take `cost`.
 std::vector<WorkerReport> ReportsOf(const std::string& cost) {
   WorkerSpec spec = SpecOf(SmallLimits());
   spec.cost = cost;
@@ -420,19 +421,23 @@ std::vector<WorkerReport> ReportsOf(const std::string& cost) {
   const Clock clock;
   std::mutex mutex;
   std::vector<WorkerReport> reports;
+  size_t num_ends = 0;
   std::promise<void> ended;
   WorkerLoop worker(std::move(parts), &clock, [&](WorkerReport report) {
     std::lock_guard lock(mutex);
-    const bool last = !report.ended.empty();
+    for (const TokenEvent& event : report.events) num_ends += event.finish != FinishReason::kNone;
+    const bool last = num_ends == 2 && !report.events.empty();
     reports.push_back(std::move(report));
     if (last) ended.set_value();
   });
-  Submit submit;
-  submit.key = {RequestId{1}, 0, 0};
-  submit.tokens = std::make_shared<std::vector<TokenId>>(20, 'x');
-  submit.num_prompt = 20;
-  submit.stop.max_tokens = 200;
-  worker.Submit(std::move(submit));
+  for (uint64_t request = 1; request <= 2; ++request) {
+    Submit submit;
+    submit.key = {RequestId{request}, 0, 0};
+    submit.tokens = std::make_shared<std::vector<TokenId>>(20, 'x');
+    submit.num_prompt = 20;
+    submit.stop.max_tokens = request == 1 ? 200 : 230;
+    worker.Submit(std::move(submit));
+  }
   EXPECT_EQ(ended.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
   worker.Stop();
   return reports;
@@ -440,18 +445,23 @@ std::vector<WorkerReport> ReportsOf(const std::string& cost) {
 
 // The most steps in one report; what they say is the same however they are cut.
 size_t MostStepsInAReport(const std::string& cost) {
-  size_t most = 0;
-  int32_t next = 0;
+  size_t most = 0, num_facts = 0;
+  std::map<RequestId, int32_t> next;
   for (const WorkerReport& report : ReportsOf(cost)) {
     most = std::max(most, report.steps.size());
-    for (const TokenEvent& event : report.events) {
-      EXPECT_EQ(event.index, next);
-      EXPECT_EQ(event.token, FakeToken(next++));
+    num_facts += report.ended.size();
+    for (size_t i = 0; i < report.events.size(); ++i) {
+      const TokenEvent& event = report.events[i];
+      // Who waits for the first token does not wait for the second.
+      EXPECT_FALSE(event.index == 1 && next[event.key.request] == 1 && report.events.front().index == 0 &&
+                   report.events.front().key == event.key);
+      EXPECT_EQ(event.token, FakeToken(event.index));
+      EXPECT_EQ(event.index, next[event.key.request]++);
     }
-    // Who waits for the first token does not wait for the second.
-    EXPECT_FALSE(report.events.size() > 1 && report.events.front().index == 0);
   }
-  EXPECT_EQ(next, 200);
+  EXPECT_EQ(next[RequestId{1}], 200);
+  EXPECT_EQ(next[RequestId{2}], 230);
+  EXPECT_EQ(num_facts, 2u) << "the core forgets them when it plans again";
   return most;
 }
 
