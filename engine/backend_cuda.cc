@@ -28,8 +28,6 @@ namespace {
 
 using cuda::DeviceMatrix;
 
-// Rows of a product that needs scratch are computed so many at a time: enough for the device to be busy with.
-constexpr int64_t kScratchRows = 2048;
 // Most rows of a step that is recorded: all logits of such a step are computed at once, and with more the
 // device has enough to do while the host launches.
 constexpr int64_t kMostGraphRows = 64;
@@ -132,15 +130,15 @@ class CudaBackend final : public Backend {
   BackendLimits limits_;
 
   std::unique_ptr<Buffer> cos_sin_;   // f32 [max_context, 2, head_dim / 2]
-  std::unique_ptr<Buffer> narrowed_;  // bf16 [kScratchRows, max_inner]: a product's input that came in f32
-  std::unique_ptr<Buffer> product_;   // f32 [kScratchRows, 2 * max_inner]: gate and up
+  std::unique_ptr<Buffer> narrowed_;  // bf16 [scratch_rows, max_inner]: a product's input that came in f32
+  std::unique_ptr<Buffer> product_;   // f32 [scratch_rows, 2 * max_inner]: gate and up
   std::unique_ptr<Buffer> gemm_workspace_;
   std::optional<cuda::StepArrays> step_;
   std::optional<cuda::Sampler> sampler_;
 };
 
 CudaBackend::Scratch CudaBackend::ScratchOf(const BackendLimits& limits) const {
-  const int64_t rows = std::min(limits.max_rows, kScratchRows);
+  const int64_t rows = std::min(limits.max_rows, options_.scratch_rows);
   return {.cos_sin = limits.max_context * limits.attention.head_dim * int64_t{sizeof(float)},
           .narrowed = rows * limits.max_inner * 2,
           .product = rows * 2 * limits.max_inner * int64_t{sizeof(float)},
@@ -230,7 +228,7 @@ void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weig
   if (all <= cuda::kMaxSkinnyRows && !options_.batch_invariant) {
     return MultiplyFew(out.First(all), in.First(all), matrix, bias, residual);
   }
-  const int64_t step = matrix.gated() || in.dtype != DType::kBF16 ? kScratchRows : all;
+  const int64_t step = matrix.gated() || in.dtype != DType::kBF16 ? options_.scratch_rows : all;
   for (int64_t row = 0; row < all; row += step) {
     const int64_t rows = std::min(step, all - row);
     MultiplyMany(out.Slice(row, rows), in.Slice(row, rows), matrix, bias,
@@ -238,7 +236,7 @@ void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weig
   }
 }
 
-// As bf16 [rows, cols]; rows <= kScratchRows where there is something to convert.
+// As bf16 [rows, cols]; rows <= scratch_rows where there is something to convert.
 const void* CudaBackend::Narrowed(const Tensor& in) {
   if (in.dtype == DType::kBF16) return in.data;
   ORRERY_CHECK(static_cast<size_t>(in.rows * in.cols) * SizeOf(DType::kBF16) <= narrowed_->bytes());

@@ -6,6 +6,7 @@
 #ifndef ORRERY_ENGINE_BACKEND_CUDA_H_
 #define ORRERY_ENGINE_BACKEND_CUDA_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "engine/backend.h"
@@ -22,6 +23,9 @@ struct CudaBackendOptions {
   // Steps that decode few sequences are recorded by their shape and launched as a whole (step_graphs.h). Not
   // where batch-invariant.
   bool graphs = true;
+  // Rows of a product that needs scratch are computed so many at a time: enough for the device to be busy
+  // with.
+  int64_t scratch_rows = 2048;
 };
 
 // InvalidArgument: what the kernels have no code for, by the name of the option or of config.json's field.

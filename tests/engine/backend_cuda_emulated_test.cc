@@ -5,9 +5,13 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "engine/backend_cuda.h"
+#include "engine/cpu_engine.h"
+#include "engine/cuda/matrix.h"
 #include "engine/cuda_engine.h"
 #include "kernels/emulate/launch.h"
 #include "tests/engine/emulated_device.h"
@@ -141,6 +145,49 @@ TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
   EXPECT_EQ(recorded.logprobs, eager.logprobs);
   EXPECT_EQ(refused.outputs, eager.outputs);
   EXPECT_EQ(refused.logprobs, eager.logprobs);
+}
+
+TEST_F(EmulatedCudaTest, ProductsInPiecesGiveTheSameBits) {
+  options_.dtype = options_.kv_dtype = DType::kBF16;
+  options_.memory_bytes = int64_t{1} << 30;
+  std::vector<TokenId> prompt(40);
+  std::iota(prompt.begin(), prompt.end(), 50);
+  const auto run = [&](int64_t scratch_rows) {
+    auto engine =
+        LoadEngine(options_, NewCudaBackend(testing::NewEmulatedDevice(), testing::NewPlainGemm(),
+                                            {.batch_invariant = true, .scratch_rows = scratch_rows}));
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    std::vector<float> logits;
+    (*engine)->set_logits_observer([&](const Tensor& rows) {
+      const auto* first = static_cast<const float*>(rows.data);
+      logits.insert(logits.end(), first, first + rows.rows * rows.cols);
+    });
+    PlanDriver driver(**engine);
+    for (int i = 0; i < 9; ++i) driver.Add({prompt.begin() + i, prompt.end()}, 2, Greedy());
+    EXPECT_TRUE(driver.RunAll(128).ok());
+    return logits;
+  };
+  const std::vector<float> whole = run(2048);
+  EXPECT_EQ(whole, run(2));
+}
+
+// More values than are converted at a time.
+TEST_F(EmulatedCudaTest, WeightsAreConvertedInPieces) {
+  constexpr int64_t kRows = 600'000, kColumns = 8;
+  std::vector<float> values(static_cast<size_t>(kRows * kColumns));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 8191) * 0.37f;
+  const WeightView part{.dtype = DType::kF32,
+                        .rows = kRows,
+                        .cols = kColumns,
+                        .data = reinterpret_cast<const std::byte*>(values.data())};
+  const auto device = testing::NewEmulatedDevice();
+  const auto matrix = cuda::DeviceMatrix::Pack(*device, {part, part}, DType::kBF16, MatrixKind::kPlain);
+  ASSERT_TRUE(matrix.ok()) << matrix.status();
+  ASSERT_EQ((*matrix)->n(), 2 * kRows);
+  const auto* const packed = static_cast<const uint16_t*>(cuda::DeviceMatrix::Of(**matrix).data());
+  int64_t wrong = 0;
+  for (size_t i = 0; i < 2 * values.size(); ++i) wrong += packed[i] != BF16FromF32(values[i % values.size()]);
+  EXPECT_EQ(wrong, 0);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -138,7 +139,7 @@ TEST_P(CudaModelTest, LogitsAreNearTheReference) {
   const auto engine = LoadOnDevice(options_);
   ASSERT_NE(engine, nullptr);
   RandomStream random(3);
-  const std::vector<TokenId> tokens = RandomTokens(random, 30);
+  const std::vector<TokenId> tokens = RandomTokens(random, 24);
   const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
   const std::vector<double> reference = ReferenceModel(dir_.path()).AllLogits(tokens);
   double error = 0, norm = 0;
@@ -192,53 +193,76 @@ TEST_P(CudaModelTest, GreedyTokensEqualTheCpus) {
   EXPECT_LE(near_ties, 2);
 }
 
-// What the rules and their definition make of the very logits that were sampled from.
+// What the rules and their definition make of the very logits that were sampled from, for several sequences
+// with rules of their own side by side.
 TEST_P(CudaModelTest, RulesAndLogprobsFollowTheirDefinition) {
+  constexpr size_t kTokens = 9, kMinTokens = 6;
   const auto engine = LoadOnDevice(options_);
   ASSERT_NE(engine, nullptr);
-  Sampling sampling = Greedy();
-  sampling.presence_penalty = 0.7f;
-  sampling.frequency_penalty = 0.4f;
-  sampling.repetition_penalty = 1.5f;
-  sampling.logit_bias = {{3, 2.0f}, {9, -5.0f}};
-  sampling.num_logprobs = 4;
-  StopRules stop;
-  stop.stop_ids = {17, 18, 91};
-  stop.min_tokens = 6;
-  const std::vector<TokenId> prompt = {5, 6, 7, 7, 100, 3};
-  std::vector<std::vector<float>> logits;
-  engine->set_logits_observer([&](const Tensor& row) { logits.push_back(testing::ToHost(row)); });
+  struct Ruled {
+    std::vector<TokenId> prompt;
+    Sampling sampling = Greedy();
+    StopRules stop;
+  };
+  std::vector<Ruled> ruled(3);
+  for (int i = 0; i < 3; ++i) {
+    Ruled& r = ruled[static_cast<size_t>(i)];
+    r.prompt = {5 + i, 6, 7, 7, 100, 3};
+    r.sampling.presence_penalty = 0.7f * static_cast<float>(i);
+    r.sampling.frequency_penalty = 0.4f;
+    r.sampling.repetition_penalty = 1.0f + 0.5f * static_cast<float>(i);
+    r.sampling.logit_bias = {{3 + i, 2.0f}, {9, -5.0f}};
+    if (i == 1) r.sampling.logit_bias.push_back({20, 1.5f});
+    r.sampling.num_logprobs = 2 + i;
+    // Ids that it would come to.
+    PlanDriver free(*engine);
+    free.Add(r.prompt, 3, r.sampling);
+    ASSERT_TRUE(free.RunAll(13).ok());
+    r.stop.stop_ids = free.sequence(0).output;
+    std::sort(r.stop.stop_ids.begin(), r.stop.stop_ids.end());
+    r.stop.stop_ids.erase(std::unique(r.stop.stop_ids.begin(), r.stop.stop_ids.end()), r.stop.stop_ids.end());
+    r.stop.min_tokens = static_cast<int32_t>(kMinTokens);
+    free.Release(0);
+    ASSERT_TRUE(free.Step({}).ok());
+  }
+  std::vector<std::vector<float>> steps;  // [3, vocab] each
+  engine->set_logits_observer([&](const Tensor& rows) { steps.push_back(testing::ToHost(rows)); });
   PlanDriver driver(*engine);
-  driver.Add(prompt, 12, sampling, stop);
+  for (const Ruled& r : ruled) driver.Add(r.prompt, static_cast<int32_t>(kTokens), r.sampling, r.stop);
   ASSERT_TRUE(driver.RunAll(13).ok());
-  std::vector<TokenId> output;
-  for (size_t i = 0; i < 12; ++i) {
-    const std::vector<double> original(logits[i].begin(), logits[i].end());
-    std::vector<double> changed = original;
-    double sum = 0;
-    for (TokenId id = 0; id < kVocab; ++id) {
-      double& logit = changed[static_cast<size_t>(id)];
-      sum += std::exp(logit);
-      const auto count = static_cast<double>(std::count(output.begin(), output.end(), id));
-      if (count > 0 || std::count(prompt.begin(), prompt.end(), id) > 0) {
-        logit = logit > 0 ? logit / 1.5 : logit * 1.5;
+  for (size_t s = 0; s < ruled.size(); ++s) {
+    const Ruled& r = ruled[s];
+    std::vector<TokenId> output;
+    for (size_t i = 0; i < kTokens; ++i) {
+      const auto row = steps[i].begin() + static_cast<ptrdiff_t>(s * kVocab);
+      const std::vector<double> original(row, row + kVocab);
+      std::vector<double> changed = original;
+      double sum = 0;
+      for (TokenId id = 0; id < kVocab; ++id) {
+        double& logit = changed[static_cast<size_t>(id)];
+        sum += std::exp(logit);
+        const auto count = static_cast<double>(std::count(output.begin(), output.end(), id));
+        const double repetition = r.sampling.repetition_penalty;
+        if (count > 0 || std::count(r.prompt.begin(), r.prompt.end(), id) > 0) {
+          logit = logit > 0 ? logit / repetition : logit * repetition;
+        }
+        if (count > 0) logit -= r.sampling.presence_penalty + r.sampling.frequency_penalty * count;
+        for (const auto& [biased, value] : r.sampling.logit_bias) logit += biased == id ? value : 0.0f;
+        const bool stops = std::count(r.stop.stop_ids.begin(), r.stop.stop_ids.end(), id) > 0;
+        if (i < kMinTokens && stops) logit = -1e9;
       }
-      if (count > 0) logit -= 0.7 + 0.4 * count;
-      if (id == 3) logit += 2;
-      if (id == 9) logit -= 5;
-      if (i < 6 && (id == 17 || id == 18 || id == 91)) logit = -1e9;
-    }
-    const auto& sampled = driver.sequence(0).sampled[i];
-    const auto best = std::max_element(changed.begin(), changed.end()) - changed.begin();
-    ASSERT_EQ(sampled.token, static_cast<TokenId>(best)) << "token " << i;
-    output.push_back(sampled.token);
-    ASSERT_NE(sampled.logprobs, nullptr);
-    EXPECT_NEAR(sampled.logprobs->chosen, original[static_cast<size_t>(best)] - std::log(sum), 1e-4);
-    std::vector<double> sorted = original;
-    std::sort(sorted.rbegin(), sorted.rend());
-    ASSERT_EQ(sampled.logprobs->top.size(), 4u);
-    for (size_t k = 0; k < 4; ++k) {
-      EXPECT_NEAR(sampled.logprobs->top[k].second, sorted[k] - std::log(sum), 1e-4) << "rank " << k;
+      const auto& sampled = driver.sequence(static_cast<int>(s)).sampled[i];
+      const auto best = std::max_element(changed.begin(), changed.end()) - changed.begin();
+      ASSERT_EQ(sampled.token, static_cast<TokenId>(best)) << "sequence " << s << " token " << i;
+      output.push_back(sampled.token);
+      ASSERT_NE(sampled.logprobs, nullptr);
+      EXPECT_NEAR(sampled.logprobs->chosen, original[static_cast<size_t>(best)] - std::log(sum), 1e-4);
+      std::vector<double> sorted = original;
+      std::sort(sorted.rbegin(), sorted.rend());
+      ASSERT_EQ(sampled.logprobs->top.size(), 2 + s);
+      for (size_t k = 0; k < 2 + s; ++k) {
+        EXPECT_NEAR(sampled.logprobs->top[k].second, sorted[k] - std::log(sum), 1e-4) << "rank " << k;
+      }
     }
   }
 }
@@ -350,6 +374,22 @@ TEST_F(CudaTinyTest, DrawsDependOnSeedAndTokensAlone) {
   ASSERT_TRUE(alone.Step({}).ok());
   ASSERT_TRUE(crowd.RunAll(13).ok());
   for (int i = 0; i < 10; ++i) EXPECT_EQ(crowd.sequence(i).output, expected[static_cast<size_t>(i)]) << i;
+  for (int i = 0; i < 10; ++i) crowd.Release(i);
+  ASSERT_TRUE(crowd.Step({}).ok());
+  // From one distribution, many different draws: by seed, and by the token's number.
+  std::set<std::vector<TokenId>> outputs;
+  Sampling flat;
+  flat.temperature = 5.0f;
+  for (flat.seed = 0; flat.seed < 6; ++flat.seed) {
+    const int handle = alone.Add({1, 2, 3}, 4, flat);
+    ASSERT_TRUE(alone.RunAll(128).ok());
+    const auto& output = alone.sequence(handle).output;
+    EXPECT_GE(std::set(output.begin(), output.end()).size(), 2u);
+    outputs.insert(output);
+    alone.Release(handle);
+    ASSERT_TRUE(alone.Step({}).ok());
+  }
+  EXPECT_EQ(outputs.size(), 6u);
 }
 
 TEST_F(CudaTinyTest, SequencesContinueBehindSharedAndCopiedBlocks) {
