@@ -66,6 +66,7 @@ void WorkerLoop::Run() {
     for (Command& command : commands_) Apply(command, now);
     commands_.clear();
     if (core_->NextWake() <= now) core_->OnTimer(now, &report_.events);
+    TakeFacts();
     if (MustPublish(now)) Publish(now);
     LaunchReady();
     Record();
@@ -190,10 +191,9 @@ void WorkerLoop::RunOutOfWork() {
 bool WorkerLoop::MustPublish(Time now) {
   if (std::exchange(to_publish_, false) || !report_.refused.empty()) return true;
   if (holds_step_ && (now - published_ >= kReportInterval || !core_->has_work())) return true;
-  // Neither a first token waits for this nor an end, whose facts the core keeps until it plans again.
-  return std::any_of(report_.events.begin(), report_.events.end(), [](const TokenEvent& event) {
-    return event.index <= 0 || event.finish != FinishReason::kNone;
-  });
+  // Who waits for a first token does not wait for this, nor do ends that no step made (cancels, deadlines).
+  return std::any_of(report_.events.begin(), report_.events.end(),
+                     [](const TokenEvent& event) { return event.index <= 0 || event.token < 0; });
 }
 
 void WorkerLoop::Publish(Time now) {
@@ -202,11 +202,17 @@ void WorkerLoop::Publish(Time now) {
   sink_(TakeReport(now));
 }
 
-WorkerReport WorkerLoop::TakeReport(Time now) {
-  for (const TokenEvent& event : report_.events) {
+void WorkerLoop::TakeFacts() {
+  for (; num_looked_at_ < report_.events.size(); ++num_looked_at_) {
+    const TokenEvent& event = report_.events[num_looked_at_];
     if (event.finish == FinishReason::kNone) continue;
     if (auto report = core_->Report(event.key)) report_.ended.push_back({event.key, *report});
   }
+}
+
+WorkerReport WorkerLoop::TakeReport(Time now) {
+  TakeFacts();
+  num_looked_at_ = 0;
   const WorkerCounters& counters = core_->counters();
   report_.preemptions = static_cast<int64_t>(counters.preemptions);
   report_.prefix_hit_tokens = static_cast<int64_t>(counters.prefix_hit_tokens);

@@ -66,6 +66,8 @@ class WorkerLoop final : public WorkerLink {
   void FinishOldest();
   void RunOutOfWork();
   void TakePart();
+  // Of what has ended, which the core forgets when it plans again.
+  void TakeFacts();
   bool MustPublish(Time now);
   void Publish(Time now);
   WorkerReport TakeReport(Time now);
@@ -90,9 +92,10 @@ class WorkerLoop final : public WorkerLink {
   StepResult result_;
   WorkerReport report_;
   Time host_since_;
-  Time last_done_;           // the end of the last step
-  bool to_publish_ = false;  // although there is no event
-  bool holds_step_ = false;  // the report is that of a step and not published yet
+  Time last_done_;            // the end of the last step
+  bool to_publish_ = false;   // although there is no event
+  bool holds_step_ = false;   // the report is that of a step and not published yet
+  size_t num_looked_at_ = 0;  // events of the report
   Time published_;
 
   std::atomic<bool> stop_{false};
