@@ -35,9 +35,13 @@ void RouterCore::ReplayAll(WorkerId worker, ReplayReason why, Time now, RouterOu
 
 void RouterCore::Replay(Request* request, ReplayReason why, Time now, RouterOutput* out) {
   if (request->cancelled) return EndRequest(request, FinishReason::kCancelled, absl::OkStatus(), out);
+  // Who got further since the last time is not what its workers die of.
+  size_t emitted = 0;
+  for (const SampleState& sample : request->samples) emitted += sample.emitted.size();
+  if (std::exchange(request->emitted_at_replay, emitted) < emitted) request->replays = 0;
   if (++request->replays > replay_.max_replays) {
-    const absl::Status status =
-        absl::UnavailableError(Cat(What(why), ", after ", replay_.max_replays, " times before"));
+    const absl::Status status = absl::UnavailableError(
+        Cat(What(why), ", after ", replay_.max_replays, " times before without a token between them"));
     return EndRequest(request, FinishReason::kError, status, out);
   }
   if (request->phase == Phase::kBetween) {

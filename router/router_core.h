@@ -8,13 +8,13 @@
 // are bounded by admission (router/admission.h).
 //
 // Failures. What a lost worker had goes back to the pool, in its order of arrival, and continues elsewhere
-// under the next attempt from prompt and emitted ids (replay.cc): `max_replays` times for a request, which
-// bounds what one that kills its workers can do. Who could run nowhere for `worker_wait`, since workers are
-// gone, ends with UNAVAILABLE. A worker that has something to do and neither makes a token nor ends a step
-// for `progress_timeout` is given up as if it were lost. A token beyond the next one means that the worker
-// lost one: the request leaves it and continues from what is known; so does what a worker no longer knows of.
-// A worker that lies behind its peers gets nothing new for a while (router/outliers.h); policies see it like
-// one that drains.
+// under the next attempt from prompt and emitted ids (replay.cc): `max_replays` times without a token between
+// them, which bounds what a request that kills its workers can do. Who could run nowhere for `worker_wait`,
+// since workers are gone, ends with UNAVAILABLE. A worker that has something to do and neither makes a token
+// nor ends a step for `progress_timeout` is given up as if it were lost. A token beyond the next one means
+// that the worker lost one: the request leaves it and continues from what is known; so does what a worker no
+// longer knows of. A worker that lies behind its peers gets nothing new for a while (router/outliers.h);
+// policies see it like one that drains.
 //
 // Two stages. A policy may place a request for its prefill alone. Once all its samples have a first token it
 // is between two workers, and the next call that places asks the policy where it goes on: where it is (and
@@ -92,7 +92,7 @@ struct RouterOutput {
 };
 
 struct ReplayLimits {
-  int32_t max_replays = 5;  // of one request
+  int32_t max_replays = 5;  // of one request that does not get any further
   Duration worker_wait = Duration::Seconds(30);
   Duration progress_timeout = Duration::Seconds(30);  // longer than any step takes
 };
@@ -189,9 +189,10 @@ class RouterCore {
     int32_t num_live = 0;
     Phase phase = Phase::kPooled;
     bool parked = false;
-    bool cancelled = false;  // its worker was told
-    bool started = false;    // a first token came: its prompt left the queue
-    int32_t replays = 0;
+    bool cancelled = false;        // its worker was told
+    bool started = false;          // a first token came: its prompt left the queue
+    int32_t replays = 0;           // since it last got further
+    size_t emitted_at_replay = 0;  // ids of all samples
     Time arrival;
     Time pooled_since;
     WorkerId worker{};

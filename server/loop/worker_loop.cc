@@ -14,6 +14,9 @@ namespace orrery {
 
 namespace {
 constexpr Duration kTellInterval = Duration::Milliseconds(2);
+// Steps that end within this of each other share a report: nobody reads faster, and each report costs whoever
+// takes it the waking of a thread.
+constexpr Duration kReportInterval = Duration::Microseconds(250);
 }  // namespace
 
 WorkerLoop::WorkerLoop(Parts parts, const Clock* clock, WorkerReportSink sink)
@@ -63,12 +66,13 @@ void WorkerLoop::Run() {
     for (Command& command : commands_) Apply(command, now);
     commands_.clear();
     if (core_->NextWake() <= now) core_->OnTimer(now, &report_.events);
-    // Ends that no step made (cancels, deadlines, refusals) do not wait for the step to come.
-    if (!report_.events.empty() || !report_.refused.empty() || std::exchange(to_publish_, false))
-      Publish(now);
+    if (MustPublish(now)) Publish(now);
     LaunchReady();
     Record();
     if (!in_flight_.empty()) {
+      // What the report holds does not wait for a long step's end, nor for one of unknown length.
+      const Duration predicted = in_flight_.front().stats.predicted;
+      if (holds_step_ && (predicted.ns == 0 || predicted >= kReportInterval)) Publish(now);
       if (parts_.barrier != nullptr) parts_.barrier->Want(parts_.rank);
       FinishOldest();
     } else if (parts_.barrier != nullptr && parts_.barrier->wanted()) {
@@ -159,7 +163,8 @@ void WorkerLoop::FinishOldest() {
   in_flight_.erase(in_flight_.begin());
   step_began_ns_.store(in_flight_.empty() ? -1 : now.ns, std::memory_order_relaxed);
   num_steps_.fetch_add(1, std::memory_order_relaxed);
-  if (parts_.barrier == nullptr) return Publish(now);
+  holds_step_ = parts_.barrier == nullptr;
+  if (holds_step_) return;
   const Duration engine = report_.steps.empty() ? Duration{} : report_.steps.back().engine;
   parts_.barrier->Arrive(parts_.rank, TakeReport(now), engine);
 }
@@ -182,7 +187,20 @@ void WorkerLoop::RunOutOfWork() {
   host_since_ = clock_->Now();
 }
 
-void WorkerLoop::Publish(Time now) { sink_(TakeReport(now)); }
+bool WorkerLoop::MustPublish(Time now) {
+  if (std::exchange(to_publish_, false) || !report_.refused.empty()) return true;
+  if (holds_step_ && (now - published_ >= kReportInterval || !core_->has_work())) return true;
+  // Neither a first token waits for this nor an end, whose facts the core keeps until it plans again.
+  return std::any_of(report_.events.begin(), report_.events.end(), [](const TokenEvent& event) {
+    return event.index <= 0 || event.finish != FinishReason::kNone;
+  });
+}
+
+void WorkerLoop::Publish(Time now) {
+  published_ = now;
+  holds_step_ = false;
+  sink_(TakeReport(now));
+}
 
 WorkerReport WorkerLoop::TakeReport(Time now) {
   for (const TokenEvent& event : report_.events) {

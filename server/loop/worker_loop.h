@@ -66,6 +66,7 @@ class WorkerLoop final : public WorkerLink {
   void FinishOldest();
   void RunOutOfWork();
   void TakePart();
+  bool MustPublish(Time now);
   void Publish(Time now);
   WorkerReport TakeReport(Time now);
   void Record();
@@ -91,6 +92,8 @@ class WorkerLoop final : public WorkerLink {
   Time host_since_;
   Time last_done_;           // the end of the last step
   bool to_publish_ = false;  // although there is no event
+  bool holds_step_ = false;  // the report is that of a step and not published yet
+  Time published_;
 
   std::atomic<bool> stop_{false};
   std::atomic<int64_t> step_began_ns_{-1};

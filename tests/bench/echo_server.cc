@@ -1,9 +1,11 @@
 // The least that a streaming server can be, from the same stubs: what loopback gRPC costs without a router, a
-// scheduler and an engine behind it. loopback.py compares.
+// scheduler and an engine behind it, and what one hop more costs. loopback.py compares.
 //
-//   echo_server PORT        answers Generate with max_tokens messages of one token each, and GetModel
+//   echo_server PORT            answers Generate with max_tokens messages of one token each, and GetModel
+//   echo_server PORT ADDRESS    passes both on to the echo server there, message by message
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 
 #include "grpcpp/grpcpp.h"
@@ -63,16 +65,66 @@ class EchoService final : public v1::Inference::CallbackService {
   }
 };
 
+// Both ends of a stream that is passed on; one message is under way at a time.
+class RelayStream final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                          public grpc::ClientReadReactor<v1::GenerateResponse> {
+ public:
+  RelayStream(v1::Inference::Stub* stub, const v1::GenerateRequest& request) : request_(request) {
+    stub->async()->Generate(&context_, &request_, this);
+    AddHold();  // reads are started from the other end's reactions
+    StartRead(&message_);
+    StartCall();
+  }
+  void OnReadDone(bool ok) override {
+    if (!ok) return RemoveHold();
+    StartWrite(&message_);
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) context_.TryCancel();
+    StartRead(&message_);
+  }
+  void OnDone(const grpc::Status& status) override { Finish(status); }
+  void OnDone() override { delete this; }
+
+ private:
+  grpc::ClientContext context_;
+  const v1::GenerateRequest request_;
+  v1::GenerateResponse message_;
+};
+
+class RelayService final : public v1::Inference::CallbackService {
+ public:
+  explicit RelayService(const std::string& address)
+      : stub_(v1::Inference::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {}
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext*,
+                                                           const v1::GenerateRequest* request) override {
+    return new RelayStream(stub_.get(), *request);
+  }
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
+                                     v1::GetModelResponse* response) override {
+    grpc::ClientContext onward;
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(stub_->GetModel(&onward, *request, response));
+    return reactor;
+  }
+
+ private:
+  const std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
 }  // namespace
 }  // namespace orrery
 
 int main(int argc, char** argv) {
-  if (argc != 2) return std::fprintf(stderr, "usage: echo_server PORT\n"), 2;
-  orrery::EchoService service;
+  if (argc != 2 && argc != 3) return std::fprintf(stderr, "usage: echo_server PORT [ADDRESS]\n"), 2;
+  orrery::EchoService echo;
+  std::unique_ptr<orrery::RelayService> relay;
+  if (argc == 3) relay = std::make_unique<orrery::RelayService>(argv[2]);
+  grpc::Service* service = relay != nullptr ? static_cast<grpc::Service*>(relay.get()) : &echo;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(std::string("127.0.0.1:") + argv[1], grpc::InsecureServerCredentials());
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 20'000);
-  builder.RegisterService(&service);
+  builder.RegisterService(service);
   const auto server = builder.BuildAndStart();
   if (server == nullptr) return std::fprintf(stderr, "cannot listen on port %s\n", argv[1]), 1;
   server->Wait();

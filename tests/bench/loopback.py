@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The daemon beside a bare echo service of the same stubs, over loopback gRPC, with the bundled generator: requests and
-messages a second in a closed loop, and what a router in front of a worker adds to the time to first token.
+messages a second in a closed loop, and what a router in front of a worker adds to the time to first token, where one
+echo service in front of another stands for what a hop costs.
 
     tests/bench/loopback.py --model DIR [--bin build/bin] [--rounds 5] [--requests 2000] [--tokens 16]
 
@@ -38,8 +39,8 @@ class Servers:
 
     def start(self, program, *flags):
         port = free_port()
-        listen = [str(port)] if program == "echo_server" else ["--listen", f"127.0.0.1:{port}", "--metrics-listen", ""]
-        command = [os.path.join(self.args.bin, program), *flags, *listen]
+        listen = [str(port)] if program == "echo_server" else ["--listen", f"127.0.0.1:{port}", "--metrics-listen="]
+        command = [os.path.join(self.args.bin, program), *listen, *flags]
         self.processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         wait_for(port)
         return f"127.0.0.1:{port}"
@@ -60,7 +61,8 @@ def bench(args, target, load):
             raise SystemExit(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}{result.stderr}")
         rows = json.load(open(file.name, encoding="utf-8"))
     messages = sum(len(chunks) for chunks in rows["chunk_lens"]) + 2 * len(rows["chunk_lens"])  # started, finished
-    return {"requests/s": rows["request_throughput"], "messages/s": messages / rows["duration"],
+    return {"requests/s": rows["request_throughput"], "tokens/s": rows["output_throughput"],
+            "messages/s": messages / rows["duration"],
             "TTFT p50 ms": rows["median_ttft_ms"]}
 
 
@@ -75,10 +77,12 @@ def main():
     parser.add_argument("--step-ms", type=float, default=0.001)
     args = parser.parse_args()
     servers = Servers(args)
-    modeled = ["--model", args.model, "--backend", "modeled", "--cost-profile", f"constant:{args.step_ms}", "--log-level", "error",
-               "--max-num-seqs", "512"]
+    modeled = ["--model", args.model, "--backend", "modeled", "--cost-profile", f"constant:{args.step_ms}",
+               "--log-level", "error", "--max-num-seqs", "512"]
     try:
-        targets = {"echo": servers.start("echo_server"), "daemon": servers.start("orreryd", *modeled)}
+        echo = servers.start("echo_server")
+        targets = {"echo": echo, "echo of an echo": servers.start("echo_server", echo),
+                   "daemon": servers.start("orreryd", *modeled)}
         worker = servers.start("orreryd", "--role", "worker", *modeled)
         targets["router + worker"] = servers.start("orreryd", "--role", "router", "--model", args.model, "--log-level",
                                                    "error", "--worker-address", worker)
@@ -93,19 +97,20 @@ def main():
               f"{args.rounds} rounds, medians")
         for name, row in medians.items():
             of_echo = ", ".join(f"{key} {row[key]:.0f} ({row[key] / medians['echo'][key]:.2f} of echo)"
-                                for key in ("requests/s", "messages/s"))
+                                for key in ("requests/s", "tokens/s", "messages/s"))
             print(f"  {name}: {of_echo}")
-        rate = medians["router + worker"]["requests/s"] / 2
-        load = ["--rate", f"{rate:.1f}"]
-        opened = {name: [] for name in targets}
-        for _ in range(args.rounds):
-            for name, target in targets.items():
-                opened[name].append(bench(args, target, load)["TTFT p50 ms"])
-        ttft = {name: statistics.median(values) for name, values in opened.items()}
-        print(f"open loop at half of that, {rate:.0f} requests/s: median TTFT " +
-              ", ".join(f"{name} {value:.3f} ms" for name, value in ttft.items()))
-        print(f"  the router adds {1000 * (ttft['router + worker'] - ttft['daemon']):.0f} us, "
-              f"the echo takes {1000 * ttft['echo']:.0f} us")
+        top = medians["router + worker"]["requests/s"]
+        print("open loop, median TTFT in ms")
+        for share in (1 / 8, 1 / 4, 1 / 2):
+            load = ["--rate", f"{share * top:.1f}"]
+            opened = {name: [] for name in targets}
+            for _ in range(args.rounds):
+                for name, target in targets.items():
+                    opened[name].append(bench(args, target, load)["TTFT p50 ms"])
+            ttft = {name: statistics.median(values) for name, values in opened.items()}
+            print(f"  {share * top:.0f} requests/s: " + ", ".join(f"{name} {value:.3f}" for name, value in ttft.items()) +
+                  f"; the router adds {1000 * (ttft['router + worker'] - ttft['daemon']):.0f} us, the echo's extra hop "
+                  f"{1000 * (ttft['echo of an echo'] - ttft['echo']):.0f} us")
     finally:
         servers.stop()
 

@@ -226,6 +226,22 @@ TEST_F(RouterCoreTest, ARequestThatKillsItsWorkersEnds) {
   EXPECT_TRUE(core_.idle());
 }
 
+TEST_F(RouterCoreTest, ARequestThatGetsFurtherIsReplayedForEver) {
+  Up(0);
+  ASSERT_TRUE(Arrive(1, 5).ok());
+  const auto allowed = static_cast<uint32_t>(ReplayLimits{}.max_replays);
+  uint32_t attempt = 0;
+  for (int32_t token = 0; token < 9; ++token) {
+    EXPECT_TRUE(Token(0, 1, token, 30 + token, FinishReason::kNone, 0, attempt));
+    // As often as one may be lost without having got further.
+    for (uint32_t i = 0; i < allowed; ++i) Up(0, 2 + attempt++);
+    ASSERT_TRUE(out_.ended.empty());
+  }
+  Up(0, 2 + attempt++);
+  ASSERT_EQ(out_.ended.size(), 1u);
+  EXPECT_EQ(out_.ended[0].why.code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(RouterCoreTest, ACancelledRequestIsNotReplayed) {
   Up(0);
   Up(1);

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -32,6 +33,26 @@ namespace {
 
 constexpr int32_t kContext = 512;
 
+EngineLimits SmallLimits() {
+  EngineLimits limits;
+  limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
+  limits.max_context = kContext, limits.vocab_size = kByteVocab;
+  return limits;
+}
+
+WorkerSpec SpecOf(const EngineLimits& limits) {
+  WorkerSpec spec;
+  spec.options.num_blocks = limits.num_blocks;
+  spec.options.block_tokens = limits.block_tokens;
+  spec.options.max_num_seqs = limits.max_num_seqs;
+  spec.options.max_step_tokens = limits.max_step_tokens;
+  spec.options.max_context = limits.max_context;
+  spec.options.vocab_size = limits.vocab_size;
+  spec.options.max_in_flight = 1;
+  spec.options.prefix_cache = true;
+  return spec;
+}
+
 // The front and one worker as the daemon puts them together, with a pool small enough for preemption.
 class Loops {
  public:
@@ -39,18 +60,8 @@ class Loops {
   explicit Loops(const std::string& journal = "", int32_t told_context = kContext,
                  std::unique_ptr<RoutePolicy> policy = NewRoutePolicy("jsq-tokens").value()) {
     spdlog::set_level(spdlog::level::off);
-    EngineLimits limits;
-    limits.num_blocks = 64, limits.block_tokens = 16, limits.max_num_seqs = 16, limits.max_step_tokens = 128;
-    limits.max_context = kContext, limits.vocab_size = kByteVocab;
-    WorkerSpec spec;
-    spec.options.num_blocks = limits.num_blocks;
-    spec.options.block_tokens = limits.block_tokens;
-    spec.options.max_num_seqs = limits.max_num_seqs;
-    spec.options.max_step_tokens = limits.max_step_tokens;
-    spec.options.max_context = limits.max_context;
-    spec.options.vocab_size = limits.vocab_size;
-    spec.options.max_in_flight = 1;
-    spec.options.prefix_cache = true;
+    const EngineLimits limits = SmallLimits();
+    const WorkerSpec spec = SpecOf(limits);
     WorkerLoop::Parts parts;
     parts.core = NewWorkerCore(spec).value();
     parts.executor = std::make_unique<FakeEngine>(limits, control_);
@@ -398,6 +409,67 @@ TEST(Loops, AStepThatOnlyReleasesSlotsIsNotMeasured) {
   const auto sequences = loops.StepSequences();
   EXPECT_GT(sequences.sample_count, 0u);
   EXPECT_EQ(sequences.sample_sum, static_cast<double>(sequences.sample_count)) << "one sequence in each";
+}
+
+// The reports of two requests, of 200 and 230 tokens, where every step is predicted to take `cost`.
+std::vector<WorkerReport> ReportsOf(const std::string& cost) {
+  WorkerSpec spec = SpecOf(SmallLimits());
+  spec.cost = cost;
+  WorkerLoop::Parts parts;
+  parts.core = NewWorkerCore(spec).value();
+  parts.executor = std::make_unique<FakeEngine>(SmallLimits(), std::make_shared<EngineControl>());
+  const Clock clock;
+  std::mutex mutex;
+  std::vector<WorkerReport> reports;
+  size_t num_ends = 0;
+  std::promise<void> ended;
+  WorkerLoop worker(std::move(parts), &clock, [&](WorkerReport report) {
+    std::lock_guard lock(mutex);
+    for (const TokenEvent& event : report.events) num_ends += event.finish != FinishReason::kNone;
+    const bool last = num_ends == 2 && !report.events.empty();
+    reports.push_back(std::move(report));
+    if (last) ended.set_value();
+  });
+  for (uint64_t request = 1; request <= 2; ++request) {
+    Submit submit;
+    submit.key = {RequestId{request}, 0, 0};
+    submit.tokens = std::make_shared<std::vector<TokenId>>(20, 'x');
+    submit.num_prompt = 20;
+    submit.stop.max_tokens = request == 1 ? 200 : 230;
+    worker.Submit(std::move(submit));
+  }
+  EXPECT_EQ(ended.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  worker.Stop();
+  return reports;
+}
+
+// The most steps in one report; what they say is the same however they are cut.
+size_t MostStepsInAReport(const std::string& cost) {
+  size_t most = 0, num_facts = 0;
+  std::map<RequestId, int32_t> next;
+  for (const WorkerReport& report : ReportsOf(cost)) {
+    most = std::max(most, report.steps.size());
+    num_facts += report.ended.size();
+    for (size_t i = 0; i < report.events.size(); ++i) {
+      const TokenEvent& event = report.events[i];
+      // Who waits for the first token does not wait for the second.
+      EXPECT_FALSE(event.index == 1 && next[event.key.request] == 1 && report.events.front().index == 0 &&
+                   report.events.front().key == event.key);
+      EXPECT_EQ(event.token, FakeToken(event.index));
+      EXPECT_EQ(event.index, next[event.key.request]++);
+    }
+  }
+  EXPECT_EQ(next[RequestId{1}], 200);
+  EXPECT_EQ(next[RequestId{2}], 230);
+  EXPECT_EQ(num_facts, 2u) << "the core forgets them when it plans again";
+  return most;
+}
+
+TEST(WorkerLoop, ShortStepsShareAReportAndLongOnesDoNot) {
+  // On a machine that stalls, even short steps may each be late.
+  EXPECT_TRUE(Eventually([] { return MostStepsInAReport("constant:0.001") > 1; }));
+  EXPECT_EQ(MostStepsInAReport("constant:1000"), 1u);
+  EXPECT_EQ(MostStepsInAReport(""), 1u) << "nobody knows how long they are";
 }
 
 // The stop string is complete, the worker does not know it yet and hangs: the deadline still holds.

@@ -1,5 +1,5 @@
-// What the tests of CUDA kernels on the emulator share: random values in any element type, relative errors,
-// and a fixture that runs each case in one mode of asynchronous copies or the other.
+// What the tests of CUDA kernels share, on the emulator and on a device: random values in any element type,
+// relative errors, and a fixture that asks after every test what went wrong.
 #ifndef ORRERY_TESTS_KERNELS_CUDA_KERNEL_TEST_H_
 #define ORRERY_TESTS_KERNELS_CUDA_KERNEL_TEST_H_
 
@@ -7,12 +7,11 @@
 
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <random>
 #include <vector>
 
 #include "kernels/dtype.h"
-#include "kernels/emulate/launch.h"
+#include "tests/kernels/cuda/test_device.h"
 
 namespace orrery::cuda {
 
@@ -70,22 +69,13 @@ inline double RelativeError(const Elements& values, const std::vector<double>& r
 class KernelTest : public testing::Test {
  protected:
   void TearDown() override {
-    emulate::SetOptions({});
+    test_device::Vary(0);
     ExpectNoFailure();
   }
 
-  static void ExpectNoFailure() {
-    const auto failure = emulate::TakeFailure();
-    EXPECT_FALSE(failure) << NameOf(failure->kind) << ": " << failure->message;
-  }
+  static void ExpectNoFailure() { EXPECT_EQ(test_device::TakeFailure(), ""); }
 
-  // Another order of threads and the other mode of copies for every case.
-  void NextCase() {
-    ++case_;
-    emulate::SetOptions(
-        {.async_copies = case_ % 2 == 0 ? emulate::AsyncCopies::kEarly : emulate::AsyncCopies::kLate,
-         .seed = case_});
-  }
+  void NextCase() { test_device::Vary(++case_); }
 
   std::vector<float> Normal(size_t n, float scale = 1.0f) {
     std::normal_distribution<float> normal(0.0f, scale);

@@ -9,31 +9,13 @@
 #include <numeric>
 #include <utility>
 
-#include "kernels/cuda/counter_random.cuh"
 #include "tests/kernels/cuda/kernel_test.h"
+#include "tests/kernels/cuda/reference_random.h"
 
 namespace orrery::cuda {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-// Philox4x32-10 once more, as the paper writes it.
-std::array<uint32_t, 4> ReferencePhilox(std::array<uint32_t, 4> x, std::array<uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t a = uint64_t{x[0]} * 0xD2511F53, b = uint64_t{x[2]} * 0xCD9E8D57;
-    x = {static_cast<uint32_t>(b >> 32) ^ x[1] ^ key[0], static_cast<uint32_t>(b),
-         static_cast<uint32_t>(a >> 32) ^ x[3] ^ key[1], static_cast<uint32_t>(a)};
-    key = {key[0] + 0x9E3779B9, key[1] + 0xBB67AE85};
-  }
-  return x;
-}
-
-double ReferenceGumbel(uint64_t seed, uint64_t position, int id) {
-  const auto words = ReferencePhilox({static_cast<uint32_t>(id / 4), static_cast<uint32_t>(position),
-                                      static_cast<uint32_t>(position >> 32), 0},
-                                     {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return -std::log(-std::log1p(-(words[id % 4] + 0.5) * 0x1p-32));
-}
 
 struct Row {
   std::vector<float> logits;
@@ -199,28 +181,6 @@ class SampleTest : public KernelTest {
   }
 };
 
-TEST_F(SampleTest, RandomNumbersAreThePublishedOnes) {
-  // Known answers of the authors' library (Random123, kat_vectors, philox4x32 with 10 rounds).
-  struct Known {
-    std::array<uint32_t, 4> counter;
-    std::array<uint32_t, 2> key;
-    std::array<uint32_t, 4> words;
-  };
-  constexpr uint32_t kOnes = 0xffffffff;
-  const std::vector<Known> vectors = {
-      {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-      {{kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
-       {0xa4093822, 0x299f31d0},
-       {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
-  for (const Known& v : vectors) {
-    const Philox words =
-        PhiloxOf({{v.counter[0], v.counter[1], v.counter[2], v.counter[3]}}, v.key[0], v.key[1]);
-    for (int i = 0; i < 4; ++i) EXPECT_EQ(words.words[i], v.words[i]);
-    EXPECT_EQ(ReferencePhilox(v.counter, v.key), v.words);
-  }
-}
-
 TEST_F(SampleTest, TokensAndLogprobsAgreeWithDoublePrecision) {
   int compared = 0, rows_run = 0;
   for (int round = 0; round < 400; ++round) {
@@ -313,30 +273,7 @@ TEST_F(SampleTest, KnownTokensAreScored) {
 // Chi-square of many draws at different positions against the exact distribution. Seeds are fixed: the bound
 // is the 99.9 % quantile once and for all.
 TEST_F(SampleTest, FrequenciesOfDrawsAreTheSoftmax) {
-  // The variables themselves, on the host: 200000 draws from 12 tokens of three shapes.
-  for (const float spread : {0.3f, 1.5f, 4.0f}) {
-    const std::vector<float> logits = Normal(12, spread);
-    std::vector<double> counts(12, 0.0), share(12);
-    for (int i = 0; i < 12; ++i) share[i] = std::exp(logits[i]);
-    const double total = std::accumulate(share.begin(), share.end(), 0.0);
-    constexpr int kDraws = 200000;
-    for (int draw = 0; draw < kDraws; ++draw) {
-      int best = 0;
-      float best_score = -kInf;
-      for (int id = 0; id < 12; ++id) {
-        const float score = logits[id] + GumbelOf(99, draw, id);
-        if (score > best_score) best = id, best_score = score;
-      }
-      ++counts[best];
-    }
-    double chi_square = 0;
-    for (int i = 0; i < 12; ++i) {
-      const double expected = kDraws * share[i] / total;
-      chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
-    }
-    EXPECT_LT(chi_square, 31.26) << spread;  // 11 degrees of freedom
-  }
-  // The whole kernel: 3000 rows with top_k 6 of 9.
+  // 3000 rows with top_k 6 of 9.
   Row row{.logits = Normal(9), .parameters = {.top_k = 6, .seed = 5}};
   std::vector<Row> rows(3000, row);
   for (size_t r = 0; r < rows.size(); ++r) rows[r].parameters.position = r;

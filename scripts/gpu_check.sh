@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Everything that only a machine with a GPU can show, in one command under nine minutes: builds, tests the kernels, runs
+# them under compute-sanitizer, compares logits with transformers, measures the device's ceilings, the kernels, whole
+# models and their peers, and ends with one table. A stage that fails does not hide the others.
+#
+#   scripts/gpu_check.sh [STAGE...]     all stages, or some: build ceilings kernels sanitizer parity kernel-bench
+#                                       engine-bench peers
+#   scripts/gpu_check.sh pack           on a machine with Debian's packages: puts the libraries that the build needs into
+#                                       .gpu_deps, for a GPU machine that lacks them
+#
+# Needs CUDA's compiler, CMake, ninja, and Python with PyTorch and transformers; neither gRPC nor a network. OUT: where
+# logs and results go (build/gpu/check). SAVE: where the results file goes (tests/gpu/results).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${OUT:-build/gpu/check}
+save=${SAVE:-tests/gpu/results}
+bin=build/gpu/bin
+mkdir -p "$out"
+
+pack() {
+  local packages=(libabsl-dev nlohmann-json3-dev libgtest-dev libgmock-dev coinor-libclp-dev coinor-libcbc-dev
+                  coinor-libcgl-dev coinor-libosi-dev coinor-libcoinutils-dev)
+  rm -rf .gpu_deps && mkdir .gpu_deps
+  dpkg -L "${packages[@]}" | grep -E '^/usr/(include|lib|share/cmake)/' | grep -vE '/lib(Cbc|Cgl|Clp|Osi|Coin)[^/]*\.a$' |
+    sort -u | while read -r path; do
+      while [ -L "$path" ]; do echo "$path"; path=$(cd "$(dirname "$path")" && realpath -s "$(readlink "$path")"); done
+      [ -d "$path" ] || echo "$path"
+    done |
+    sort -u | tar -C / -cf - --files-from=- 2>/dev/null | tar -C .gpu_deps -xf -
+  du -sh .gpu_deps
+}
+
+build() {
+  local flags=()
+  [ -d .gpu_deps ] && flags+=("-DCMAKE_PREFIX_PATH=$PWD/.gpu_deps/usr" "-DCMAKE_LIBRARY_ARCHITECTURE=x86_64-linux-gnu"
+                              "-DCMAKE_BUILD_RPATH=$PWD/.gpu_deps/usr/lib/x86_64-linux-gnu")
+  cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DORRERY_CUDA=ON -DORRERY_BUILD_SERVER=OFF \
+    -DORRERY_BUILD_TESTS=ON -DORRERY_BUILD_BENCH=OFF -DORRERY_WERROR=OFF "-DORRERY_CUDA_ARCHITECTURES=${ARCHITECTURES:-90a-real}" \
+    "${flags[@]}" &&
+    cmake --build build/gpu --target gpu_check
+}
+
+ceilings() { "$bin/gpu_ceilings" >"$out/ceilings.json"; }
+
+kernels() {
+  local failed=0
+  for test in attention row_kernels sample; do "$bin/gpu_${test}_test" || failed=1; done
+  return "$failed"
+}
+
+# Small cases alone: a checker is 10 to 50 times slower.
+sanitizer() {
+  local failed=0 tool
+  for tool in memcheck racecheck synccheck; do
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/gpu_row_kernels_test" \
+      --gtest_filter='*Gate:*GatherIsExact' || failed=1
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/gpu_attention_test" \
+      --gtest_filter='*ChunksGiveTheSameBits:*InvariantResults*' || failed=1
+  done
+  return "$failed"
+}
+
+parity() { python3 tests/gpu/parity.py --bin "$bin" >"$out/parity.json"; }
+
+kernel-bench() { "$bin/gpu_kernel_bench" >"$out/kernel-bench.json"; }
+
+engine-bench() {
+  local failed=0 models=${TMPDIR:-/tmp}/orrery-models
+  bench() {  # name, decode cases, prefill cases, more flags
+    "$bin/gpu_engine_bench" "$models/${1%%_*}" --decode "$2" --prefill "$3" "${@:4}" >"$out/engine-$1.json" || failed=1
+  }
+  for model in qwen3-0.6b llama-3.2-1b llama-3-8b; do
+    [ -f "$models/$model/config.json" ] || python3 tests/gpu/random_model.py "$model" "$models/$model" || failed=1
+  done
+  bench qwen3-0.6b 1x1024,64x1024,64x4096,256x1024 2048
+  bench llama-3.2-1b 1x1024,64x1024,64x4096,256x1024,256x4096 2048
+  bench llama-3-8b 1x1024,32x2048,64x1024,64x4096,256x1024 2048,8192
+  bench llama-3-8b_batch-invariant 1x1024,64x1024 2048 --invariant on
+  return "$failed"
+}
+
+peers() { python3 tests/gpu/peers.py >"$out/peers.json"; }
+
+[ "${1:-}" = pack ] && { pack; exit; }
+stages=("$@")
+[ ${#stages[@]} -eq 0 ] && stages=(build ceilings kernels sanitizer parity kernel-bench engine-bench peers)
+rm -f "$out"/*.status
+for stage in "${stages[@]}"; do
+  case "$stage" in
+    build | ceilings | kernels | sanitizer | parity | kernel-bench | engine-bench | peers) ;;
+    *) echo "gpu_check: no stage '$stage'" >&2; exit 2 ;;
+  esac
+  echo "== $stage" >&2
+  begin=$SECONDS
+  "$stage" > >(tee "$out/$stage.log") 2>&1
+  status=$?
+  echo "$status $((SECONDS - begin))" >"$out/$stage.status"
+  [ "$status" -eq 0 ] || { echo "== $stage failed ($status)" >&2; tail -n 30 "$out/$stage.log" >&2; }
+done
+exec python3 tests/gpu/report.py "$out" --save "$save"
