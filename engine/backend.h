@@ -107,7 +107,8 @@ struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
   absl::Span<const StepSlice> slices;
   // Each slice is one token and the logits of all, in this order, are what is asked for behind the last
-  // layer: operations depend on the number of slices alone.
+  // layer: operations depend on the number of slices alone. A backend may compute rows up to the next
+  // multiple of eight, for which the tensors have room.
   bool decode_only = false;
 };
 

@@ -45,6 +45,7 @@ ceilings() { "$bin/gpu_ceilings" >"$out/ceilings.json"; }
 kernels() {
   local failed=0
   for test in attention row_kernels sample; do "$bin/gpu_${test}_test" || failed=1; done
+  ORRERY_SOURCE_DIR=$PWD "$bin/engine_backend_cuda_device_test" || failed=1  # whole models
   return "$failed"
 }
 

@@ -185,7 +185,7 @@ absl::StatusOr<DeviceInfo> FindDevice() {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (driver == 0) return absl::NotFoundError("no NVIDIA driver (libcuda.so.1 is not there)");
+  if (driver == 0) return absl::NotFoundError("no NVIDIA driver (libcuda.so.1 is missing or does not start)");
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorInsufficientDriver) {

@@ -20,8 +20,8 @@ struct Grid {
 // Runs `kernel` on grid.x * grid.y blocks of `threads` threads with `shared_bytes` of dynamic shared memory.
 // An empty grid does nothing.
 template <typename... Parameters>
-void Launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes,
-            Stream stream, std::type_identity_t<Parameters>... arguments) {
+void Launch(void (*kernel)(Parameters...), Grid grid, int threads, size_t shared_bytes, Stream stream,
+            std::type_identity_t<Parameters>... arguments) {
   if (grid.x == 0 || grid.y == 0) return;
 #ifdef __CUDACC__
   constexpr size_t kWithoutAsking = 48 * 1024;

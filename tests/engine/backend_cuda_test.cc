@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -191,6 +192,28 @@ TEST_P(CudaModelTest, GreedyTokensEqualTheCpus) {
   }
   EXPECT_GE(followed, 45);  // of 59
   EXPECT_LE(near_ties, 2);
+}
+
+// A trained model is sure of most of its tokens.
+TEST(CudaDemoModelTest, SaysWhatItSaysOnTheCpu) {
+  if (const std::string why = testing::WhyNoCuda(); !why.empty()) GTEST_SKIP() << why;
+  const std::string dir = testing::SourcePath("deploy/models/demo");
+  if (dir.empty()) GTEST_SKIP() << "ORRERY_SOURCE_DIR is not set";
+  EngineOptions options = TinyOptions(dir, /*batch_invariant=*/false);
+  const auto device = LoadOnDevice(options);
+  options.dtype = options.kv_dtype = DType::kBF16;
+  const auto cpu = LoadCpuEngine(options);
+  ASSERT_NE(device, nullptr);
+  ASSERT_TRUE(cpu.ok()) << cpu.status();
+  const auto run = [](ModelExecutor& engine) {
+    PlanDriver driver(engine);
+    std::vector<TokenId> prompt(20);
+    std::iota(prompt.begin(), prompt.end(), 300);
+    driver.Add(prompt, 12, Greedy());
+    EXPECT_TRUE(driver.RunAll(128).ok());
+    return driver.sequence(0).output;
+  };
+  EXPECT_EQ(run(*device), run(**cpu));
 }
 
 // What the rules and their definition make of the very logits that were sampled from, for several sequences
