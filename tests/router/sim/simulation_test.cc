@@ -82,6 +82,25 @@ TEST(Simulation, BehindABarrierStepsTakeAsLongAsTheSlowest) {
   EXPECT_EQ(report.steps, 2);  // of the group
 }
 
+// One step of four workers with 100, 80, 60 and 40 tokens, of 5 s and 1 ms for each token of the fullest.
+TEST(Simulation, EnergyOfAStepBehindABarrier) {
+  SimOptions options = SmallOptions(4, 4);
+  options.router = "round-robin";
+  options.barrier = true;
+  options.prefill = false;
+  ListSource source({Row(0, 100, 1), Row(0, 80, 1), Row(0, 60, 1), Row(0, 40, 1)});
+  Told told;
+  const SimReport report = MustSimulate(options, "linear:alpha_decode=5000,per_kv_token=1", &source, &told);
+  EXPECT_EQ(report.steps, 1);
+  EXPECT_EQ(told.ends[3][0].end.ns, 5100 * kMs);
+  EXPECT_DOUBLE_EQ(report.imbalance_mean, 120);
+  EXPECT_DOUBLE_EQ(report.idle_fraction_mean, 0.3);
+  double watts = 0;
+  for (const double expected : {400.0, 356.62, 309.81, 257.97}) watts += expected;
+  EXPECT_NEAR(report.energy_j, watts * 5.1, 0.05);
+  EXPECT_NEAR(report.energy_j, 6754.40, 0.01);
+}
+
 // Loads at the beginnings of the steps: (100, 0), (101, 0), and from 20 ms on, when the second request ends
 // the warm-up, (0, 50), (0, 51), (10, 52), (11, 53), and with the last arrival (12, 84). The emptying tail,
 // in which one worker is left with one request for seven more steps, counts for nothing.
