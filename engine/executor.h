@@ -30,7 +30,7 @@ class Executor {
   // The plan must stay unchanged until Wait of the same step returns. An error means the step did not start.
   virtual absl::Status Launch(const StepPlan& plan) = 0;
   // Fills *result (start and end are left to the caller). An error means that all sequences of the step are
-  // lost.
+  // lost; DataLoss that no step will ever run again.
   virtual absl::Status Wait(StepId step, StepResult* result) = 0;
   virtual int max_in_flight() const = 0;
 };

@@ -46,6 +46,7 @@ class Device {
   virtual Stream stream() const = 0;
   virtual int multiprocessors() const = 0;
   // Waits for everything so far and returns the first error since the last call, of launches and copies.
+  // DataLoss: the device will run nothing any more for this process.
   virtual absl::Status Synchronize() = 0;
 };
 

@@ -138,6 +138,10 @@ class RuntimeDevice final : public Device {
     // A launch that was refused leaves its error with the thread, one that failed with the stream.
     status.Update(StatusOf(cudaGetLastError(), "launch"));
     status.Update(StatusOf(cudaStreamSynchronize(stream_), "kernel"));
+    // What a kernel breaks (an address that is none, a trap) stays broken until the process ends.
+    if (!status.ok() && cudaStreamSynchronize(stream_) != cudaSuccess) {
+      return absl::DataLossError(status.message());
+    }
     return status;
   }
 

@@ -60,7 +60,7 @@ absl::StatusOr<std::unique_ptr<LocalWorkers>> LocalWorkers::Start(const ServerCo
   spec.options.hash_key = parts.hash_key;
   spec.options.lookahead = (*route)->needs().lookahead;
   std::unique_ptr<LocalWorkers> workers(
-      new LocalWorkers(clock, std::move(events), std::move(parts.on_warm_up_failed)));
+      new LocalWorkers(clock, std::move(events), std::move(parts.on_engine_failed)));
   workers->workers_.reserve(parts.executors.size());
   for (std::unique_ptr<Executor>& executor : parts.executors) {
     const auto id = static_cast<uint32_t>(workers->workers_.size());
@@ -122,19 +122,24 @@ void LocalWorkers::WarmUp(Worker& worker) {
 
 // What the warm-up made is nobody's business but ours.
 void LocalWorkers::OnReport(Worker& worker, WorkerReport report) {
-  if (worker.warm.load(std::memory_order_relaxed)) return events_.report(std::move(report));
+  if (worker.warm.load(std::memory_order_relaxed)) {
+    const std::string lost = std::exchange(report.engine_lost, {});
+    events_.report(std::move(report));
+    if (!lost.empty()) Fail("the engine is lost", lost);
+    return;
+  }
   for (const TokenEvent& event : report.events) {
     if (event.finish == FinishReason::kNone) continue;
-    if (event.finish == FinishReason::kError) return FailWarmUp(event.error);
+    if (event.finish == FinishReason::kError) return Fail("warm-up failed", event.error);
     events_.up({worker.loop, worker.info});
     worker.warm.store(true);
   }
-  for (const RefusedSample& refused : report.refused) FailWarmUp(refused.why.message());
+  for (const RefusedSample& refused : report.refused) Fail("warm-up failed", refused.why.message());
 }
 
-void LocalWorkers::FailWarmUp(absl::string_view why) {
-  spdlog::critical("warm-up failed, the server cannot serve: {}", std::string(why));
-  on_warm_up_failed_();
+void LocalWorkers::Fail(absl::string_view what, absl::string_view why) {
+  spdlog::critical("{}, the server cannot serve: {}", std::string(what), std::string(why));
+  on_engine_failed_();
 }
 
 std::vector<AttachedWorker> LocalWorkers::all() const {

@@ -25,8 +25,8 @@ struct EngineParts {
   std::vector<std::unique_ptr<Executor>> executors;  // one for each worker, with equal limits; not empty
   uint64_t hash_key = 0;        // a secret: names tenants, salts and the blocks of prefixes
   std::string cost = "online";  // step times as the policies believe them; ParseStepCost's form
-  // A warm-up failed: the workers will never be ready. On a thread of theirs.
-  std::function<void()> on_warm_up_failed = [] {};
+  // A warm-up failed, or an engine is lost: the process had better leave. On a thread of the workers'.
+  std::function<void()> on_engine_failed = [] {};
 };
 
 class LocalWorkers {
@@ -62,18 +62,18 @@ class LocalWorkers {
     std::atomic<bool> warm{false};
   };
 
-  LocalWorkers(const Clock* clock, Events events, std::function<void()> on_warm_up_failed)
-      : clock_(clock), events_(std::move(events)), on_warm_up_failed_(std::move(on_warm_up_failed)) {}
+  LocalWorkers(const Clock* clock, Events events, std::function<void()> on_engine_failed)
+      : clock_(clock), events_(std::move(events)), on_engine_failed_(std::move(on_engine_failed)) {}
   absl::Status StartWorker(const WorkerSpec& spec, const std::string& record,
                            std::unique_ptr<Executor> executor, std::shared_ptr<StepBarrier> barrier);
   void StopBarriers();
   void WarmUp(Worker& worker);
   void OnReport(Worker& worker, WorkerReport report);
-  void FailWarmUp(absl::string_view why);
+  void Fail(absl::string_view what, absl::string_view why);
 
   const Clock* const clock_;
   const Events events_;
-  const std::function<void()> on_warm_up_failed_;
+  const std::function<void()> on_engine_failed_;
   std::vector<std::unique_ptr<Worker>> workers_;        // by id
   std::vector<std::shared_ptr<StepBarrier>> barriers_;  // by group; empty: the workers step alone
   bool hung_ = false;                                   // of WhatIsMissing

@@ -97,7 +97,7 @@ void WatchSignals(const sigset_t& signals) {
 template <typename Process>
 int ServeAs(const ServerConfig& config, ServerParts parts) {
   std::atomic<bool> failed{false};
-  parts.engine.on_warm_up_failed = [&failed] {
+  parts.engine.on_engine_failed = [&failed] {
     failed.store(true);
     AskToStop();
   };

@@ -53,6 +53,7 @@ struct WorkerReport {
   int64_t preemptions = 0;        // since the start of the worker
   int64_t prefix_hit_tokens = 0;  // since the start of the worker
   int64_t policy_fallbacks = 0;   // since the start of the worker
+  std::string engine_lost;        // why no step will ever run again; empty: it may. For the own process alone
   bool more_follow = false;       // others of the same group step come at once
 };
 

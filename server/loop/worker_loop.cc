@@ -158,6 +158,10 @@ void WorkerLoop::FinishOldest() {
     const absl::Status status =
         core_->OnStepFailed(step.step, {message.data(), message.size()}, now, &report_.events);
     ORRERY_CHECK(status.ok());
+    if (absl::IsDataLoss(step.error) && !std::exchange(engine_lost_, true)) {
+      report_.engine_lost.assign(message.data(), message.size());
+      to_publish_ = true;
+    }
   }
   // A step that only gives slots back computes nothing: it is not one of those that are measured.
   if (step.stats.num_sequences > 0) report_.steps.push_back(step.stats);

@@ -92,9 +92,10 @@ class WorkerLoop final : public WorkerLink {
   StepResult result_;
   WorkerReport report_;
   Time host_since_;
-  Time last_done_;            // the end of the last step
-  bool to_publish_ = false;   // although there is no event
-  bool holds_step_ = false;   // the report is that of a step and not published yet
+  Time last_done_;           // the end of the last step
+  bool to_publish_ = false;  // although there is no event
+  bool holds_step_ = false;  // the report is that of a step and not published yet
+  bool engine_lost_ = false;
   size_t num_looked_at_ = 0;  // events of the report
   Time published_;
 

@@ -25,6 +25,7 @@ struct EngineControl {
   std::atomic<int64_t> hold_at{-1};  // holds by itself when so many steps are done
   std::atomic<int64_t> step_us{0};
   std::atomic<bool> fail_next{false};
+  std::atomic<bool> lost{false};  // no step runs any more
   std::atomic<int64_t> num_steps{0}, num_admitted{0}, num_released{0}, max_rows{0};
 
   void Hold() {
@@ -70,6 +71,7 @@ class FakeEngine final : public Executor {
       control_->changed.wait(lock, [&] { return !control_->held; });
     }
     ++control_->num_steps;
+    if (control_->lost) return absl::DataLossError("the device fell off its bus");
     if (control_->fail_next.exchange(false)) return absl::InternalError("the engine broke");
     result->step = step;
     for (const Slice& slice : plan_->slices) {

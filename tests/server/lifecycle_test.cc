@@ -44,8 +44,20 @@ TEST(Lifecycle, FailedWarmUpIsToldAndNeverReady) {
   setup.wait_until_ready = false;
   setup.fail_at_start = true;
   Harness harness(setup);
-  EXPECT_TRUE(Eventually([&] { return harness.warm_up_failed(); }));
+  EXPECT_TRUE(Eventually([&] { return harness.engine_failed(); }));
   EXPECT_EQ(harness.Generate(Harness::Request("x", 1)).error().reason(), "not_ready");
+}
+
+TEST(Lifecycle, ALostEngineEndsItsRequestsWithAnErrorAndIsTold) {
+  Harness harness;
+  EXPECT_TRUE(harness.Generate(Harness::Request("x", 5)).status.ok());
+  EXPECT_FALSE(harness.engine_failed());
+  harness.engine().lost = true;
+  for (int i = 0; i < 2; ++i) {
+    const Answer broken = harness.Generate(Harness::Request("x", 5));
+    EXPECT_EQ(broken.status.error_code(), grpc::INTERNAL);
+    EXPECT_TRUE(Eventually([&] { return harness.engine_failed(); }));
+  }
 }
 
 TEST(Lifecycle, WatchdogTurnsReadinessOffAndOnAgain) {

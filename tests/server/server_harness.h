@@ -97,7 +97,7 @@ class Harness {
     parts.defaults = setup_.defaults;
     parts.model.set_model("fake");
     parts.model.set_backend("fake");
-    parts.engine.on_warm_up_failed = [this] { warm_up_failed_.store(true); };
+    parts.engine.on_engine_failed = [this] { engine_failed_.store(true); };
     auto server = Server::Start(setup_.config, std::move(parts));
     if (!server.ok()) throw std::runtime_error(std::string(server.status().message()));
     server_ = *std::move(server);
@@ -177,7 +177,7 @@ class Harness {
     return std::numeric_limits<double>::quiet_NaN();
   }
 
-  bool warm_up_failed() const { return warm_up_failed_.load(); }
+  bool engine_failed() const { return engine_failed_.load(); }
   EngineControl& engine() { return *control_; }
   Server& server() { return *server_; }
   v1::Inference::Stub& stub() { return *stub_; }
@@ -185,7 +185,7 @@ class Harness {
  private:
   std::shared_ptr<EngineControl> control_;
   Setup setup_;
-  std::atomic<bool> warm_up_failed_{false};
+  std::atomic<bool> engine_failed_{false};
   std::unique_ptr<Server> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;
 };
