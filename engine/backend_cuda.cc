@@ -326,8 +326,9 @@ void CudaBackend::PagedAttention(const Tensor& out, const Tensor& qkv, const KvL
 
 absl::Status CudaBackend::Synchronize() {
   EndGraph();
-  absl::Status status = std::exchange(status_, absl::OkStatus());
-  status.Update(sampler_->Synchronize());
+  // The device's first: one that is lost fails products, too, and only it says so.
+  absl::Status status = sampler_->Synchronize();
+  status.Update(std::exchange(status_, absl::OkStatus()));
   return status;
 }
 

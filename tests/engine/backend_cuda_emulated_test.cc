@@ -79,6 +79,26 @@ TEST_F(EmulatedCudaTest, KernelErrorsAreErrorsOfTheirStep) {
   EXPECT_EQ(driver.sequence(handle).output, expected);
 }
 
+// Products that fail are an error of their step; those of a device that is lost do not hide that it is.
+TEST_F(EmulatedCudaTest, ALostDeviceIsToldAsSuch) {
+  bool fails = false, lost = false;
+  const auto open = [&](const EngineOptions&) -> absl::StatusOr<CudaParts> {
+    return CudaParts{.device = testing::NewEmulatedDevice({.lost = &lost}),
+                     .gemm = testing::NewPlainGemm(&fails)};
+  };
+  auto engines = LoadCudaEngines(options_, open);
+  ASSERT_TRUE(engines.ok()) << engines.status();
+  PlanDriver driver(*engines->executors.front());
+  const int handle = driver.Add(std::vector<TokenId>(12, 5), 3, Greedy());
+  fails = true;
+  EXPECT_EQ(driver.Step({{handle, 12}}).code(), absl::StatusCode::kInternal);
+  lost = true;
+  EXPECT_EQ(driver.Step({{handle, 12}}).code(), absl::StatusCode::kDataLoss);
+  fails = lost = false;
+  EXPECT_TRUE(driver.Step({{handle, 12}}).ok());
+  EXPECT_EQ(driver.sequence(handle).output.size(), 1u);
+}
+
 TEST_F(EmulatedCudaTest, MemoryThatIsShortIsAnErrorOfTheLoad) {
   const auto plan = PlanCudaEngine(options_, Open(size_t{1} << 30));
   ASSERT_TRUE(plan.ok()) << plan.status();

@@ -117,6 +117,7 @@ class EmulatedDevice final : public cuda::Device {
   cuda::Stream stream() const override { return nullptr; }
   int multiprocessors() const override { return options_.multiprocessors; }
   absl::Status Synchronize() override {
+    if (options_.lost != nullptr && *options_.lost) return absl::DataLossError("the device is lost");
     for (const auto& [host, bytes] : downloads_) std::memcpy(host, bytes.data(), bytes.size());
     downloads_.clear();
     if (const auto failure = emulate::TakeFailure()) {
@@ -145,9 +146,11 @@ class EmulatedDevice final : public cuda::Device {
 // Its workspace is there and must have been given.
 class PlainGemm final : public cuda::Gemm {
  public:
+  explicit PlainGemm(const bool* fails) : fails_(fails) {}
   size_t WorkspaceBytes() const override { return 64; }
   void set_workspace(void* workspace) override { workspace_ = workspace; }
   absl::Status Multiply(cuda::Stream stream, const cuda::GemmArgs& args) override {
+    if (fails_ != nullptr && *fails_) return absl::InternalError("a product that fails");
     if (workspace_ == nullptr) return absl::InternalError("a product without a workspace");
     const bool narrow = args.out_dtype == DType::kBF16;
     if (narrow && (args.bias != nullptr || args.residual != nullptr)) {
@@ -185,6 +188,7 @@ class PlainGemm final : public cuda::Gemm {
     return values;
   }
 
+  const bool* const fails_;
   void* workspace_ = nullptr;
 };
 
@@ -194,6 +198,6 @@ std::unique_ptr<cuda::Device> NewEmulatedDevice(const EmulatedDeviceOptions& opt
   return std::make_unique<EmulatedDevice>(options);
 }
 
-std::unique_ptr<cuda::Gemm> NewPlainGemm() { return std::make_unique<PlainGemm>(); }
+std::unique_ptr<cuda::Gemm> NewPlainGemm(const bool* fails) { return std::make_unique<PlainGemm>(fails); }
 
 }  // namespace orrery::testing

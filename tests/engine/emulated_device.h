@@ -17,13 +17,14 @@ struct EmulatedDeviceOptions {
   int multiprocessors = 4;
   bool records = true;            // false: recording fails
   int* graph_launches = nullptr;  // counts them
+  const bool* lost = nullptr;     // while true, the device is lost for good
 };
 
 // For one thread: the emulator keeps its failures by thread.
 std::unique_ptr<cuda::Device> NewEmulatedDevice(const EmulatedDeviceOptions& options = {});
 
 // One product after the other, in f32.
-std::unique_ptr<cuda::Gemm> NewPlainGemm();
+std::unique_ptr<cuda::Gemm> NewPlainGemm(const bool* fails = nullptr);  // while true
 
 }  // namespace orrery::testing
 
