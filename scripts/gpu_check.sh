@@ -45,6 +45,8 @@ ceilings() { "$bin/gpu_ceilings" >"$out/ceilings.json"; }
 kernels() {
   local failed=0
   for test in attention row_kernels sample; do "$bin/gpu_${test}_test" || failed=1; done
+  # Where nccl.h was found.
+  [ ! -x "$bin/engine_nccl_test" ] || "$bin/engine_nccl_test" || failed=1
   return "$failed"
 }
 
