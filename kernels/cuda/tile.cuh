@@ -1,6 +1,6 @@
-// Tiles of keys, values and queries in shared memory: rows of kHeadDim bfloat16, in chunks of 16 bytes whose
-// place is permuted within a row so that neither the copies that write them nor ldmatrix, which reads eight
-// rows at once, meet in a bank.
+// Tiles of keys, values and queries in shared memory: rows of kHeadDim bfloat16 or e4m3, in chunks of 16
+// bytes whose place is permuted within a row so that neither the copies that write them nor ldmatrix, which
+// reads eight rows at once, meet in a bank.
 #ifndef ORRERY_KERNELS_CUDA_TILE_CUH_
 #define ORRERY_KERNELS_CUDA_TILE_CUH_
 
@@ -11,17 +11,29 @@ namespace orrery::cuda {
 
 inline constexpr int kChunkBytes = 16;
 
-template <int kHeadDim>
+template <int kHeadDim, int kElementBytes = 2>
 struct Tile {
   static_assert(kHeadDim % 64 == 0);
-  static constexpr int kChunks = kHeadDim / 8;  // of a row
-  static constexpr int kRowBytes = kHeadDim * 2;
+  static constexpr int kRowBytes = kHeadDim * kElementBytes;
+  static constexpr int kChunks = kRowBytes / kChunkBytes;  // of a row
 
   // Byte offset of a chunk.
   static __device__ __forceinline__ int At(int row, int chunk) {
+    // Two rows of four chunks share the 128 bytes that the banks have.
+    if constexpr (kChunks == 4) return row * kRowBytes + ((chunk ^ (row >> 1)) & 3) * kChunkBytes;
     return row * kRowBytes + ((chunk & ~7) | ((chunk ^ row) & 7)) * kChunkBytes;
   }
 };
+
+// Bytes 0 and 2 of four e4m3 as a pair of bfloat16, which holds them exactly, and bytes 1 and 3. A NaN's code
+// reads as the number it would be, 480: to look for it in every value would cost half as much again.
+__device__ __forceinline__ void WidenE4M3(uint32_t four, uint32_t& even, uint32_t& odd) {
+  // Exponent and mantissa where bfloat16 has them; then the exponents' biases differ by 120, for subnormals,
+  // too.
+  constexpr uint32_t kSigns = 0x80008000u, kMagnitudes = 0x07f007f0u, kBias = 0x7b807b80u;
+  even = MultiplyBF16(((four << 8) & kSigns) | ((four << 4) & kMagnitudes), kBias);
+  odd = MultiplyBF16((four & kSigns) | ((four >> 4) & kMagnitudes), kBias);
+}
 
 // Where the lane's row of the four 8 x 8 matrices of an ldmatrix lies, as blocks of 8 rows and chunks. The
 // halves of a 16 x 16 block come in the order (top left, bottom left, top right, bottom right) where
