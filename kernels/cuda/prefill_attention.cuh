@@ -57,7 +57,7 @@ class PrefillBlock {
       Fetch(i + 1);
       WaitCopies<1>();
       if constexpr (kBytes) Widen(i);
-      SyncBlock();
+      if constexpr (kFault != Fault::kAttendsBeforeAllIsWidened) SyncBlock();
       const std::byte* keys = kBytes ? Wide() : Stage(i);
       AttendTile(keys, keys + kTileBytes, i * kPrefillTile);
       if constexpr (kFault != Fault::kRefillsWithoutBarrier) SyncBlock();

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+
 namespace orrery::cuda {
 namespace {
 
@@ -13,8 +15,9 @@ using ::testing::StartsWith;
 TEST(SharedLibraryTest, AnAbsentLibraryIsOneLine) {
   const absl::Status status = SharedLibrary::Load("libnccl.so.99", "NCCL 99").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(status.message(), StartsWith("cannot load libnccl.so.99 of NCCL 99: "));
-  EXPECT_THAT(status.message(), Not(HasSubstr("\n")));
+  const std::string message(status.message());
+  EXPECT_THAT(message, StartsWith("cannot load libnccl.so.99 of NCCL 99: "));
+  EXPECT_THAT(message, Not(HasSubstr("\n")));
 }
 
 TEST(SharedLibraryTest, TheFirstMissingFunctionIsNamed) {
