@@ -77,6 +77,7 @@ engine-bench() {
   bench qwen3-0.6b 1x1024,64x1024,64x4096,256x1024 2048
   bench llama-3.2-1b 1x1024,64x1024,64x4096,256x1024,256x4096 2048
   bench llama-3-8b 1x1024,32x2048,64x1024,64x4096,256x1024 2048,8192
+  bench llama-3-8b_kv-fp8 64x1024,64x4096 2048 --kv fp8
   bench llama-3-8b_batch-invariant 1x1024,64x1024 2048 --invariant on
   return "$failed"
 }
