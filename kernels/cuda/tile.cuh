@@ -25,14 +25,20 @@ struct Tile {
   }
 };
 
-// Bytes 0 and 2 of four e4m3 as a pair of bfloat16, which holds them exactly, and bytes 1 and 3. A NaN's code
-// reads as the number it would be, 480: to look for it in every value would cost half as much again.
+// Bytes 0 and 2 of four e4m3 as a pair of bfloat16, which holds them exactly, and bytes 1 and 3. A NaN
+// becomes infinite, which a sum over tokens does not hide either.
 __device__ __forceinline__ void WidenE4M3(uint32_t four, uint32_t& even, uint32_t& odd) {
   // Exponent and mantissa where bfloat16 has them; then the exponents' biases differ by 120, for subnormals,
-  // too.
-  constexpr uint32_t kSigns = 0x80008000u, kMagnitudes = 0x07f007f0u, kBias = 0x7b807b80u;
-  even = MultiplyBF16(((four << 8) & kSigns) | ((four << 4) & kMagnitudes), kBias);
-  odd = MultiplyBF16((four & kSigns) | ((four >> 4) & kMagnitudes), kBias);
+  // too. All seven bits set, the NaN, carry into the exponent's highest.
+  const auto widen = [](uint32_t signs, uint32_t magnitudes) {
+    constexpr uint32_t kBias = 0x7b807b80u;
+    signs &= 0x80008000u;
+    magnitudes &= 0x07f007f0u;
+    const uint32_t carries = (8 * magnitudes + 0x00800080u) & 0x40004000u;
+    return MultiplyBF16(signs | magnitudes | carries, kBias);
+  };
+  even = widen(four << 8, four << 4);
+  odd = widen(four, four >> 4);
 }
 
 // Where the lane's row of the four 8 x 8 matrices of an ldmatrix lies, as blocks of 8 rows and chunks. The

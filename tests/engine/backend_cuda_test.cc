@@ -462,26 +462,32 @@ TEST_F(CudaTinyTest, WorkersShareTheWeights) {
 }
 
 TEST_F(CudaTinyTest, NanWeightsEndTheSequencesOfThatRowAlone) {
-  const auto whole = Load();
-  ASSERT_NE(whole, nullptr);
-  const auto expected = Alone(*whole, {9, 8, 1}, 5);
-  for (auto& tensor : tensors_) {
-    if (tensor.name == "model.embed_tokens.weight") tensor.values[7 * 64] = std::nanf("");
+  EngineOptions options = TinyOptions(dir_.path(), false);
+  for (const DType kv_dtype : {DType::kBF16, DType::kE4M3}) {
+    options.kv_dtype = kv_dtype;
+    testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
+    const auto whole = LoadOnDevice(options);
+    ASSERT_NE(whole, nullptr);
+    const auto expected = Alone(*whole, {9, 8, 1}, 5);
+    auto tensors = tensors_;
+    for (auto& tensor : tensors) {
+      if (tensor.name == "model.embed_tokens.weight") tensor.values[7 * 64] = std::nanf("");
+    }
+    testing::WriteModel(dir_.path(), config_, tensors, DType::kBF16);
+    const auto engine = LoadOnDevice(options);
+    ASSERT_NE(engine, nullptr);
+    PlanDriver driver(*engine);
+    const int broken = driver.Add({7, 8}, 5, Greedy()), fine = driver.Add({9, 8, 1}, 5, Greedy());
+    ASSERT_TRUE(driver.RunAll(128).ok());
+    EXPECT_TRUE(driver.sequence(broken).failed);
+    EXPECT_TRUE(driver.sequence(broken).output.empty());
+    EXPECT_FALSE(driver.sequence(fine).failed);
+    EXPECT_EQ(driver.sequence(fine).output, expected);
+    driver.Release(broken);  // its blocks, full of NaN, go to the next
+    const int next = driver.Add({9, 8, 1}, 5, Greedy());
+    ASSERT_TRUE(driver.RunAll(128).ok());
+    EXPECT_EQ(driver.sequence(next).output, expected);
   }
-  testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
-  const auto engine = Load();
-  ASSERT_NE(engine, nullptr);
-  PlanDriver driver(*engine);
-  const int broken = driver.Add({7, 8}, 5, Greedy()), fine = driver.Add({9, 8, 1}, 5, Greedy());
-  ASSERT_TRUE(driver.RunAll(128).ok());
-  EXPECT_TRUE(driver.sequence(broken).failed);
-  EXPECT_TRUE(driver.sequence(broken).output.empty());
-  EXPECT_FALSE(driver.sequence(fine).failed);
-  EXPECT_EQ(driver.sequence(fine).output, expected);
-  driver.Release(broken);  // its blocks, full of NaN, go to the next
-  const int next = driver.Add({9, 8, 1}, 5, Greedy());
-  ASSERT_TRUE(driver.RunAll(128).ok());
-  EXPECT_EQ(driver.sequence(next).output, expected);
 }
 
 TEST_F(CudaTinyTest, RefusalsNameWhatIsNotSupported) {

@@ -81,13 +81,14 @@ TEST_F(EmulatorTest, MatrixProductFollowsTheFragmentMaps) {
   }
 }
 
-// All codes in all four bytes, against the definition: sign, four bits of exponent, three of mantissa.
+// All codes in all four bytes, against the definition: sign, four bits of exponent, three of mantissa; a NaN
+// is to become infinite.
 TEST(TileTest, E4M3IsWidenedExactly) {
   const auto value = [](uint32_t code) {
     const int exponent = static_cast<int>(code >> 3 & 15u), mantissa = static_cast<int>(code & 7u);
-    const float magnitude =
-        exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                      : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);  // 480 for a NaN
+    const float magnitude = (code & 0x7fu) == 0x7fu ? HUGE_VALF  // the NaN
+                            : exponent == 0         ? std::ldexp(static_cast<float>(mantissa), -9)
+                                            : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
     return code & 0x80u ? -magnitude : magnitude;
   };
   for (uint32_t code = 0; code < 256; ++code) {

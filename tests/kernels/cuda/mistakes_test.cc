@@ -103,6 +103,7 @@ TEST_F(DecodeMistakesTest, OfFp8) {
   EXPECT_TRUE((Plant<Fault::kRefillsTooEarly, E4M3>().early.wrong));
   EXPECT_TRUE((Plant<Fault::kSwapsValueAddress, E4M3>().late.wrong));
   EXPECT_TRUE((Plant<Fault::kMasksOneTokenLess, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kReadsStaleValues, E4M3>().late.wrong));
 }
 
 class PrefillMistakesTest : public PrefillTest {
