@@ -119,6 +119,8 @@ class Backend {
   // At load. ResourceExhausted where memory is short.
   virtual DType ActivationDtype(DType weights) const = 0;
   virtual bool Packs(DType dtype) const = 0;
+  // Whether the pool can be of this type.
+  virtual bool KeepsKv(DType dtype) const = 0;
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
   virtual absl::Status Upload(const void* host, size_t bytes, void* device) = 0;
   // Packs the parts, stacked along n, as `dtype` (kF32, kBF16, kF16 or kI8 with a scale per row of W).

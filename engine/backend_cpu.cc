@@ -83,7 +83,10 @@ class CpuBackend final : public Backend {
     // logits by 0.4 to 0.9 %, i8 weights by 1.7 to 3.2 %.
     return weights == DType::kBF16 || weights == DType::kI8 ? DType::kBF16 : DType::kF32;
   }
-  bool Packs(DType dtype) const override { return dtype != DType::kI32; }
+  bool Packs(DType dtype) const override { return dtype != DType::kI32 && dtype != DType::kE4M3; }
+  bool KeepsKv(DType dtype) const override {
+    return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+  }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override { return CpuBuffer::Make(bytes); }
   absl::Status Upload(const void* host, size_t bytes, void* device) override {
     std::memcpy(device, host, bytes);

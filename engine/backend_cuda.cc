@@ -47,6 +47,7 @@ class CudaBackend final : public Backend {
 
   DType ActivationDtype(DType /*weights*/) const override { return DType::kBF16; }
   bool Packs(DType dtype) const override { return dtype == DType::kBF16; }
+  bool KeepsKv(DType dtype) const override { return dtype == DType::kBF16 || dtype == DType::kE4M3; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   absl::Status Upload(const void* host, size_t bytes, void* device) override {
     device_->Upload(device, host, bytes);
@@ -57,7 +58,7 @@ class CudaBackend final : public Backend {
     return DeviceMatrix::Pack(*device_, parts, dtype, kind);
   }
   int64_t KvBlockBytes(const AttentionSpec& spec) const override {
-    return cuda::PageBytes(spec.num_kv_heads, spec.head_dim);
+    return cuda::PageBytes(spec.num_kv_heads, spec.head_dim, spec.kv_dtype);
   }
   int64_t WorkspaceBytes(const BackendLimits& limits) const override;
   absl::Status Prepare(const BackendLimits& limits) override;
@@ -118,7 +119,8 @@ class CudaBackend final : public Backend {
     return {.base = layer.base,
             .page_stride = layer.block_stride,
             .kv_heads = limits_.attention.num_kv_heads,
-            .head_dim = limits_.attention.head_dim};
+            .head_dim = limits_.attention.head_dim,
+            .dtype = limits_.attention.kv_dtype};
   }
 
   const std::unique_ptr<cuda::Device> device_;
@@ -345,9 +347,9 @@ absl::Status CheckCudaLimits(const BackendLimits& limits) {
                                                    " is no multiple of num_key_value_heads ",
                                                    spec.num_kv_heads));
   }
-  if (spec.kv_dtype != DType::kBF16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)), " is not supported on CUDA: bf16"));
+  if (spec.kv_dtype != DType::kBF16 && spec.kv_dtype != DType::kE4M3) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv-dtype ", std::string(NameOf(spec.kv_dtype)),
+                                                   " is not supported on CUDA: bf16 or fp8"));
   }
   if (limits.hidden % cuda::kColumnStep != 0 || limits.hidden < 1 || limits.hidden > cuda::kMaxNormHidden) {
     return absl::InvalidArgumentError(absl::StrCat("hidden_size ", limits.hidden,

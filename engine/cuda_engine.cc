@@ -14,20 +14,24 @@ namespace {
 // Of the device's memory that weights and buffers leave: nothing else wants it.
 constexpr double kCudaKvShareOfFree = 0.9;
 
-absl::Status CheckType(absl::string_view option, std::optional<DType> type) {
-  if (!type.has_value() || *type == DType::kBF16) return absl::OkStatus();
+absl::Status RefuseType(absl::string_view option, DType type, absl::string_view supported) {
   return absl::InvalidArgumentError(
-      absl::StrCat(option, " ", std::string(NameOf(*type)), " is not supported on CUDA: bf16"));
+      absl::StrCat(option, " ", std::string(NameOf(type)), " is not supported on CUDA: ", supported));
 }
 
 // With what the operator left to the backend.
 absl::StatusOr<EngineOptions> ForCuda(const EngineOptions& options, cuda::Device& device) {
-  if (absl::Status status = CheckType("--dtype", options.dtype); !status.ok()) return status;
-  if (absl::Status status = CheckType("--kv-dtype", options.kv_dtype); !status.ok()) return status;
+  const DType dtype = options.dtype.value_or(DType::kBF16),
+              kv_dtype = options.kv_dtype.value_or(DType::kBF16);
+  if (dtype != DType::kBF16) return RefuseType("--dtype", dtype, "bf16");
+  if (kv_dtype != DType::kBF16 && kv_dtype != DType::kE4M3) {
+    return RefuseType("--kv-dtype", kv_dtype, "bf16 or fp8");
+  }
   if (options.int8_weights)
     return absl::InvalidArgumentError("--weights int8 is not supported on CUDA: native");
   EngineOptions out = options;
-  out.dtype = out.kv_dtype = DType::kBF16;
+  out.dtype = dtype;
+  out.kv_dtype = kv_dtype;
   out.kv_share_of_free = kCudaKvShareOfFree;
   if (out.memory_bytes == 0) {
     absl::StatusOr<int64_t> free = device.FreeBytes();

@@ -40,7 +40,8 @@ absl::StatusOr<DType> StoredDtype(const ModelConfig& model, const Checkpoint& ch
   return view->dtype;
 }
 
-absl::Status ResolveDtypes(const EngineOptions& options, DType stored, EnginePlan* plan) {
+absl::Status ResolveDtypes(const EngineOptions& options, DType stored, const Backend& backend,
+                           EnginePlan* plan) {
   plan->dtype = options.dtype.value_or(stored);
   const auto is_float = [](DType d) { return d == DType::kF32 || d == DType::kBF16 || d == DType::kF16; };
   if (!is_float(plan->dtype)) return absl::InvalidArgumentError("--dtype must be f32, bf16 or f16");
@@ -49,7 +50,10 @@ absl::Status ResolveDtypes(const EngineOptions& options, DType stored, EnginePla
         absl::StrCat("--dtype f16 needs a checkpoint in f16, this one is in ", Name(stored)));
   }
   plan->kv_dtype = options.kv_dtype.value_or(plan->dtype);
-  if (!is_float(plan->kv_dtype)) return absl::InvalidArgumentError("--kv-dtype must be f32, bf16 or f16");
+  if (!backend.KeepsKv(plan->kv_dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--kv-dtype ", Name(plan->kv_dtype), " is not supported: f32, bf16 or f16, on CUDA bf16 or fp8"));
+  }
   plan->weights = options.int8_weights ? DType::kI8 : plan->dtype;
   return absl::OkStatus();
 }
@@ -203,7 +207,7 @@ absl::StatusOr<EnginePlan> PlanEngine(const EngineOptions& options, const ModelC
   plan.model = model;
   absl::StatusOr<DType> stored = StoredDtype(model, checkpoint);
   if (!stored.ok()) return stored.status();
-  if (absl::Status status = ResolveDtypes(options, *stored, &plan); !status.ok()) return status;
+  if (absl::Status status = ResolveDtypes(options, *stored, backend, &plan); !status.ok()) return status;
   if (absl::Status status = ResolveLimits(options, &plan); !status.ok()) return status;
   plan.attention = {.num_heads = static_cast<int32_t>(model.num_heads),
                     .num_kv_heads = static_cast<int32_t>(model.num_kv_heads),

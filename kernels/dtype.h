@@ -3,7 +3,9 @@
 
 // Element types of tensors and the scalar conversions between them. bf16 and f16 values travel as their
 // raw 16 bits (uint16_t), as they lie in a checkpoint. Every narrowing conversion rounds to nearest, ties
-// to even; a NaN stays a NaN (quieted), f16 overflow gives infinity, f16 subnormals are exact.
+// to even; a NaN stays a NaN (quieted), f16 overflow gives infinity, f16 subnormals are exact. e4m3 is the
+// OCP's 8-bit float (sign, 4 bits of exponent with bias 7, 3 of mantissa; no infinity, 448 is the largest,
+// 0x7f the NaN), in raw 8 bits; overflow and infinity give 448.
 
 #include <bit>
 #include <cstddef>
@@ -12,7 +14,7 @@
 
 namespace orrery {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kI32 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kI32, kE4M3 };
 
 constexpr size_t SizeOf(DType dtype) {
   switch (dtype) {
@@ -23,12 +25,13 @@ constexpr size_t SizeOf(DType dtype) {
     case DType::kBF16:
       return 2;
     case DType::kI8:
+    case DType::kE4M3:
       return 1;
   }
   return 0;
 }
 
-// Lower-case name as used by flags, metrics and messages: "f32", "f16", "bf16", "i8", "i32".
+// Lower-case name as used by flags, metrics and messages: "f32", "f16", "bf16", "i8", "i32", "fp8".
 constexpr std::string_view NameOf(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -41,6 +44,8 @@ constexpr std::string_view NameOf(DType dtype) {
       return "i8";
     case DType::kI32:
       return "i32";
+    case DType::kE4M3:
+      return "fp8";
   }
   return "?";
 }
@@ -85,6 +90,28 @@ ORRERY_SCALAR uint16_t F16FromF32(float value) {
   }
   const uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u);
   return static_cast<uint16_t>(sign | (rounded >> 13));
+}
+
+ORRERY_SCALAR float F32FromE4M3(uint8_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  const uint32_t magnitude = bits & 0x7fu;
+  if (magnitude == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+  // The exponent as f32 has it, but for the bias: a multiplication by 2^120 is exact, of subnormals too.
+  return std::bit_cast<float>(sign | magnitude << 20) * 0x1p120f;
+}
+
+ORRERY_SCALAR uint8_t E4M3FromF32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = (bits >> 24) & 0x80u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude >= 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);  // 448 or more
+  if (magnitude < 0x3c800000u) {  // below 2^-6: adding 2^14 lets the FPU round at 2^-9
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000u));
+  }
+  const uint32_t rounded = magnitude - 0x3c000000u + 0x7ffffu + ((magnitude >> 20) & 1u);
+  return static_cast<uint8_t>(sign | (rounded >> 20));
 }
 
 #undef ORRERY_SCALAR

@@ -46,6 +46,8 @@ kernels() {
   local failed=0
   for test in attention row_kernels sample; do "$bin/gpu_${test}_test" || failed=1; done
   ORRERY_SOURCE_DIR=$PWD "$bin/engine_backend_cuda_device_test" || failed=1  # whole models
+  # Where nccl.h was found.
+  [ ! -x "$bin/engine_nccl_test" ] || "$bin/engine_nccl_test" || failed=1
   return "$failed"
 }
 
@@ -56,7 +58,7 @@ sanitizer() {
     timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/gpu_row_kernels_test" \
       --gtest_filter='*Gate:*GatherIsExact' || failed=1
     timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/gpu_attention_test" \
-      --gtest_filter='*ChunksGiveTheSameBits:*InvariantResults*' || failed=1
+      --gtest_filter='*ChunksGiveTheSameBits*:*InvariantResults*' || failed=1
   done
   return "$failed"
 }
@@ -76,6 +78,7 @@ engine-bench() {
   bench qwen3-0.6b 1x1024,64x1024,64x4096,256x1024 2048
   bench llama-3.2-1b 1x1024,64x1024,64x4096,256x1024,256x4096 2048
   bench llama-3-8b 1x1024,32x2048,64x1024,64x4096,256x1024 2048,8192
+  bench llama-3-8b_kv-fp8 64x1024,64x4096 2048 --kv fp8
   bench llama-3-8b_batch-invariant 1x1024,64x1024 2048 --invariant on
   return "$failed"
 }

@@ -1,46 +1,34 @@
 #include "engine/cuda/cublaslt.h"
 
-#include <dlfcn.h>
-
-#include <string>
-
 #include "absl/strings/str_cat.h"
+#include "engine/cuda/shared_library.h"
 
 namespace orrery::cuda {
 namespace {
 
 absl::StatusOr<CublasLt> Load() {
-  const std::string name = absl::StrCat("libcublasLt.so.", CUBLAS_VER_MAJOR);
-  void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* const why = dlerror();
-    return absl::NotFoundError(absl::StrCat("cannot load ", name, " of the CUDA toolkit ", CUBLAS_VER_MAJOR,
-                                            ": ", why == nullptr ? "" : why));
-  }
+  absl::StatusOr<SharedLibrary> library = SharedLibrary::Load(
+      absl::StrCat("libcublasLt.so.", CUBLAS_VER_MAJOR), absl::StrCat("the CUDA toolkit ", CUBLAS_VER_MAJOR));
+  if (!library.ok()) return library.status();
   CublasLt functions{};
-  const char* missing = nullptr;
-  const auto find = [&](const char* symbol, auto* function) {
-    *function = reinterpret_cast<std::remove_pointer_t<decltype(function)>>(dlsym(library, symbol));
-    if (*function == nullptr) missing = symbol;
-  };
-  find("cublasLtCreate", &functions.Create);
-  find("cublasLtDestroy", &functions.Destroy);
-  find("cublasLtGetVersion", &functions.GetVersion);
-  find("cublasLtGetStatusString", &functions.GetStatusString);
-  find("cublasLtMatmul", &functions.Matmul);
-  find("cublasLtMatmulAlgoCheck", &functions.MatmulAlgoCheck);
-  find("cublasLtMatmulAlgoConfigGetAttribute", &functions.MatmulAlgoConfigGetAttribute);
-  find("cublasLtMatmulAlgoGetHeuristic", &functions.MatmulAlgoGetHeuristic);
-  find("cublasLtMatmulDescCreate", &functions.MatmulDescCreate);
-  find("cublasLtMatmulDescDestroy", &functions.MatmulDescDestroy);
-  find("cublasLtMatmulDescSetAttribute", &functions.MatmulDescSetAttribute);
-  find("cublasLtMatmulPreferenceCreate", &functions.MatmulPreferenceCreate);
-  find("cublasLtMatmulPreferenceDestroy", &functions.MatmulPreferenceDestroy);
-  find("cublasLtMatmulPreferenceSetAttribute", &functions.MatmulPreferenceSetAttribute);
-  find("cublasLtMatrixLayoutCreate", &functions.MatrixLayoutCreate);
-  find("cublasLtMatrixLayoutDestroy", &functions.MatrixLayoutDestroy);
-  find("cublasLtMatrixLayoutSetAttribute", &functions.MatrixLayoutSetAttribute);
-  if (missing != nullptr) return absl::NotFoundError(absl::StrCat(name, " has no ", missing));
+  library->Find("cublasLtCreate", &functions.Create);
+  library->Find("cublasLtDestroy", &functions.Destroy);
+  library->Find("cublasLtGetVersion", &functions.GetVersion);
+  library->Find("cublasLtGetStatusString", &functions.GetStatusString);
+  library->Find("cublasLtMatmul", &functions.Matmul);
+  library->Find("cublasLtMatmulAlgoCheck", &functions.MatmulAlgoCheck);
+  library->Find("cublasLtMatmulAlgoConfigGetAttribute", &functions.MatmulAlgoConfigGetAttribute);
+  library->Find("cublasLtMatmulAlgoGetHeuristic", &functions.MatmulAlgoGetHeuristic);
+  library->Find("cublasLtMatmulDescCreate", &functions.MatmulDescCreate);
+  library->Find("cublasLtMatmulDescDestroy", &functions.MatmulDescDestroy);
+  library->Find("cublasLtMatmulDescSetAttribute", &functions.MatmulDescSetAttribute);
+  library->Find("cublasLtMatmulPreferenceCreate", &functions.MatmulPreferenceCreate);
+  library->Find("cublasLtMatmulPreferenceDestroy", &functions.MatmulPreferenceDestroy);
+  library->Find("cublasLtMatmulPreferenceSetAttribute", &functions.MatmulPreferenceSetAttribute);
+  library->Find("cublasLtMatrixLayoutCreate", &functions.MatrixLayoutCreate);
+  library->Find("cublasLtMatrixLayoutDestroy", &functions.MatrixLayoutDestroy);
+  library->Find("cublasLtMatrixLayoutSetAttribute", &functions.MatrixLayoutSetAttribute);
+  if (!library->status().ok()) return library->status();
   return functions;
 }
 

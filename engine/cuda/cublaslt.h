@@ -1,5 +1,4 @@
-// cuBLASLt, loaded when it is first asked for: a program that has no use for it needs neither the library nor
-// a driver to start.
+// cuBLASLt, loaded when it is first asked for.
 #ifndef ORRERY_ENGINE_CUDA_CUBLASLT_H_
 #define ORRERY_ENGINE_CUDA_CUBLASLT_H_
 

@@ -1,5 +1,8 @@
 // The kernels behind decode_attention.h.
 //
+// Keys and values of e4m3 are widened to bf16 in registers. There ldmatrix moves pairs of bytes, so that a
+// lane holds other dimensions than of bf16: queries are read, and the output is written, in that order.
+//
 // Up to eight query heads that share a KV head are the N side of the matrix products, so no tensor work is
 // padding: S^T = K Q^T and O^T = V^T P^T, one page of 16 tokens at a time. Warp w of a block takes pages w,
 // w + 4, ... of an item through a ring of its own in shared memory; warps meet only to merge.
@@ -20,8 +23,8 @@ inline constexpr int kDecodeWarps = 4;
 inline constexpr int kDecodeStages = 3;  // pages of a warp's ring
 inline constexpr float kLog2E = 1.4426950408889634f;
 
-constexpr size_t DecodeSharedBytes(int head_dim) {
-  return size_t{kDecodeWarps} * kDecodeStages * 2 * kPageTokens * head_dim * 2;
+constexpr size_t DecodeSharedBytes(int head_dim, int element_bytes = 2) {
+  return size_t{kDecodeWarps} * kDecodeStages * 2 * kPageTokens * head_dim * element_bytes;
 }
 
 // The numbers of a warp's pages, a lane each, read 32 pages before they are needed.
@@ -71,11 +74,16 @@ struct PartialSoftmax {
   float sum[2] = {0.0f, 0.0f};                // of 2^(logit - maximum)
 };
 
-template <int kHeadDim, typename Query, typename Out, Fault kFault>
+template <int kHeadDim, typename Query, typename Out, Fault kFault, typename Kv>
 class DecodeBlock {
  public:
   static constexpr int kSteps = kHeadDim / 16;
-  static constexpr int kTileBytes = kPageTokens * kHeadDim * 2;
+  using Layout = Tile<kHeadDim, sizeof(Kv)>;
+  static constexpr int kTileBytes = kPageTokens * Layout::kRowBytes;
+  static constexpr bool kBytes = sizeof(Kv) == 1;
+  static_assert(DecodeSharedBytes(kHeadDim, sizeof(Kv)) >=
+                    kDecodeWarps * kDecodeHeads * (kHeadDim + 6) * sizeof(float),
+                "Merge takes the place of the rings");
 
   __device__ __forceinline__ DecodeBlock(const DecodeAttentionArgs& args, const DecodeWork& work,
                                          std::byte* shared)
@@ -133,9 +141,15 @@ class DecodeBlock {
     for (int k = 0; k < kSteps; ++k) {
       ORRERY_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const uint32_t pair = LoadPair(row + k * 16 + half * 8 + 2 * t_);
-        query_[k][half] = g_ < heads_ ? pair : 0u;
+        query_[k][half] = LoadPair(row + k * 16 + (kBytes ? 4 * t_ + 2 * half : half * 8 + 2 * t_));
       }
+      if constexpr (kBytes) {  // dimensions 4 t and 4 t + 2, then 4 t + 1 and 4 t + 3
+        const uint32_t first = query_[k][0], second = query_[k][1];
+        query_[k][0] = (first & 0xffffu) | second << 16;
+        query_[k][1] = first >> 16 | (second & 0xffff0000u);
+      }
+      ORRERY_UNROLL
+      for (int half = 0; half < 2; ++half) query_[k][half] = g_ < heads_ ? query_[k][half] : 0u;
     }
   }
 
@@ -144,12 +158,11 @@ class DecodeBlock {
   __device__ __forceinline__ void Fetch(PageWindow& window, int i, int count) {
     if (i < count) {
       const int64_t page = window.Next(i);
-      const auto* keys =
-          static_cast<const std::byte*>(args_.pages.base) + KeyTileOffset(args_.pages, page, kv_head_);
-      const std::byte* values = keys + ValuesAfterKeys(args_.pages);
+      const auto* keys = static_cast<const std::byte*>(args_.pages.base) +
+                         KeyTileOffset<sizeof(Kv)>(args_.pages, page, kv_head_);
+      const std::byte* values = keys + ValuesAfterKeys<sizeof(Kv)>(args_.pages);
       std::byte* const stage = Stage(i);
       const int rows = item_.end - TokenOf(i);
-      using Layout = Tile<kHeadDim>;
       ORRERY_UNROLL
       for (int c = 0; c < kPageTokens * Layout::kChunks / 32; ++c) {
         const int index = c * 32 + lane_, row = index / Layout::kChunks;
@@ -163,14 +176,21 @@ class DecodeBlock {
   }
 
   __device__ __forceinline__ void AttendPage(const std::byte* keys, const std::byte* values, int token) {
-    using Layout = Tile<kHeadDim>;
     // Lane: tokens g and g + 8 of the page, heads 2 t and 2 t + 1.
     float logits[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     const MatrixLane<true> key_lane(lane_);
+    [[maybe_unused]] uint32_t bytes[4];
     ORRERY_UNROLL
     for (int k = 0; k < kSteps; ++k) {
       uint32_t a[4];
-      LoadMatrix4(a, keys + Layout::At(key_lane.row, 2 * k + key_lane.chunk));
+      if constexpr (kBytes) {
+        // Tokens g and g + 8 of this step and of the next.
+        if (k % 2 == 0) LoadMatrix4(bytes, keys + Layout::At(key_lane.row, k + key_lane.chunk));
+        WidenE4M3(bytes[k % 2 * 2], a[0], a[2]);
+        WidenE4M3(bytes[k % 2 * 2 + 1], a[1], a[3]);
+      } else {
+        LoadMatrix4(a, keys + Layout::At(key_lane.row, 2 * k + key_lane.chunk));
+      }
       MultiplyAdd(logits, a, query_[k][0], query_[k][1]);
     }
     const int end = kFault == Fault::kMasksOneTokenLess ? item_.end - 1 : item_.end;
@@ -203,7 +223,15 @@ class DecodeBlock {
         if constexpr (kFault != Fault::kForgetsToRescale) out_[k][i] *= correction[i % 2];
       }
       uint32_t a[4];
-      LoadMatrix4Transposed(a, values + Layout::At(value_lane.row, 2 * k + value_lane.chunk));
+      if constexpr (kBytes) {
+        // Tokens 2 t and 2 t + 1 of this step and of the next, then those eight further on.
+        if (k % 2 == 0)
+          LoadMatrix4Transposed(bytes, values + Layout::At(value_lane.row, k + value_lane.chunk));
+        WidenE4M3(bytes[k % 2], a[0], a[1]);
+        WidenE4M3(bytes[2 + k % 2], a[2], a[3]);
+      } else {
+        LoadMatrix4Transposed(a, values + Layout::At(value_lane.row, 2 * k + value_lane.chunk));
+      }
       MultiplyAdd(out_[k], a, weights[0], weights[1]);
     }
   }
@@ -220,8 +248,8 @@ class DecodeBlock {
         const int head = warp_ * kDecodeHeads + 2 * t_ + c;
         ORRERY_UNROLL
         for (int k = 0; k < kSteps; ++k) {
-          outs[head * kStride + k * 16 + g_] = out_[k][c];
-          outs[head * kStride + k * 16 + g_ + 8] = out_[k][2 + c];
+          outs[head * kStride + k * 16 + (kBytes ? 2 * g_ : g_)] = out_[k][c];
+          outs[head * kStride + k * 16 + (kBytes ? 2 * g_ + 1 : g_ + 8)] = out_[k][2 + c];
         }
         if (g_ == 0) {
           maxima[head] = softmax_.maximum[c];
@@ -265,18 +293,19 @@ class DecodeBlock {
   const int warp_ = ThreadX() / 32, lane_ = ThreadX() % 32;
   const int g_ = lane_ / 4, t_ = lane_ % 4;
   uint32_t query_[kSteps][2];
-  float out_[kSteps][4];  // of O^T: dimensions g and g + 8 of every 16, heads 2 t and 2 t + 1
+  // Of O^T: dimensions g and g + 8 (of e4m3, 2 g and 2 g + 1) of every 16, heads 2 t and 2 t + 1.
+  float out_[kSteps][4];
   PartialSoftmax softmax_;
 };
 
 // Persistent: block b does its list of work. Grid args.blocks.
-template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone>
+template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone, typename Kv = BF16>
 __global__ void __launch_bounds__(32 * kDecodeWarps, 2)
     DecodeAttentionKernel(const DecodeAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
   const int end = args.block_begin[BlockX() + 1];
   for (int w = args.block_begin[BlockX()]; w < end; ++w) {
-    DecodeBlock<kHeadDim, Query, Out, kFault>(args, args.work[w], shared).Run();
+    DecodeBlock<kHeadDim, Query, Out, kFault, Kv>(args, args.work[w], shared).Run();
     SyncBlock();  // the merge has been read
   }
 }

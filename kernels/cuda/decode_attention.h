@@ -1,6 +1,7 @@
 // Attention of one query row per request over the paged KV pool, for head dimensions 64 and 128, and the sum
 // of what a plan cut into items. Softmax is f32; queries and softmax weights are rounded to bf16, products
-// accumulate in f32. A request's result depends on how the plan cuts it and on nothing else of the batch.
+// accumulate in f32; e4m3 keys and values enter as the bf16 that they are. A request's result depends on how
+// the plan cuts it and on nothing else of the batch.
 #ifndef ORRERY_KERNELS_CUDA_DECODE_ATTENTION_H_
 #define ORRERY_KERNELS_CUDA_DECODE_ATTENTION_H_
 

@@ -26,6 +26,7 @@ enum class Fault : uint8_t {
   kRefillsWithoutBarrier,
   kAlignsMaskTopLeft,
   kIgnoresSwizzle,
+  kAttendsBeforeAllIsWidened,
 };
 
 }  // namespace orrery::cuda

@@ -10,9 +10,11 @@ template <int kHeadDim>
 void LaunchPrefill(Stream stream, const PrefillAttentionArgs& args) {
   ForActivation(args.q_dtype, [&](auto query) {
     ForActivation(args.out_dtype, [&](auto out) {
-      Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), decltype(out)>,
-             {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)}, 32 * kPrefillWarps,
-             PrefillSharedBytes(kHeadDim), stream, args);
+      ForKv(args.pages.dtype, [&](auto kv) {
+        Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), decltype(out), Fault::kNone, decltype(kv)>,
+               {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)},
+               32 * kPrefillWarps, PrefillSharedBytes(kHeadDim), stream, args);
+      });
     });
   });
 }

@@ -1,6 +1,7 @@
 // The kernel behind prefill_attention.h: 64 query rows of one head by a block of four warps, 16 rows each,
 // over tiles of 64 tokens (four pages) in two buffers. Softmax weights stay in registers: the C fragment of
-// Q K^T is the A fragment of P V.
+// Q K^T is the A fragment of P V. Tiles of e4m3 are widened to a third one of bf16, a quarter by each warp:
+// in registers all four would widen all of it.
 #ifndef ORRERY_KERNELS_CUDA_PREFILL_ATTENTION_CUH_
 #define ORRERY_KERNELS_CUDA_PREFILL_ATTENTION_CUH_
 
@@ -16,16 +17,19 @@ namespace orrery::cuda {
 
 inline constexpr int kPrefillWarps = 4;
 
-// Queries, and twice keys and values.
+// Queries, and keys and values: twice, or of e4m3 (half the size) twice and once as bf16.
 constexpr size_t PrefillSharedBytes(int head_dim) { return size_t{5} * kPrefillTile * head_dim * 2; }
 
-template <int kHeadDim, typename Query, typename Out, Fault kFault>
+template <int kHeadDim, typename Query, typename Out, Fault kFault, typename Kv>
 class PrefillBlock {
  public:
   using Layout = Tile<kHeadDim>;
   static constexpr int kSteps = kHeadDim / 16;
   static constexpr int kTokenBlocks = kPrefillTile / 8;
   static constexpr int kTileBytes = kPrefillTile * Layout::kRowBytes;
+  static constexpr bool kBytes = sizeof(Kv) == 1;
+  static constexpr int kFetchedChunks = Tile<kHeadDim, sizeof(Kv)>::kChunks;  // of a row in the pool
+  static constexpr int kFetchedBytes = kPrefillTile * kFetchedChunks * kChunkBytes;
   static constexpr int kThreads = 32 * kPrefillWarps;
 
   __device__ __forceinline__ PrefillBlock(const PrefillAttentionArgs& args, int tile, int head,
@@ -52,8 +56,9 @@ class PrefillBlock {
     for (int i = 0; i < count; ++i) {
       Fetch(i + 1);
       WaitCopies<1>();
-      SyncBlock();
-      const std::byte* keys = Stage(i);
+      if constexpr (kBytes) Widen(i);
+      if constexpr (kFault != Fault::kAttendsBeforeAllIsWidened) SyncBlock();
+      const std::byte* keys = kBytes ? Wide() : Stage(i);
       AttendTile(keys, keys + kTileBytes, i * kPrefillTile);
       if constexpr (kFault != Fault::kRefillsWithoutBarrier) SyncBlock();
     }
@@ -62,8 +67,9 @@ class PrefillBlock {
 
  private:
   __device__ __forceinline__ std::byte* Stage(int i) const {
-    return queries_ + (1 + 2 * (i % 2)) * kTileBytes;
+    return queries_ + kTileBytes + 2 * (i % 2) * kFetchedBytes;
   }
+  __device__ __forceinline__ std::byte* Wide() const { return queries_ + kTileBytes + 4 * kFetchedBytes; }
 
   // Starts the copy of the i-th tile of tokens; those behind the last visible one are zeros.
   __device__ __forceinline__ void Fetch(int i) {
@@ -72,20 +78,42 @@ class PrefillBlock {
       const int kv_head = head_ / (args_.q_heads / args_.pages.kv_heads);
       std::byte* const stage = Stage(i);
       ORRERY_UNROLL
-      for (int c = 0; c < kPrefillTile * Layout::kChunks / kThreads; ++c) {
-        const int index = c * kThreads + ThreadX(), row = index / Layout::kChunks;
+      for (int c = 0; c < kPrefillTile * kFetchedChunks / kThreads; ++c) {
+        const int index = c * kThreads + ThreadX(), row = index / kFetchedChunks;
         const int token = i * kPrefillTile + row;
         const bool valid = token < tokens_;
         const int64_t page = valid ? table[token / kPageTokens] : 0;
-        const int in_page = token % kPageTokens * Layout::kChunks + index % Layout::kChunks;
+        const int in_page = token % kPageTokens * kFetchedChunks + index % kFetchedChunks;
         const auto* keys = static_cast<const std::byte*>(args_.pages.base) +
-                           KeyTileOffset(args_.pages, page, kv_head) + in_page * kChunkBytes;
-        const int to = Layout::At(row, index % Layout::kChunks);
+                           KeyTileOffset<sizeof(Kv)>(args_.pages, page, kv_head) + in_page * kChunkBytes;
+        const int to = kBytes ? index * kChunkBytes : Layout::At(row, index % kFetchedChunks);
         CopyAsync16(stage + to, keys, valid);
-        CopyAsync16(stage + kTileBytes + to, keys + ValuesAfterKeys(args_.pages), valid);
+        CopyAsync16(stage + kFetchedBytes + to, keys + ValuesAfterKeys<sizeof(Kv)>(args_.pages), valid);
       }
     }
     CommitCopies();
+  }
+
+  // What this thread has fetched of the i-th tile, as bf16.
+  __device__ __forceinline__ void Widen(int i) const {
+    ORRERY_UNROLL
+    for (int c = 0; c < 2 * kPrefillTile * kFetchedChunks / kThreads;
+         ++c) {  // of the keys, then of the values
+      const int index = c * kThreads + ThreadX(), row = index / kFetchedChunks;
+      const auto from = LoadVector<WordVector>(Stage(i) + index * kChunkBytes);
+      WordVector to[2];
+      ORRERY_UNROLL
+      for (int word = 0; word < 4; ++word) {
+        uint32_t even, odd;
+        WidenE4M3(from.words[word], even, odd);
+        to[word / 2].words[word % 2 * 2] = (even & 0xffffu) | odd << 16;
+        to[word / 2].words[word % 2 * 2 + 1] = even >> 16 | (odd & 0xffff0000u);
+      }
+      ORRERY_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        StoreVector(Wide() + Layout::At(row, index % kFetchedChunks * 2 + half), to[half]);
+      }
+    }
   }
 
   // As bf16 to shared memory; rows that are not there are zeros. The loop's first barrier shows them to all.
@@ -212,11 +240,11 @@ class PrefillBlock {
 };
 
 // Grid (q_heads, tiles): the longest tiles of all heads start first, heads that share keys side by side.
-template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone>
+template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone, typename Kv = BF16>
 __global__ void __launch_bounds__(32 * kPrefillWarps)
     PrefillAttentionKernel(const PrefillAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
-  PrefillBlock<kHeadDim, Query, Out, kFault>(args, BlockY(), BlockX(), shared).Run();
+  PrefillBlock<kHeadDim, Query, Out, kFault, Kv>(args, BlockY(), BlockX(), shared).Run();
 }
 
 }  // namespace orrery::cuda

@@ -13,6 +13,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -31,6 +32,10 @@ struct BF16 {
 };
 struct F16 {
   uint16_t bits;
+};
+// An 8-bit float as dtype.h describes it.
+struct E4M3 {
+  uint8_t bits;
 };
 
 __device__ __forceinline__ int ThreadX() { return static_cast<int>(threadIdx.x); }
@@ -56,7 +61,7 @@ __device__ __forceinline__ T ShuffleXor(T value, int lane_mask) {
 __device__ __forceinline__ uint32_t Ballot(bool predicate) { return __ballot_sync(kWholeWarp, predicate); }
 __device__ __forceinline__ int PopCount(uint32_t bits) { return __popc(bits); }
 
-// Conversions; to bfloat16 rounds to nearest, ties to even.
+// Conversions; narrowing rounds to nearest, ties to even, and to e4m3 saturates.
 __device__ __forceinline__ float ToFloat(BF16 value) {
   return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
 }
@@ -65,6 +70,9 @@ __device__ __forceinline__ float ToFloat(float value) { return value; }
 __device__ __forceinline__ BF16 ToBF16(float value) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
 }
+__device__ __forceinline__ E4M3 ToE4M3(float value) {
+  return {__nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3)};
+}
 // Two in a register, `low` in the lower half.
 __device__ __forceinline__ uint32_t PackBF16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -72,6 +80,12 @@ __device__ __forceinline__ uint32_t PackBF16(float low, float high) {
 }
 __device__ __forceinline__ float LowBF16(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float HighBF16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+// The products of pairs.
+__device__ __forceinline__ uint32_t MultiplyBF16(uint32_t a, uint32_t b) {
+  uint32_t product;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));  // plus -0
+  return product;
+}
 __device__ __forceinline__ uint32_t BitsOf(float value) { return __float_as_uint(value); }
 __device__ __forceinline__ float FloatOf(uint32_t bits) { return __uint_as_float(bits); }
 // 2^x with a relative error below 2^-22; subnormal results are zero.

@@ -25,7 +25,7 @@ __device__ __forceinline__ Pair PairAt(int j, int head_dim, int rotary_dim) {
 }
 
 // One warp per row and head, of queries, keys and values.
-template <typename T>
+template <typename T, typename Kv>
 __global__ void __launch_bounds__(32 * kRopeWarps) RopeKvKernel(const RopeKvArgs args) {
   const int lane = ThreadX() % 32;
   const int head = BlockY() * kRopeWarps + ThreadX() / 32;
@@ -65,12 +65,12 @@ __global__ void __launch_bounds__(32 * kRopeWarps) RopeKvKernel(const RopeKvArgs
   }
 
   const float* const cosines = args.cos_sin + int64_t{args.positions[row]} * args.rotary_dim;
-  BF16* cache = nullptr;
+  Kv* cache = nullptr;
   if (!is_query) {
     const int32_t kv_head = head - q_heads - (is_value ? kv_heads : 0);
-    const int64_t offset =
-        KeyTileOffset(args.pages, slot / kPageTokens, kv_head) + (is_value ? ValuesAfterKeys(args.pages) : 0);
-    cache = reinterpret_cast<BF16*>(static_cast<std::byte*>(args.pages.base) + offset) +
+    const int64_t offset = KeyTileOffset<sizeof(Kv)>(args.pages, slot / kPageTokens, kv_head) +
+                           (is_value ? ValuesAfterKeys<sizeof(Kv)>(args.pages) : 0);
+    cache = reinterpret_cast<Kv*>(static_cast<std::byte*>(args.pages.base) + offset) +
             slot % kPageTokens * head_dim;
   }
   ORRERY_UNROLL
@@ -101,7 +101,9 @@ void RopeAndWriteKv(Stream stream, const RopeKvArgs& args) {
   const Grid grid{static_cast<unsigned>(args.rows),
                   static_cast<unsigned>((heads + kRopeWarps - 1) / kRopeWarps)};
   ForActivation(args.dtype, [&](auto element) {
-    Launch(&RopeKvKernel<decltype(element)>, grid, 32 * kRopeWarps, 0, stream, args);
+    ForKv(args.pages.dtype, [&](auto kv) {
+      Launch(&RopeKvKernel<decltype(element), decltype(kv)>, grid, 32 * kRopeWarps, 0, stream, args);
+    });
   });
 }
 

@@ -13,6 +13,10 @@ struct alignas(16) FloatVector {
   float values[4];
 };
 
+struct alignas(16) WordVector {
+  uint32_t words[4];
+};
+
 template <typename T>
 struct alignas(16) HalfVector {
   T values[8];
@@ -48,6 +52,7 @@ __device__ __forceinline__ void StoreRow(BF16* to, const float (&from)[kRowVecto
 
 __device__ __forceinline__ void Store(float* to, float value) { *to = value; }
 __device__ __forceinline__ void Store(BF16* to, float value) { *to = ToBF16(value); }
+__device__ __forceinline__ void Store(E4M3* to, float value) { *to = ToE4M3(value); }
 
 // Calls f(T()) for the element type T of f32 or bf16 activations.
 template <typename Function>
@@ -56,6 +61,16 @@ void ForActivation(DType dtype, const Function& f) {
     f(BF16());
   } else {
     f(float());
+  }
+}
+
+// Calls f(T()) for the element type T of a KV pool.
+template <typename Function>
+void ForKv(DType dtype, const Function& f) {
+  if (dtype == DType::kE4M3) {
+    f(E4M3());
+  } else {
+    f(BF16());
   }
 }
 

@@ -34,6 +34,9 @@ struct BF16 {
 struct F16 {
   uint16_t bits;
 };
+struct E4M3 {
+  uint8_t bits;
+};
 
 inline int ThreadX() { return emulate::ThreadBlock::Current().thread(); }
 inline int BlockThreads() { return emulate::ThreadBlock::Current().num_threads(); }
@@ -78,11 +81,15 @@ inline float ToFloat(BF16 value) { return F32FromBF16(value.bits); }
 inline float ToFloat(F16 value) { return F32FromF16(value.bits); }
 inline float ToFloat(float value) { return value; }
 inline BF16 ToBF16(float value) { return {BF16FromF32(value)}; }
+inline E4M3 ToE4M3(float value) { return {E4M3FromF32(value)}; }
 inline uint32_t PackBF16(float low, float high) {
   return BF16FromF32(low) | static_cast<uint32_t>(BF16FromF32(high)) << 16;
 }
 inline float LowBF16(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
 inline float HighBF16(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
+inline uint32_t MultiplyBF16(uint32_t a, uint32_t b) {
+  return PackBF16(LowBF16(a) * LowBF16(b), HighBF16(a) * HighBF16(b));
+}
 inline uint32_t BitsOf(float value) { return std::bit_cast<uint32_t>(value); }
 inline float FloatOf(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float Exp2(float x) { return std::exp2(x); }

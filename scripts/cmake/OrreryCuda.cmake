@@ -22,6 +22,8 @@ if(ORRERY_CUDA MATCHES "AUTO|ON")
   if(CUDAToolkit_FOUND)
     # Compiled against, loaded when it is needed.
     find_path(ORRERY_CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+    # Optional: ranks on several devices need it.
+    find_path(ORRERY_NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
   endif()
   if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND AND ORRERY_CUBLASLT_INCLUDE_DIR)
     set(ORRERY_HAVE_CUDA ON)
@@ -34,6 +36,9 @@ if(ORRERY_CUDA MATCHES "AUTO|ON")
       set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     endif()
     message(STATUS "CUDA: toolkit ${CUDAToolkit_VERSION}, ${CMAKE_CUDA_COMPILER}")
+    if(NOT ORRERY_NCCL_INCLUDE_DIR)
+      message(STATUS "NCCL: no nccl.h, configured without")
+    endif()
   elseif(ORRERY_CUDA STREQUAL "ON")
     message(FATAL_ERROR "ORRERY_CUDA is ON, but there is no CUDA compiler with its toolkit and cublasLt.h: install them, set "
                         "CMAKE_CUDA_COMPILER or CUDAToolkit_ROOT, or leave ORRERY_CUDA at AUTO")

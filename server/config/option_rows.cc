@@ -49,7 +49,7 @@ std::vector<Option> MakeRows() {
        0,
        0,
        {"native", "int8"}},
-      {"kv-dtype", &C::kv_dtype, "TYPE", "type of the KV cache", 0, 0, {"auto", "f32", "bf16", "f16"}},
+      {"kv-dtype", &C::kv_dtype, "TYPE", "type of the KV cache", 0, 0, {"auto", "f32", "bf16", "f16", "fp8"}},
       {"threads", &C::threads, "N", "threads of the CPU engine, of all workers together; 0: one per core", 0,
        1024},
       {"isa",

@@ -32,6 +32,7 @@ std::optional<DType> ParseDType(const std::string& name) {
   if (name == "f32") return DType::kF32;
   if (name == "bf16") return DType::kBF16;
   if (name == "f16") return DType::kF16;
+  if (name == "fp8") return DType::kE4M3;
   return std::nullopt;  // auto
 }
 

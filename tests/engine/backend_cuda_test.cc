@@ -98,6 +98,22 @@ std::vector<float> PrefixLogits(ModelExecutor& engine, const std::vector<TokenId
   return all;
 }
 
+double RelativeError(const std::vector<float>& values, const std::vector<double>& reference) {
+  double error = 0, norm = 0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    error += (values[i] - reference[i]) * (values[i] - reference[i]);
+    norm += reference[i] * reference[i];
+  }
+  return std::sqrt(error / norm);
+}
+
+// By its definition: eight steps between powers of two, of 2^-6 at least; up to 448.
+double NearestE4M3(double x) {
+  const double magnitude = std::max(std::abs(x), 0x1p-6);
+  const double step = std::exp2(std::floor(std::log2(magnitude)) - 3);
+  return std::clamp(std::nearbyint(x / step) * step, -448.0, 448.0);
+}
+
 struct CudaCase {
   std::string family;
   bool batch_invariant;
@@ -143,14 +159,34 @@ TEST_P(CudaModelTest, LogitsAreNearTheReference) {
   const std::vector<TokenId> tokens = RandomTokens(random, 24);
   const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
   const std::vector<double> reference = ReferenceModel(dir_.path()).AllLogits(tokens);
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < reference.size(); ++i) {
-    error += (ours[i] - reference[i]) * (ours[i] - reference[i]);
-    norm += reference[i] * reference[i];
-  }
-  const double relative = std::sqrt(error / norm);
+  const double relative = RelativeError(ours, reference);
   RecordProperty("relative_error", absl::StrCat(relative));
   EXPECT_LT(relative, 2e-2);  // as on the CPU
+}
+
+// The same with keys and values of three bits of mantissa, in pages of half the bytes.
+TEST_P(CudaModelTest, LogitsOfAnFp8PoolAreNearTheReference) {
+  const auto plan = PlanCudaEngine(options_, testing::OpenTestedCuda);
+  options_.kv_dtype = DType::kE4M3;
+  const auto narrow_plan = PlanCudaEngine(options_, testing::OpenTestedCuda);
+  ASSERT_TRUE(plan.ok() && narrow_plan.ok());
+  EXPECT_EQ(narrow_plan->kv_dtype, DType::kE4M3);
+  EXPECT_EQ(narrow_plan->memory.kv_block_bytes * 2, plan->memory.kv_block_bytes);
+  const auto engine = LoadOnDevice(options_);
+  ASSERT_NE(engine, nullptr);
+  RandomStream random(3);
+  const std::vector<TokenId> tokens = RandomTokens(random, 24);
+  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
+  ReferenceModel reference(dir_.path());
+  const double of_the_type = RelativeError(ours, reference.AllLogits(tokens));
+  reference.set_kept(NearestE4M3);
+  const double relative = RelativeError(ours, reference.AllLogits(tokens));
+  RecordProperty("relative_error", absl::StrCat(relative));
+  RecordProperty("relative_error_of_the_type", absl::StrCat(of_the_type));
+  // bf16's, and elements that it moves over the middle of two neighbours; the rest is where the reference has
+  // it.
+  EXPECT_LT(relative, 4e-2);
+  EXPECT_LT(relative, 0.7 * of_the_type);
 }
 
 // Ragged prompts in chunks beside decodes, more rows than the skinny product takes and fewer, one that is
@@ -449,26 +485,32 @@ TEST_F(CudaTinyTest, WorkersShareTheWeights) {
 }
 
 TEST_F(CudaTinyTest, NanWeightsEndTheSequencesOfThatRowAlone) {
-  const auto whole = Load();
-  ASSERT_NE(whole, nullptr);
-  const auto expected = Alone(*whole, {9, 8, 1}, 5);
-  for (auto& tensor : tensors_) {
-    if (tensor.name == "model.embed_tokens.weight") tensor.values[7 * 64] = std::nanf("");
+  EngineOptions options = TinyOptions(dir_.path(), false);
+  for (const DType kv_dtype : {DType::kBF16, DType::kE4M3}) {
+    options.kv_dtype = kv_dtype;
+    testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
+    const auto whole = LoadOnDevice(options);
+    ASSERT_NE(whole, nullptr);
+    const auto expected = Alone(*whole, {9, 8, 1}, 5);
+    auto tensors = tensors_;
+    for (auto& tensor : tensors) {
+      if (tensor.name == "model.embed_tokens.weight") tensor.values[7 * 64] = std::nanf("");
+    }
+    testing::WriteModel(dir_.path(), config_, tensors, DType::kBF16);
+    const auto engine = LoadOnDevice(options);
+    ASSERT_NE(engine, nullptr);
+    PlanDriver driver(*engine);
+    const int broken = driver.Add({7, 8}, 5, Greedy()), fine = driver.Add({9, 8, 1}, 5, Greedy());
+    ASSERT_TRUE(driver.RunAll(128).ok());
+    EXPECT_TRUE(driver.sequence(broken).failed);
+    EXPECT_TRUE(driver.sequence(broken).output.empty());
+    EXPECT_FALSE(driver.sequence(fine).failed);
+    EXPECT_EQ(driver.sequence(fine).output, expected);
+    driver.Release(broken);  // its blocks, full of NaN, go to the next
+    const int next = driver.Add({9, 8, 1}, 5, Greedy());
+    ASSERT_TRUE(driver.RunAll(128).ok());
+    EXPECT_EQ(driver.sequence(next).output, expected);
   }
-  testing::WriteModel(dir_.path(), config_, tensors_, DType::kBF16);
-  const auto engine = Load();
-  ASSERT_NE(engine, nullptr);
-  PlanDriver driver(*engine);
-  const int broken = driver.Add({7, 8}, 5, Greedy()), fine = driver.Add({9, 8, 1}, 5, Greedy());
-  ASSERT_TRUE(driver.RunAll(128).ok());
-  EXPECT_TRUE(driver.sequence(broken).failed);
-  EXPECT_TRUE(driver.sequence(broken).output.empty());
-  EXPECT_FALSE(driver.sequence(fine).failed);
-  EXPECT_EQ(driver.sequence(fine).output, expected);
-  driver.Release(broken);  // its blocks, full of NaN, go to the next
-  const int next = driver.Add({9, 8, 1}, 5, Greedy());
-  ASSERT_TRUE(driver.RunAll(128).ok());
-  EXPECT_EQ(driver.sequence(next).output, expected);
 }
 
 TEST_F(CudaTinyTest, RefusalsNameWhatIsNotSupported) {
@@ -479,7 +521,7 @@ TEST_F(CudaTinyTest, RefusalsNameWhatIsNotSupported) {
   };
   EXPECT_EQ(message([](auto& o) { o.dtype = DType::kF32; }), "--dtype f32 is not supported on CUDA: bf16");
   EXPECT_EQ(message([](auto& o) { o.kv_dtype = DType::kF16; }),
-            "--kv-dtype f16 is not supported on CUDA: bf16");
+            "--kv-dtype f16 is not supported on CUDA: bf16 or fp8");
   EXPECT_EQ(message([](auto& o) { o.int8_weights = true; }),
             "--weights int8 is not supported on CUDA: native");
   const auto refused = [&](const char* field, int value) {

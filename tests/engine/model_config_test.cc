@@ -332,6 +332,8 @@ TEST_F(PlanTest, RefusalsNameTheOption) {
   EXPECT_THAT(message([](auto& o) { o.dtype = DType::kF16; }), HasSubstr("--dtype f16"));
   EXPECT_THAT(message([](auto& o) { o.dtype = DType::kI8; }), HasSubstr("--dtype"));
   EXPECT_THAT(message([](auto& o) { o.kv_dtype = DType::kI8; }), HasSubstr("--kv-dtype"));
+  EXPECT_THAT(message([](auto& o) { o.kv_dtype = DType::kE4M3; }),
+              HasSubstr("--kv-dtype fp8 is not supported: f32, bf16 or f16, on CUDA bf16 or fp8"));
   EXPECT_THAT(message([](auto& o) { o.kv_cache_tokens = o.kv_cache_bytes = 1 << 20; }),
               HasSubstr("give one"));
   EXPECT_THAT(message([](auto& o) { o.kv_cache_tokens = 15; }), HasSubstr("--kv-cache-tokens 15"));

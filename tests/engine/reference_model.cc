@@ -165,8 +165,8 @@ std::vector<double> ReferenceModel::Run::Feed(int32_t token) {
     prepare(k, "self_attn.k_norm.weight");
     Vector& keys = keys_[static_cast<size_t>(layer)];
     Vector& values = values_[static_cast<size_t>(layer)];
-    keys.insert(keys.end(), k.begin(), k.end());
-    values.insert(values.end(), v.begin(), v.end());
+    std::transform(k.begin(), k.end(), std::back_inserter(keys), m.kept_);
+    std::transform(v.begin(), v.end(), std::back_inserter(values), m.kept_);
     Vector attended(q.size());
     for (int64_t head = 0; head < m.heads_; ++head) {
       const int64_t kv_head = head / (m.heads_ / m.kv_heads_);

@@ -17,6 +17,9 @@ class ReferenceModel {
   // Throws std::runtime_error for what it cannot read.
   explicit ReferenceModel(const std::string& dir);
 
+  // What the cache keeps of a key's or value's element; as it is at first.
+  void set_kept(double (*kept)(double)) { kept_ = kept; }
+
   // A sequence under way: feed one token, get the logits [vocab] of the next.
   class Run {
    public:
@@ -48,6 +51,7 @@ class ReferenceModel {
   int64_t layers_, hidden_, heads_, kv_heads_, dim_, vocab_;
   double eps_, theta_;
   bool tied_, qk_norm_;
+  double (*kept_)(double) = [](double x) { return x; };
   std::string rope_type_ = "default";
   double factor_ = 1, low_ = 1, high_ = 4, original_ = 8192;
 };

@@ -2,9 +2,8 @@
 // the time that the host needs for a step. Prints one JSON object of rows; tests/gpu/report.py puts goals and
 // floors beside them.
 //
-//   gpu_engine_bench MODEL_DIR [--decode 1x1024,64x1024] [--prefill 2048,8192] [--steps N] [--invariant
-//   on|off]
-//                    [--backend cuda|cpu]
+//   gpu_engine_bench MODEL_DIR [--decode 1x1024,64x1024] [--prefill 2048,8192] [--steps N]
+//                    [--invariant on|off] [--kv bf16|fp8] [--backend cuda|cpu]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -79,8 +78,9 @@ struct Arguments {
 Arguments Parse(int argc, char** argv) {
   if (argc < 2 || argc % 2 != 0)
     Fail(
-        "MODEL_DIR [--decode 1x1024,...] [--prefill 2048,...] [--steps N] [--invariant on|off] [--backend "
-        "cuda|cpu]");
+        "MODEL_DIR [--decode 1x1024,...] [--prefill 2048,...] [--steps N] [--invariant on|off] [--kv "
+        "bf16|fp8] "
+        "[--backend cuda|cpu]");
   Arguments arguments;
   arguments.engine.model_dir = argv[1];
   arguments.engine.batch_invariant = false;
@@ -91,6 +91,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.steps = std::max(1, std::atoi(at));
     } else if (flag == "--invariant") {
       arguments.engine.batch_invariant = std::string(at) == "on";
+    } else if (flag == "--kv") {
+      arguments.engine.kv_dtype = std::string(at) == "fp8" ? DType::kE4M3 : DType::kBF16;
     } else if (flag == "--backend") {
       arguments.cuda = std::string(at) == "cuda";
     } else if (flag == "--decode" || flag == "--prefill") {
@@ -125,7 +127,7 @@ class Bench {
       options.max_step_tokens = std::max(options.max_step_tokens, length);
       tokens = std::max(tokens, int64_t{2} * length);
     }
-    options.dtype = options.kv_dtype = DType::kBF16;
+    options.dtype = DType::kBF16;
     options.kv_cache_tokens = tokens;
     const double begin = Now();
     absl::StatusOr<LoadedEngines> engines =

@@ -83,6 +83,20 @@ const std::vector<uint16_t>& NormalBF16() {
   return values;
 }
 
+// Twice as many e4m3, two by two.
+const std::vector<uint16_t>& NormalE4M3() {
+  static const std::vector<uint16_t> values = [] {
+    const std::vector<uint16_t>& wide = NormalBF16();
+    const auto code = [&](size_t i) { return E4M3FromF32(F32FromBF16(wide[i % wide.size()])); };
+    std::vector<uint16_t> pairs(wide.size());
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      pairs[i] = static_cast<uint16_t>(code(2 * i) | code(2 * i + 1) << 8);
+    }
+    return pairs;
+  }();
+  return values;
+}
+
 struct Timing {
   double median_us, least_us, most_us;
 };
@@ -144,23 +158,27 @@ double RelativeError(const std::vector<float>& values, const std::vector<double>
 // KV of `sets` batches, pages in random order, and the queries of one.
 class PagedBatch {
  public:
-  PagedBatch(int requests, int tokens, int q_heads, int kv_heads, int head_dim, int64_t q_rows)
+  PagedBatch(int requests, int tokens, int q_heads, int kv_heads, int head_dim, int64_t q_rows, DType dtype)
       : requests_(requests),
         pages_each_((tokens + kPageTokens - 1) / kPageTokens),
         q_heads_(q_heads),
-        page_bytes_(PageBytes(kv_heads, head_dim)),
+        page_bytes_(PageBytes(kv_heads, head_dim, dtype)),
         sets_(std::max<int64_t>(2, kColdBytes / (page_bytes_ * pages_each_ * requests) + 1)),
         pool_(static_cast<size_t>(sets_ * requests * pages_each_ * page_bytes_ / 2)),
         q_(static_cast<size_t>(q_rows * q_heads * head_dim)),
         out_(static_cast<size_t>(q_rows * q_heads * head_dim)),
         tables_(static_cast<size_t>(sets_ * requests * pages_each_)) {
-    pool_.Put(NormalBF16());
+    pool_.Put(dtype == DType::kE4M3 ? NormalE4M3() : NormalBF16());
     q_.Put(NormalBF16());
     table_.resize(static_cast<size_t>(sets_ * requests * pages_each_));
     for (size_t i = 0; i < table_.size(); ++i) table_[i] = static_cast<int32_t>(i);
     std::shuffle(table_.begin(), table_.end(), generator);
     tables_.Put(table_);
-    pages_ = {.base = pool_.data(), .page_stride = page_bytes_, .kv_heads = kv_heads, .head_dim = head_dim};
+    pages_ = {.base = pool_.data(),
+              .page_stride = page_bytes_,
+              .kv_heads = kv_heads,
+              .head_dim = head_dim,
+              .dtype = dtype};
   }
 
   template <typename Args>
@@ -184,17 +202,16 @@ class PagedBatch {
     const std::vector<uint16_t> q = q_.Get(at, static_cast<size_t>(dim)),
                                 out = out_.Get(at, static_cast<size_t>(dim));
     std::vector<double> logits, expected(static_cast<size_t>(dim));
-    std::vector<std::vector<uint16_t>> values;
+    std::vector<std::vector<float>> values;
     for (int token = 0; token < tokens; ++token) {
       const int32_t page = table_[static_cast<size_t>(((set % sets_) * requests_ + request) * pages_each_ +
                                                       token / kPageTokens)];
-      const size_t key =
-          static_cast<size_t>(KeyTileOffset(pages_, page, kv_head) / 2 + int64_t{token % kPageTokens} * dim);
-      const std::vector<uint16_t> k = pool_.Get(key, static_cast<size_t>(dim));
-      values.push_back(
-          pool_.Get(key + static_cast<size_t>(ValuesAfterKeys(pages_) / 2), static_cast<size_t>(dim)));
+      // [keys | values][kv_head][16 tokens][head_dim]
+      const int64_t row = int64_t{kv_head} * kPageTokens + token % kPageTokens;
+      const std::vector<float> k = PoolRow(page, row);
+      values.push_back(PoolRow(page, row + int64_t{pages_.kv_heads} * kPageTokens));
       double dot = 0;
-      for (int d = 0; d < dim; ++d) dot += double{F32FromBF16(q[d])} * F32FromBF16(k[d]);
+      for (int d = 0; d < dim; ++d) dot += double{F32FromBF16(q[d])} * k[d];
       logits.push_back(dot / std::sqrt(dim));
     }
     const double most = *std::max_element(logits.begin(), logits.end());
@@ -202,7 +219,7 @@ class PagedBatch {
     for (int token = 0; token < tokens; ++token) {
       const double weight = std::exp(logits[token] - most);
       sum += weight;
-      for (int d = 0; d < dim; ++d) expected[d] += weight * F32FromBF16(values[token][d]);
+      for (int d = 0; d < dim; ++d) expected[d] += weight * values[token][d];
     }
     for (double& value : expected) value /= sum;
     std::vector<float> got;
@@ -211,6 +228,18 @@ class PagedBatch {
   }
 
  private:
+  std::vector<float> PoolRow(int64_t page, int64_t row) const {
+    const size_t dim = static_cast<size_t>(pages_.head_dim), bytes = dim * SizeOf(pages_.dtype);
+    const std::vector<uint16_t> raw = pool_.Get(
+        (static_cast<size_t>(page * page_bytes_) + static_cast<size_t>(row) * bytes) / 2, bytes / 2);
+    std::vector<float> values(dim);
+    for (size_t i = 0; i < dim; ++i) {
+      values[i] = pages_.dtype == DType::kE4M3 ? F32FromE4M3(static_cast<uint8_t>(raw[i / 2] >> (i % 2 * 8)))
+                                               : F32FromBF16(raw[i]);
+    }
+    return values;
+  }
+
   int requests_, pages_each_, q_heads_;
   int64_t page_bytes_, sets_;
   Array<uint16_t> pool_, q_, out_;
@@ -219,9 +248,11 @@ class PagedBatch {
   KvPages pages_;
 };
 
+std::string Of(DType kv_dtype) { return kv_dtype == DType::kBF16 ? "" : ", fp8 KV"; }
+
 void Decode(Report& report, int multiprocessors, int batch, int context, int q_heads, int kv_heads,
-            int head_dim, bool invariant) {
-  PagedBatch kv(batch, context, q_heads, kv_heads, head_dim, batch);
+            int head_dim, bool invariant, DType kv_dtype = DType::kBF16) {
+  PagedBatch kv(batch, context, q_heads, kv_heads, head_dim, batch, kv_dtype);
   DecodePlan plan({.blocks = 2 * multiprocessors,
                    .q_heads = q_heads,
                    .kv_heads = kv_heads,
@@ -248,15 +279,16 @@ void Decode(Report& report, int multiprocessors, int batch, int context, int q_h
   kv.Fill(args, 0);
   DecodeAttention(nullptr, args);
   const double tokens = double{1} * batch * context;
-  report.Row(invariant ? "decode attention, batch-invariant" : "decode attention",
+  report.Row(std::string("decode attention") + (invariant ? ", batch-invariant" : "") + Of(kv_dtype),
              std::to_string(q_heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) +
                  " b" + std::to_string(batch) + " ctx" + std::to_string(context),
-             timing, tokens * kv_heads * head_dim * 4, tokens * q_heads * head_dim * 4,
-             kv.Error(0, batch - 1, batch - 1, q_heads - 1, context));
+             timing, tokens * kv_heads * head_dim * 2 * static_cast<double>(SizeOf(kv_dtype)),
+             tokens * q_heads * head_dim * 4, kv.Error(0, batch - 1, batch - 1, q_heads - 1, context));
 }
 
-void Prefill(Report& report, int tokens, int q_heads, int kv_heads, int head_dim) {
-  PagedBatch kv(1, tokens, q_heads, kv_heads, head_dim, tokens);
+void Prefill(Report& report, int tokens, int q_heads, int kv_heads, int head_dim,
+             DType kv_dtype = DType::kBF16) {
+  PagedBatch kv(1, tokens, q_heads, kv_heads, head_dim, tokens, kv_dtype);
   const std::vector<PrefillSlice> slices = {{.row_begin = 0, .count = tokens, .position = 0, .table_row = 0}};
   std::vector<PrefillTile> plan;
   PlanPrefill(slices, plan);
@@ -273,11 +305,13 @@ void Prefill(Report& report, int tokens, int q_heads, int kv_heads, int head_dim
   kv.Fill(args, 0);
   PrefillAttention(nullptr, args);
   const int row = tokens - 1;
-  report.Row("prefill attention",
-             std::to_string(q_heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) + " " +
-                 std::to_string(tokens) + " tokens",
-             timing, double{4} * tokens * (q_heads + kv_heads) * head_dim,
-             double{2} * tokens * tokens * q_heads * head_dim, kv.Error(0, 0, row, q_heads - 1, tokens));
+  report.Row(
+      "prefill attention" + Of(kv_dtype),
+      std::to_string(q_heads) + "/" + std::to_string(kv_heads) + "x" + std::to_string(head_dim) + " " +
+          std::to_string(tokens) + " tokens",
+      timing,
+      double{2} * tokens * (2.0 * q_heads + static_cast<double>(SizeOf(kv_dtype)) * kv_heads) * head_dim,
+      double{2} * tokens * tokens * q_heads * head_dim, kv.Error(0, 0, row, q_heads - 1, tokens));
 }
 
 void Skinny(Report& report, int rows, int64_t n, int64_t k) {
@@ -426,7 +460,11 @@ void Run() {
   Decode(report, sms, 64, 4096, 32, 4, 128, false);
   Decode(report, sms, 64, 1024, 16, 8, 128, false);  // Qwen3-0.6B
   Decode(report, sms, 64, 1024, 32, 8, 64, false);   // Llama-3.2-1B
+  for (const auto& [batch, context] : decode)
+    if (batch == 1 || batch >= 64) Decode(report, sms, batch, context, 32, 8, 128, false, DType::kE4M3);
+  Decode(report, sms, 64, 1024, 32, 8, 64, false, DType::kE4M3);
   for (int tokens : {512, 1024, 2048, 4096, 8192}) Prefill(report, tokens, 32, 8, 128);
+  for (int tokens : {2048, 8192}) Prefill(report, tokens, 32, 8, 128, DType::kE4M3);
   for (int rows : {1, 4, 8}) {
     const int64_t shapes[][2] = {{6144, 4096},  {4096, 4096},   {28672, 4096},
                                  {4096, 14336}, {128256, 4096}, {4096, 1024}};

@@ -61,6 +61,57 @@ void ExpectNearest(float value, uint16_t got, Widen widen, uint16_t largest) {
   }
 }
 
+// Value of an e4m3 code from its definition.
+double DecodeE4M3(int bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  const double sign = bits & 0x80 ? -1 : 1;
+  if (exponent == 15 && mantissa == 7) return NAN;
+  if (exponent == 0) return sign * std::ldexp(mantissa, -9);
+  return sign * std::ldexp(8 + mantissa, exponent - 10);
+}
+
+TEST(DTypeTest, EveryE4M3WidensExactlyAndComesBack) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const float wide = F32FromE4M3(static_cast<uint8_t>(bits));
+    ASSERT_EQ(E4M3FromF32(wide), bits);
+    if ((bits & 0x7f) == 0x7f) {
+      ASSERT_TRUE(std::isnan(wide));
+    } else {
+      ASSERT_EQ(wide, DecodeE4M3(bits)) << bits;
+      ASSERT_EQ(std::signbit(wide), bits >= 0x80);
+    }
+  }
+}
+
+TEST(DTypeTest, E4M3RoundsToNearestEvenAndSaturates) {
+  // Between neighbours: the middle goes to the even code, its own neighbours in f32 to the nearer.
+  for (int bits = 0; bits < 0x7e; ++bits) {
+    const float low = F32FromE4M3(static_cast<uint8_t>(bits)),
+                high = F32FromE4M3(static_cast<uint8_t>(bits + 1));
+    const float middle = (low + high) / 2;  // exact
+    ASSERT_EQ(E4M3FromF32(middle), bits + bits % 2);
+    ASSERT_EQ(E4M3FromF32(std::nextafter(middle, 0.0f)), bits);
+    ASSERT_EQ(E4M3FromF32(std::nextafter(middle, 1e9f)), bits + 1);
+    ASSERT_EQ(E4M3FromF32(-middle), 0x80 + bits + bits % 2);
+  }
+  std::mt19937 random(2);
+  for (int i = 0; i < 300000; ++i) {
+    const float value = std::ldexp(static_cast<float>(random()), static_cast<int>(random() % 24) - 44);
+    const uint8_t got = E4M3FromF32(value);
+    const double error = std::fabs(DecodeE4M3(got) - std::min(value, 448.0f));
+    for (const int other : {got - 1, got + 1}) {
+      if (other < 0 || other > 0x7e) continue;
+      const double its = std::fabs(DecodeE4M3(other) - std::min(value, 448.0f));
+      ASSERT_TRUE(error < its || (error == its && got % 2 == 0)) << value;
+    }
+  }
+  for (const float value : {448.0f, 463.9f, 465.0f, 1e30f, HUGE_VALF}) {
+    EXPECT_EQ(E4M3FromF32(value), 0x7e);
+    EXPECT_EQ(E4M3FromF32(-value), 0xfe);
+  }
+  EXPECT_EQ(E4M3FromF32(NAN) & 0x7f, 0x7f);
+}
+
 TEST(DTypeTest, NarrowingRoundsToNearestEven) {
   std::mt19937 random(1);
   const auto f16 = [](int bits) { return static_cast<double>(F32FromF16(static_cast<uint16_t>(bits))); };

@@ -31,9 +31,10 @@ struct Cache {
 
   // Index in `memory` of dimension 0 of a token's key; the layout is the one kv_pages.h describes.
   int64_t KeyAt(int request, int token, int kv_head) const {
-    return table[request * table_stride + token / 16] * (pages.page_stride / 2) +
+    return table[request * table_stride + token / 16] * (pages.page_stride / ElementBytes()) +
            (int64_t{kv_head} * 16 + token % 16) * shape.head_dim;
   }
+  int64_t ElementBytes() const { return static_cast<int64_t>(SizeOf(pages.dtype)); }
   int64_t ValueAt(int request, int token, int kv_head) const {
     return KeyAt(request, token, kv_head) + int64_t{shape.kv_heads} * 16 * shape.head_dim;
   }
@@ -57,7 +58,7 @@ class AttentionTest : public KernelTest {
     return std::min(length, most);
   }
 
-  Cache MakeCache(const Shape& shape, const std::vector<int32_t>& lengths) {
+  Cache MakeCache(const Shape& shape, const std::vector<int32_t>& lengths, DType dtype = DType::kBF16) {
     Cache cache;
     cache.shape = shape;
     cache.lengths = lengths;
@@ -70,9 +71,9 @@ class AttentionTest : public KernelTest {
     std::iota(ids.begin(), ids.end(), 1);
     std::shuffle(ids.begin(), ids.end(), random_);
     cache.table.assign(lengths.size() * cache.table_stride, -1);
-    const int64_t stride = PageBytes(shape.kv_heads, shape.head_dim) + 16 * Uniform(0, 2);
-    cache.memory = Elements(DType::kBF16, pages * stride / 2);
-    cache.pages = {cache.memory.data(), stride, shape.kv_heads, shape.head_dim};
+    const int64_t stride = PageBytes(shape.kv_heads, shape.head_dim, dtype) + 16 * Uniform(0, 2);
+    cache.memory = Elements(dtype, static_cast<size_t>(pages * stride) / SizeOf(dtype));
+    cache.pages = {cache.memory.data(), stride, shape.kv_heads, shape.head_dim, dtype};
     for (size_t r = 0; r < lengths.size(); ++r) {
       for (int p = 0; p < (lengths[r] + 15) / 16; ++p) {
         cache.table[r * cache.table_stride + p] = ids.back();

@@ -8,7 +8,16 @@
 namespace orrery::cuda {
 namespace {
 
-TEST_F(DecodeTest, AgreesWithDoublePrecision) {
+class DecodeOfTypeTest : public DecodeTest, public testing::WithParamInterface<DType> {};
+class PrefillOfTypeTest : public PrefillTest, public testing::WithParamInterface<DType> {};
+
+// The reference reads what the pool holds: its rounding is not the kernels' error.
+const auto kPoolTypes = testing::Values(DType::kBF16, DType::kE4M3);
+const auto kTypeName = [](const auto& info) { return std::string(NameOf(info.param)); };
+INSTANTIATE_TEST_SUITE_P(Types, DecodeOfTypeTest, kPoolTypes, kTypeName);
+INSTANTIATE_TEST_SUITE_P(Types, PrefillOfTypeTest, kPoolTypes, kTypeName);
+
+TEST_P(DecodeOfTypeTest, AgreesWithDoublePrecision) {
   double worst = 0;
   for (int round = 0; round < 120; ++round) {
     NextCase();
@@ -16,7 +25,7 @@ TEST_F(DecodeTest, AgreesWithDoublePrecision) {
     std::vector<int32_t> lengths(Uniform(1, 4));
     for (int32_t& length : lengths) length = Uniform(0, 9) == 0 ? 0 : RandomLength(400);
     if (round % 40 == 0) lengths[0] = 2500;  // more pages than a window holds
-    Cache cache = MakeCache(shape, lengths);
+    Cache cache = MakeCache(shape, lengths, GetParam());
     const int64_t q_stride = shape.q_heads * shape.head_dim + 8 * Uniform(0, 3);
     Elements q = Queries(Activation(), Normal(lengths.size() * q_stride));
     const DecodePlanOptions options{.blocks = Uniform(1, 24),
@@ -40,13 +49,13 @@ TEST_F(DecodeTest, AgreesWithDoublePrecision) {
   RecordProperty("worst_relative_error", std::to_string(worst));
 }
 
-TEST_F(DecodeTest, InvariantResultsDoNotDependOnTheBatch) {
+TEST_P(DecodeOfTypeTest, InvariantResultsDoNotDependOnTheBatch) {
   for (int round = 0; round < 10; ++round) {
     NextCase();
     const Shape shape = RandomShape();
     const int64_t q_stride = shape.q_heads * shape.head_dim;
     const std::vector<int32_t> lengths = {Uniform(1, 1300), Uniform(1, 600), Uniform(1, 100)};
-    Cache cache = MakeCache(shape, lengths);
+    Cache cache = MakeCache(shape, lengths, GetParam());
     Elements q = Queries(DType::kBF16, Normal(lengths.size() * q_stride));
     DecodePlanOptions options{
         .blocks = 17, .q_heads = shape.q_heads, .kv_heads = shape.kv_heads, .batch_invariant = true};
@@ -148,7 +157,7 @@ TEST_F(DecodeTest, PlansCoverEveryTokenOnceAndBalance) {
   }
 }
 
-TEST_F(PrefillTest, AgreesWithDoublePrecision) {
+TEST_P(PrefillOfTypeTest, AgreesWithDoublePrecision) {
   double worst = 0;
   for (int round = 0; round < 60; ++round) {
     NextCase();
@@ -162,7 +171,7 @@ TEST_F(PrefillTest, AgreesWithDoublePrecision) {
       lengths.push_back(position + count);
       rows += count;
     }
-    Cache cache = MakeCache(shape, lengths);
+    Cache cache = MakeCache(shape, lengths, GetParam());
     const int64_t q_stride = shape.q_heads * shape.head_dim + 8 * Uniform(0, 3);
     Elements q = Queries(Activation(), Normal(rows * q_stride));
     const Elements out = Prefill(cache, q, q_stride, rows, Activation(), slices);
@@ -175,12 +184,12 @@ TEST_F(PrefillTest, AgreesWithDoublePrecision) {
   RecordProperty("worst_relative_error", std::to_string(worst));
 }
 
-TEST_F(PrefillTest, ChunksGiveTheSameBits) {
+TEST_P(PrefillOfTypeTest, ChunksGiveTheSameBits) {
   for (int round = 0; round < 10; ++round) {
     NextCase();
     const Shape shape = SmallShape();
     const int length = Uniform(2, 200);
-    Cache cache = MakeCache(shape, {length});
+    Cache cache = MakeCache(shape, {length}, GetParam());
     const int64_t q_stride = shape.q_heads * shape.head_dim;
     Elements q = Queries(DType::kBF16, Normal(length * q_stride));
     const Elements whole = Prefill(cache, q, q_stride, length, DType::kF32, {{0, length, 0, 0}});

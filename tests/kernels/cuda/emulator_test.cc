@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tile.cuh"
 
 namespace orrery::cuda {
 namespace {
@@ -76,6 +77,27 @@ TEST_F(EmulatorTest, MatrixProductFollowsTheFragmentMaps) {
         for (int k = 0; k < 16; ++k) expected += a[i][k] * b[k][j];
         ASSERT_EQ(result[i][j], expected) << i << " " << j;
       }
+    }
+  }
+}
+
+// All codes in all four bytes, against the definition: sign, four bits of exponent, three of mantissa; a NaN
+// is to become infinite.
+TEST(TileTest, E4M3IsWidenedExactly) {
+  const auto value = [](uint32_t code) {
+    const int exponent = static_cast<int>(code >> 3 & 15u), mantissa = static_cast<int>(code & 7u);
+    const float magnitude = (code & 0x7fu) == 0x7fu ? HUGE_VALF  // the NaN
+                            : exponent == 0         ? std::ldexp(static_cast<float>(mantissa), -9)
+                                            : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
+    return code & 0x80u ? -magnitude : magnitude;
+  };
+  for (uint32_t code = 0; code < 256; ++code) {
+    const uint32_t codes[4] = {code, 255 - code, code ^ 0x55u, (code + 77) % 256};
+    uint32_t even = 0, odd = 0;
+    WidenE4M3(codes[0] | codes[1] << 8 | codes[2] << 16 | codes[3] << 24, even, odd);
+    const float got[4] = {LowBF16(even), LowBF16(odd), HighBF16(even), HighBF16(odd)};
+    for (int byte = 0; byte < 4; ++byte) {
+      ASSERT_EQ(BitsOf(got[byte]), BitsOf(value(codes[byte]))) << codes[byte];
     }
   }
 }

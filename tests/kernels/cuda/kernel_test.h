@@ -15,7 +15,7 @@
 
 namespace orrery::cuda {
 
-// Elements of f32, bf16 or f16 as a kernel reads and writes them.
+// Elements of f32, bf16, f16 or e4m3 as a kernel reads and writes them.
 class Elements {
  public:
   Elements(DType dtype, size_t size) : dtype_(dtype), bytes_(size * SizeOf(dtype), 0xff) {}
@@ -33,12 +33,15 @@ class Elements {
 
   float operator[](size_t i) const {
     if (dtype_ == DType::kF32) return Bits<float>(i);
+    if (dtype_ == DType::kE4M3) return F32FromE4M3(bytes_[i]);
     return dtype_ == DType::kBF16 ? F32FromBF16(Bits<uint16_t>(i)) : F32FromF16(Bits<uint16_t>(i));
   }
   void Set(size_t i, float value) {
     const uint16_t narrow = dtype_ == DType::kBF16 ? BF16FromF32(value) : F16FromF32(value);
     if (dtype_ == DType::kF32) {
       std::memcpy(bytes_.data() + i * 4, &value, 4);
+    } else if (dtype_ == DType::kE4M3) {
+      bytes_[i] = E4M3FromF32(value);
     } else {
       std::memcpy(bytes_.data() + i * 2, &narrow, 2);
     }

@@ -47,17 +47,17 @@ class PlantedMistakes {
 
 class DecodeMistakesTest : public DecodeTest {
  protected:
-  template <Fault kFault>
+  template <Fault kFault, typename Kv = BF16>
   Sightings Plant() {
     const Shape shape{4, 1, 64};
-    Cache cache = MakeCache(shape, {330, 37});
+    Cache cache = MakeCache(shape, {330, 37}, sizeof(Kv) == 1 ? DType::kE4M3 : DType::kBF16);
     Elements q = Queries(DType::kF32, Normal(2 * 256));
     const std::vector<double> expected = Expected(cache, q, 256);
     const DecodePlanOptions options{.blocks = 1, .q_heads = 4, .kv_heads = 1};  // nothing is cut: rings turn
     return PlantedMistakes::Look(kAttentionTolerance, [&] {
       const auto launch = [](Stream stream, const DecodeAttentionArgs& args) {
-        Launch(&DecodeAttentionKernel<64, float, float, kFault>, {static_cast<unsigned>(args.blocks)},
-               32 * kDecodeWarps, DecodeSharedBytes(64), stream, args);
+        Launch(&DecodeAttentionKernel<64, float, float, kFault, Kv>, {static_cast<unsigned>(args.blocks)},
+               32 * kDecodeWarps, DecodeSharedBytes(64, sizeof(Kv)), stream, args);
         Launch(&DecodeCombineKernel<float>,
                {static_cast<unsigned>(args.requests), static_cast<unsigned>(args.q_heads)}, 64, 0, stream,
                args);
@@ -96,19 +96,28 @@ TEST_F(DecodeMistakesTest, OutputNotRescaled) { EXPECT_TRUE(Plant<Fault::kForget
 TEST_F(DecodeMistakesTest, WarpWithoutPagesLeavesPoison) {
   EXPECT_TRUE(Plant<Fault::kLeavesMergeUnwritten>().late.wrong);
 }
+TEST_F(DecodeMistakesTest, OfFp8) {
+  const Sightings none = Plant<Fault::kNone, E4M3>();
+  EXPECT_FALSE(none.early.any() || none.late.any());
+  EXPECT_TRUE((Plant<Fault::kWaitsForOneCopyTooFew, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kRefillsTooEarly, E4M3>().early.wrong));
+  EXPECT_TRUE((Plant<Fault::kSwapsValueAddress, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kMasksOneTokenLess, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kReadsStaleValues, E4M3>().late.wrong));
+}
 
 class PrefillMistakesTest : public PrefillTest {
  protected:
-  template <Fault kFault>
+  template <Fault kFault, typename Kv = BF16>
   Sightings Plant() {
     const Shape shape{2, 1, 64};
-    Cache cache = MakeCache(shape, {230, 37});
+    Cache cache = MakeCache(shape, {230, 37}, sizeof(Kv) == 1 ? DType::kE4M3 : DType::kBF16);
     Elements q = Queries(DType::kF32, Normal(128 * 128));
     const std::vector<PrefillSlice> slices = {{0, 91, 139, 0}, {91, 37, 0, 1}};
     const std::vector<double> expected = Expected(cache, q, 128, 128, slices);
     return PlantedMistakes::Look(kAttentionTolerance, [&] {
       const auto launch = [](Stream stream, const PrefillAttentionArgs& args) {
-        Launch(&PrefillAttentionKernel<64, float, float, kFault>,
+        Launch(&PrefillAttentionKernel<64, float, float, kFault, Kv>,
                {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)},
                32 * kPrefillWarps, PrefillSharedBytes(64), stream, args);
       };
@@ -128,6 +137,13 @@ TEST_F(PrefillMistakesTest, MaskAlignedTopLeft) {
   EXPECT_TRUE(Plant<Fault::kAlignsMaskTopLeft>().late.wrong);
 }
 TEST_F(PrefillMistakesTest, SwizzleIgnored) { EXPECT_TRUE(Plant<Fault::kIgnoresSwizzle>().late.wrong); }
+TEST_F(PrefillMistakesTest, OfFp8) {
+  const Sightings none = Plant<Fault::kNone, E4M3>();
+  EXPECT_FALSE(none.early.any() || none.late.any());
+  EXPECT_TRUE((Plant<Fault::kRefillsWithoutBarrier, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kAttendsBeforeAllIsWidened, E4M3>().late.wrong));
+  EXPECT_TRUE((Plant<Fault::kIgnoresSwizzle, E4M3>().late.wrong));
+}
 
 class ReductionMistakesTest : public KernelTest {
  protected:

@@ -119,10 +119,11 @@ TEST_F(RowKernelsTest, RotationNormAndKvWrite) {
     std::shuffle(slots.begin(), slots.end(), random_);
     slots.resize(rows);
     if (Uniform(0, 2) == 0) slots[0] = -1;
-    const int64_t page_stride = PageBytes(kv_heads, head_dim) + 16 * Uniform(0, 3);
-    Elements pool(DType::kBF16, num_pages * page_stride / 2);
-    const Elements untouched = pool;
-    const KvPages pages{pool.data(), page_stride, kv_heads, head_dim};
+    const DType kv_dtype = round % 3 == 0 ? DType::kE4M3 : DType::kBF16;
+    const auto element_bytes = static_cast<int64_t>(SizeOf(kv_dtype));
+    const int64_t page_stride = PageBytes(kv_heads, head_dim, kv_dtype) + 16 * Uniform(0, 3);
+    Elements pool(kv_dtype, num_pages * page_stride / element_bytes);
+    const KvPages pages{pool.data(), page_stride, kv_heads, head_dim, kv_dtype};
 
     RopeAndWriteKv(nullptr, {.qkv = qkv.data(),
                              .dtype = qkv.dtype(),
@@ -159,13 +160,13 @@ TEST_F(RowKernelsTest, RotationNormAndKvWrite) {
           x[j] = a * cosine - b * sine;
           x[j + rotary_dim / 2] = b * cosine + a * sine;
         }
-        Elements written(is_query ? qkv.dtype() : DType::kBF16, head_dim);
+        Elements written(is_query ? qkv.dtype() : kv_dtype, head_dim);
         if (is_query) {
           for (int d = 0; d < head_dim; ++d) written.Set(d, qkv[(r * heads + h) * head_dim + d]);
         } else if (slots[r] >= 0) {
           // The layout as kv_pages.h describes it: [K|V][kv_head][16 tokens][head_dim].
           const int kv_head = (h - q_heads) % kv_heads;
-          const int64_t tile = slots[r] / 16 * page_stride / 2 +
+          const int64_t tile = slots[r] / 16 * page_stride / element_bytes +
                                ((is_value ? kv_heads : 0) + kv_head) * 16 * head_dim +
                                slots[r] % 16 * head_dim;
           for (int d = 0; d < head_dim; ++d) {
@@ -173,6 +174,16 @@ TEST_F(RowKernelsTest, RotationNormAndKvWrite) {
             left.Set(tile + d, NAN);
           }
         } else {
+          continue;
+        }
+        if (written.dtype() == DType::kE4M3) {
+          // Half a step of three bits of mantissa, of the smallest normal number at least; x is of f32.
+          for (int d = 0; d < head_dim; ++d) {
+            const double magnitude = std::max(std::fabs(x[d]), 0x1p-6);
+            ASSERT_LE(std::fabs(written[d] - x[d]),
+                      std::exp2(std::floor(std::log2(magnitude)) - 4) * (1 + 1e-4))
+                << "head " << h << " " << x[d];
+          }
           continue;
         }
         ASSERT_LT(RelativeError(written, x), Tolerance(written.dtype())) << "head " << h;
