@@ -48,6 +48,18 @@ class RuntimeGraph final : public Graph {
   cudaGraphExec_t graph_;
 };
 
+class RuntimeEvent final : public Event {
+ public:
+  explicit RuntimeEvent(cudaEvent_t event) : event_(event) {}
+  ~RuntimeEvent() override { cudaEventDestroy(event_); }
+  cudaEvent_t get() const { return event_; }
+
+  absl::Status status;  // of what was refused before it
+
+ private:
+  cudaEvent_t event_;
+};
+
 class RuntimeDevice final : public Device {
  public:
   RuntimeDevice(cudaStream_t stream, cudaStream_t recording, int multiprocessors)
@@ -130,18 +142,42 @@ class RuntimeDevice final : public Device {
     Enqueue(cudaGraphLaunch(static_cast<const RuntimeGraph&>(graph).get(), stream_), "graph");
   }
 
-  Stream stream() const override { return stream_; }
-  int multiprocessors() const override { return multiprocessors_; }
-
+  absl::StatusOr<std::unique_ptr<Event>> NewEvent() override {
+    cudaEvent_t event = nullptr;
+    if (absl::Status status =
+            StatusOf(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+        !status.ok()) {
+      return status;
+    }
+    return std::make_unique<RuntimeEvent>(event);
+  }
+  void Record(Event& event) override {
+    auto& own = static_cast<RuntimeEvent&>(event);
+    Enqueue(cudaEventRecord(own.get(), stream_), "event");
+    own.status = TakeRefused();
+  }
+  absl::Status Wait(Event& event) override {
+    auto& own = static_cast<RuntimeEvent&>(event);
+    absl::Status status = std::exchange(own.status, absl::OkStatus());
+    status.Update(StatusOf(cudaEventSynchronize(own.get()), "kernel"));
+    return status;
+  }
   absl::Status Synchronize() override {
-    absl::Status status = std::exchange(status_, absl::OkStatus());
-    // A launch that was refused leaves its error with the thread, one that failed with the stream.
-    status.Update(StatusOf(cudaGetLastError(), "launch"));
+    absl::Status status = TakeRefused();
     status.Update(StatusOf(cudaStreamSynchronize(stream_), "kernel"));
     return status;
   }
 
+  Stream stream() const override { return stream_; }
+  int multiprocessors() const override { return multiprocessors_; }
+
  private:
+  // A launch that was refused leaves its error with the thread, one that failed with the stream.
+  absl::Status TakeRefused() {
+    absl::Status status = std::exchange(status_, absl::OkStatus());
+    status.Update(StatusOf(cudaGetLastError(), "launch"));
+    return status;
+  }
   static absl::Status NoMemory(size_t bytes) {
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
@@ -156,7 +192,7 @@ class RuntimeDevice final : public Device {
   const cudaStream_t stream_;
   const cudaStream_t recording_;  // runs nothing
   const int multiprocessors_;
-  absl::Status status_;  // the first error of a copy since Synchronize returned
+  absl::Status status_;  // the first error of a copy since TakeRefused
 };
 
 // One small kernel from end to end.
