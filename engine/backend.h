@@ -105,8 +105,8 @@ struct StepSlice {
 // What all layers of a step share. The arrays stay unchanged until Wait.
 struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
-  // [rows], or empty: no row has one. A row with a source, which is not -1, has for its id the token that the
-  // step before sampled as its so manieth; only where max_in_flight() > 1.
+  // [rows], or empty. A row with a source (-1: it has none) goes on from the step before, which need not be
+  // done: its id is that step's sample of this number. Only where max_in_flight() > 1.
   absl::Span<const int32_t> sources;
   absl::Span<const StepSlice> slices;
   // Each slice is one token and the logits of all, in this order, are what is asked for behind the last
@@ -132,11 +132,12 @@ class Backend {
   virtual int64_t WorkspaceBytes(const BackendLimits& limits) const = 0;
   virtual absl::Status Prepare(const BackendLimits& limits) = 0;
 
-  // Rows of one call of Logits that Sample and decode_only steps are to have at most.
+  // Most rows whose logits exist at a time, and of a decode_only step.
   virtual int64_t max_logit_rows() const = 0;
-
-  // A step: BeginStep, operations, EndStep, Wait. At most so many steps are begun and not waited for.
+  // Most steps that are begun and not waited for.
   virtual int max_in_flight() const = 0;
+
+  // A step: BeginStep, operations, EndStep; then Wait.
   virtual void BeginStep(const StepInput& input) = 0;
   // For whole blocks of the pool and so on: device to device, not overlapping.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
@@ -163,8 +164,8 @@ class Backend {
   virtual void EndStep() = 0;
   // Returns when the oldest step that was not waited for is done, and says whether it went well.
   virtual absl::Status Wait() = 0;
-  // Returns when all that was enqueued is done; how it went Wait says. For what looks at tensors inside a
-  // step.
+  // Returns when all that was enqueued is done, for what looks at tensors inside a step; Wait says how it
+  // went.
   virtual void Synchronize() = 0;
 };
 

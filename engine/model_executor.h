@@ -96,8 +96,7 @@ class ModelExecutor final : public Executor {
 
   std::vector<Step> steps_;             // [max_in_flight()], by turns
   uint64_t launched_ = 0, waited_ = 0;  // steps
-  std::vector<int32_t>
-      last_sample_;  // [max_num_seqs] its number among those of the step that last sampled for the slot
+  std::vector<int32_t> last_sample_;    // [max_num_seqs] of the slot: its number among its step's samples
 };
 
 }  // namespace orrery

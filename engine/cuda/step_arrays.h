@@ -32,9 +32,10 @@ class StepArrays {
   // `device` outlives this.
   absl::Status Allocate(Device& device);
 
-  // At most kStepsInFlight steps are not done. padded_rows > 0: the step, which is decode_only, is filled up
-  // to so many rows by ones that write nothing to the pool, and what it has on the device is a function of
-  // them and of page_table_stride() but for the arrays' contents. Not where batch-invariant.
+  // The device is done with all but the kStepsInFlight - 1 steps before. padded_rows > 0: the step, which is
+  // decode_only, is filled up to so many rows by ones that write nothing to the pool, and what it has on the
+  // device is a function of them and of page_table_stride() but for the arrays' contents. Not where
+  // batch-invariant.
   void Begin(const StepInput& input, int64_t padded_rows = 0);
 
   int64_t rows() const { return rows_; }
