@@ -1,7 +1,7 @@
 // Backend: the fused operations a model is written in, once, for every device. A backend owns its memory, its
-// packed weights and one stream: operations are enqueued in order and run at any time until Synchronize
-// returns; tensors are copied, what else they point to must stay until then. After Prepare nothing
-// allocates.
+// packed weights and one stream: the operations of a step are enqueued in order and run at any time until
+// Wait for that step returns; tensors are copied, what else they point to must stay until then. After Prepare
+// nothing allocates.
 //
 // Numerics that a model may rely on: products accumulate in f32, norms, rotations, softmax and the residual
 // stream are f32, activations between operations are stored as activation_dtype().
@@ -102,9 +102,12 @@ struct StepSlice {
   const int32_t* block_table = nullptr;  // covers tokens [0, position + count)
 };
 
-// What all layers of a step share. The arrays stay unchanged until Synchronize.
+// What all layers of a step share. The arrays stay unchanged until Wait.
 struct StepInput {
   absl::Span<const TokenId> ids;  // [rows]
+  // [rows], or empty. A row with a source (-1: it has none) goes on from the step before, which need not be
+  // done: its id is that step's sample of this number. Only where max_in_flight() > 1.
+  absl::Span<const int32_t> sources;
   absl::Span<const StepSlice> slices;
   // Each slice is one token and the logits of all, in this order, are what is asked for behind the last
   // layer: operations depend on the number of slices alone. A backend may compute rows up to the next
@@ -131,7 +134,12 @@ class Backend {
   virtual int64_t WorkspaceBytes(const BackendLimits& limits) const = 0;
   virtual absl::Status Prepare(const BackendLimits& limits) = 0;
 
-  // A step: BeginStep, operations, Synchronize.
+  // Most rows whose logits exist at a time, and of a decode_only step.
+  virtual int64_t max_logit_rows() const = 0;
+  // Most steps that are begun and not waited for.
+  virtual int max_in_flight() const = 0;
+
+  // A step: BeginStep, operations, EndStep; then Wait.
   virtual void BeginStep(const StepInput& input) = 0;
   // For whole blocks of the pool and so on: device to device, not overlapping.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
@@ -151,12 +159,16 @@ class Backend {
   virtual void PagedAttention(const Tensor& out, const Tensor& qkv, const KvLayer& layer) = 0;
   // Row i of out (f32) is row `rows[i]` of in.
   virtual void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) = 0;
-  // logits f32 [args.size(), vocab], overwritten. Results are there after Synchronize.
+  // logits f32 [args.size(), vocab], overwritten. Results are there after Wait.
   virtual void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) = 0;
   // The same for rows whose next token is known: its log-probability and the best ones.
   virtual void Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) = 0;
-  // Returns when all that was enqueued is done, and says whether it went well.
-  virtual absl::Status Synchronize() = 0;
+  virtual void EndStep() = 0;
+  // Returns when the oldest step that was not waited for is done, and says whether it went well.
+  virtual absl::Status Wait() = 0;
+  // Returns when all that was enqueued is done, for what looks at tensors inside a step; Wait says how it
+  // went.
+  virtual void Synchronize() = 0;
 };
 
 }  // namespace orrery

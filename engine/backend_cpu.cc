@@ -100,6 +100,8 @@ class CpuBackend final : public Backend {
   int64_t WorkspaceBytes(const BackendLimits& limits) const override;
   absl::Status Prepare(const BackendLimits& limits) override;
 
+  int64_t max_logit_rows() const override { return 64; }
+  int max_in_flight() const override { return 1; }
   void BeginStep(const StepInput& input) override;
   void Copy(void* to, const void* from, size_t bytes) override {
     stream_.Enqueue("copy", [=] { std::memcpy(to, from, bytes); });
@@ -115,10 +117,12 @@ class CpuBackend final : public Backend {
   void GatherRows(const Tensor& out, const Tensor& in, absl::Span<const int32_t> rows) override;
   void Sample(const Tensor& logits, absl::Span<const SampleArgs> args, SampleResult* results) override;
   void Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) override;
-  absl::Status Synchronize() override {
+  void EndStep() override {}
+  absl::Status Wait() override {
     stream_.Run();
     return absl::OkStatus();
   }
+  void Synchronize() override { stream_.Run(); }
 
  private:
   ThreadPool threads_;
@@ -203,6 +207,7 @@ absl::Status CpuBackend::Prepare(const BackendLimits& limits) {
 }
 
 void CpuBackend::BeginStep(const StepInput& input) {
+  ORRERY_DCHECK(input.sources.empty());
   ids_ = input.ids;
   slices_.clear();
   for (const StepSlice& slice : input.slices) {

@@ -1,7 +1,9 @@
 #include "engine/backend_cuda.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "engine/cuda/step_arrays.h"
 #include "engine/cuda/step_graphs.h"
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/feed_tokens.h"
 #include "kernels/cuda/gather_rows.h"
 #include "kernels/cuda/kv_pages.h"
 #include "kernels/cuda/narrow.h"
@@ -28,9 +31,9 @@ namespace {
 
 using cuda::DeviceMatrix;
 
-// Most rows of a step that is recorded: all logits of such a step are computed at once, and with more the
-// device has enough to do while the host launches.
-constexpr int64_t kMostGraphRows = 64;
+// Logits that are computed at once, and most rows of a step that is recorded: with more the device has enough
+// to do while the host launches.
+constexpr int64_t kMostLogitRows = 256;
 
 float* F32Of(const Tensor& tensor) {
   ORRERY_DCHECK(tensor.dtype == DType::kF32);
@@ -63,6 +66,8 @@ class CudaBackend final : public Backend {
   int64_t WorkspaceBytes(const BackendLimits& limits) const override;
   absl::Status Prepare(const BackendLimits& limits) override;
 
+  int64_t max_logit_rows() const override { return kMostLogitRows; }
+  int max_in_flight() const override { return cuda::kStepsInFlight; }
   void BeginStep(const StepInput& input) override;
   void Copy(void* to, const void* from, size_t bytes) override { device_->Copy(to, from, bytes); }
   void Embed(const Tensor& out, const Matrix& table) override {
@@ -88,9 +93,19 @@ class CudaBackend final : public Backend {
     EndGraph();
     sampler_->Score(logits, args, results);
   }
-  absl::Status Synchronize() override;
+  void EndStep() override;
+  absl::Status Wait() override;
+  void Synchronize() override {
+    EndGraph();
+    status_.Update(device_->Synchronize());
+  }
 
  private:
+  // A step that is begun and not waited for.
+  struct Flight {
+    std::unique_ptr<cuda::Event> done;
+    absl::Status status;  // the first error of what was enqueued
+  };
   // Device memory that Prepare allocates beside that of its parts, in bytes.
   struct Scratch {
     int64_t cos_sin, narrowed, product, gemm;
@@ -128,7 +143,9 @@ class CudaBackend final : public Backend {
   const CudaBackendOptions options_;
   cuda::StepGraphs graphs_;
   int64_t padded_rows_ = 0;  // of a step that is recorded or replayed, to EndGraph
-  absl::Status status_;      // the first error of a product or a record since Synchronize returned
+  absl::Status status_;      // the first error of a product or a record of the step
+  std::array<Flight, cuda::kStepsInFlight> flights_;
+  uint64_t ended_ = 0, waited_ = 0;  // steps
   BackendLimits limits_;
 
   std::unique_ptr<Buffer> cos_sin_;   // f32 [max_context, 2, head_dim / 2]
@@ -150,7 +167,7 @@ CudaBackend::Scratch CudaBackend::ScratchOf(const BackendLimits& limits) const {
 int64_t CudaBackend::WorkspaceBytes(const BackendLimits& limits) const {
   const Scratch scratch = ScratchOf(limits);
   const cuda::StepArrays step(limits, device_->multiprocessors(), options_.batch_invariant);
-  const cuda::Sampler sampler(*device_, limits.vocab_size, limits.max_rows);
+  const cuda::Sampler sampler(*device_, limits.vocab_size, limits.max_rows, limits.max_slices);
   return scratch.cos_sin + scratch.narrowed + scratch.product + scratch.gemm +
          static_cast<int64_t>(step.bytes() + sampler.bytes());
 }
@@ -171,7 +188,12 @@ absl::Status CudaBackend::Prepare(const BackendLimits& limits) {
   gemm_->set_workspace(gemm_workspace_->data());
   step_.emplace(limits, device_->multiprocessors(), options_.batch_invariant);
   if (absl::Status status = step_->Allocate(*device_); !status.ok()) return status;
-  sampler_.emplace(*device_, limits.vocab_size, limits.max_rows);
+  for (Flight& flight : flights_) {
+    absl::StatusOr<std::unique_ptr<cuda::Event>> event = device_->NewEvent();
+    if (!event.ok()) return event.status();
+    flight.done = *std::move(event);
+  }
+  sampler_.emplace(*device_, limits.vocab_size, limits.max_rows, limits.max_slices);
   if (absl::Status status = sampler_->Allocate(); !status.ok()) return status;
   return UploadAngles();
 }
@@ -193,10 +215,18 @@ absl::Status CudaBackend::UploadAngles() {
 void CudaBackend::BeginStep(const StepInput& input) {
   const int64_t padded = cuda::StepGraphs::PaddedRows(static_cast<int64_t>(input.slices.size()));
   // Buffers have so many rows, and rows that fill up a step are decoded, which is not batch-invariant.
-  const bool fits = padded <= std::min(limits_.max_rows, kMostGraphRows);
+  const bool fits = padded <= std::min(limits_.max_rows, kMostLogitRows);
   padded_rows_ = options_.graphs && !options_.batch_invariant && input.decode_only && fits ? padded : 0;
+  sampler_->BeginStep();
   step_->Begin(input, padded_rows_);
   if (padded_rows_ > 0) graphs_.Begin(padded_rows_, step_->page_table_stride());
+  if (step_->sources() == nullptr) return;
+  graphs_.Run([&](cuda::Stream stream) {
+    cuda::FeedTokens(stream, {.sources = step_->sources(),
+                              .sampled = sampler_->sampled(),
+                              .ids = step_->ids(),
+                              .rows = step_->rows()});
+  });
 }
 
 void CudaBackend::Gather(const Tensor& out, const void* table, DType dtype, const int32_t* ids) {
@@ -326,12 +356,19 @@ void CudaBackend::PagedAttention(const Tensor& out, const Tensor& qkv, const KvL
   if (step_->prefill().num_tiles > 0) launch(step_->prefill(), cuda::PrefillAttention);
 }
 
-absl::Status CudaBackend::Synchronize() {
+void CudaBackend::EndStep() {
   EndGraph();
+  Flight& flight = flights_[ended_++ % flights_.size()];
+  flight.status = std::exchange(status_, absl::OkStatus());
+  device_->Record(*flight.done);
+}
+
+absl::Status CudaBackend::Wait() {
+  Flight& flight = flights_[waited_++ % flights_.size()];
   // The device's first: one that is lost fails products, too, and only it says so.
-  absl::Status status = sampler_->Synchronize();
-  status.Update(std::exchange(status_, absl::OkStatus()));
-  return status;
+  absl::Status status = device_->Wait(*flight.done);
+  status.Update(std::exchange(flight.status, absl::OkStatus()));
+  return sampler_->FinishStep(std::move(status));
 }
 
 }  // namespace

@@ -27,8 +27,8 @@ absl::StatusOr<LoadedEngines> LoadEngines(const EngineOptions& options,
         Decoder::Create(*backend, weights,
                         {.activations = backend->ActivationDtype(plan->weights),
                          .max_rows = plan->limits.max_step_tokens,
-                         .max_samples = ModelExecutor::SelectedRows(plan->limits),
-                         .max_logit_rows = ModelExecutor::kLogitRows});
+                         .max_samples = ModelExecutor::SelectedRows(plan->limits, *backend),
+                         .max_logit_rows = backend->max_logit_rows()});
     if (!decoder.ok()) return decoder.status();
     absl::StatusOr<KvPool> pool =
         KvPool::Create(*backend, plan->attention, model->num_layers, plan->limits.num_blocks);

@@ -103,8 +103,9 @@ void EstimateFixedMemory(const Backend& backend, DType stored_dtype, EnginePlan*
                           stored * (model.hidden_size + model.q_size() + model.intermediate_size);
   plan->memory.activation_bytes =
       plan->num_workers *
-      (rows * per_row + 4 * ModelExecutor::SelectedRows(plan->limits) * (model.q_size() + model.hidden_size) +
-       4 * ModelExecutor::kLogitRows * model.vocab_size + backend.WorkspaceBytes(BackendLimitsOf(*plan)));
+      (rows * per_row +
+       4 * ModelExecutor::SelectedRows(plan->limits, backend) * (model.q_size() + model.hidden_size) +
+       4 * backend.max_logit_rows() * model.vocab_size + backend.WorkspaceBytes(BackendLimitsOf(*plan)));
 }
 
 // Rounded up.

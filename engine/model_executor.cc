@@ -14,19 +14,26 @@ ModelExecutor::ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<D
       decoder_(std::move(decoder)),
       pool_(std::move(pool)),
       limits_(limits),
-      slots_(static_cast<size_t>(limits.max_num_seqs)) {
+      slots_(static_cast<size_t>(limits.max_num_seqs)),
+      steps_(static_cast<size_t>(backend_->max_in_flight())),
+      last_sample_(static_cast<size_t>(limits.max_num_seqs)) {
   const auto seqs = static_cast<size_t>(limits.max_num_seqs);
-  ids_.reserve(static_cast<size_t>(limits.max_step_tokens));
-  slices_.reserve(seqs);
-  block_tables_.reserve(seqs * static_cast<size_t>(limits.max_context / limits.block_tokens + 1));
-  sampled_rows_.reserve(seqs);
-  sampled_slots_.reserve(seqs);
-  rules_.reserve(seqs);
-  samples_.reserve(seqs);
+  for (Step& step : steps_) {
+    step.ids.reserve(static_cast<size_t>(limits.max_step_tokens));
+    if (steps_.size() > 1) step.sources.reserve(static_cast<size_t>(limits.max_step_tokens));
+    step.slices.reserve(seqs);
+    step.block_tables.reserve(seqs * static_cast<size_t>(limits.max_context / limits.block_tokens + 1));
+    step.sampled_rows.reserve(seqs);
+    step.sampled_slots.reserve(seqs);
+    step.rules.reserve(seqs);
+    step.samples.reserve(seqs);
+  }
 }
 
 absl::Status ModelExecutor::CheckPlan(const StepPlan& plan) const {
-  if (plan_ != nullptr) return PlanError(plan, "another step is in flight");
+  if (launched_ - waited_ == steps_.size()) {
+    return PlanError(plan, absl::StrCat("at most ", steps_.size(), " steps can be in flight"));
+  }
   if (!plan.kv_loads.empty() || !plan.kv_sends.empty() || !plan.expert_moves.empty()) {
     return PlanError(plan, "KV transfers and expert moves need a communicator");
   }
@@ -63,6 +70,13 @@ absl::Status ModelExecutor::CheckPlan(const StepPlan& plan) const {
   return absl::OkStatus();
 }
 
+int32_t ModelExecutor::Pending(uint32_t slot) const {
+  if (launched_ == waited_) return 0;
+  const std::vector<uint32_t>& sampled = steps_[(launched_ - 1) % steps_.size()].sampled_slots;
+  const auto last = static_cast<size_t>(last_sample_[slot]);
+  return last < sampled.size() && sampled[last] == slot ? 1 : 0;
+}
+
 // After admissions: the slice against the state of its slot.
 absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const {
   const Slice& slice = plan.slices[index];
@@ -73,12 +87,19 @@ absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const
   const SlotState& state = slots_[slice.slot];
   if (!state.active() || state.id() != slice.sequence)
     return problem("is of a sequence that was not admitted");
-  if (slice.begin < 0 || slice.count < 1 || slice.count > state.num_tokens() - slice.begin) {
-    return problem(
-        absl::StrCat("covers [", slice.begin, ", +", slice.count, ") of ", state.num_tokens(), " tokens"));
+  const bool ahead = slice.input == InputSource::kPreviousStep;
+  const int32_t pending = Pending(slice.slot);
+  if (ahead && (pending == 0 || slice.begin != state.num_tokens() || slice.count != 1)) {
+    return problem("is not the token of the step in flight");
+  }
+  if (ahead && state.chooses_by_tokens()) return problem("has penalties of a token in flight");
+  const int32_t tokens = state.num_tokens() + (ahead ? 1 : 0);
+  if (slice.begin < 0 || slice.count < 1 || slice.count > tokens - slice.begin) {
+    return problem(absl::StrCat("covers [", slice.begin, ", +", slice.count, ") of ", tokens, " tokens"));
   }
   const int32_t end = slice.begin + slice.count;
-  if (slice.sample && (end != state.num_tokens() || slice.output_index != state.num_output())) {
+  if (slice.sample &&
+      (end != state.num_tokens() + pending || slice.output_index != state.num_output() + pending)) {
     return problem("samples before its last token");
   }
   if (slice.num_scored != 0 && (slice.num_scored < 0 || state.num_prompt_logprobs() < 0 ||
@@ -113,82 +134,153 @@ absl::Status ModelExecutor::Launch(const StepPlan& plan) {
     rows += plan.slices[i].count;
   }
   if (rows > limits_.max_step_tokens) return PlanError(plan, "more rows than num_tokens says");
-  GatherRows(plan);
-  plan_ = &plan;
+  Step& step = steps_[launched_ % steps_.size()];
+  step.plan = &plan;
+  GatherRows(plan, step);
+  GatherScores(plan, step);
+  ++launched_;
+  Enqueue(step);
   return absl::OkStatus();
 }
 
-void ModelExecutor::GatherRows(const StepPlan& plan) {
-  ids_.clear();
-  slices_.clear();
-  sampled_rows_.clear();
-  sampled_slots_.clear();
-  block_tables_.resize(plan.blocks.size());
-  std::transform(plan.blocks.begin(), plan.blocks.end(), block_tables_.begin(),
+void ModelExecutor::GatherRows(const StepPlan& plan, Step& step) {
+  step.ids.clear();
+  step.sources.clear();
+  step.slices.clear();
+  step.sampled_rows.clear();
+  step.sampled_slots.clear();
+  step.block_tables.resize(plan.blocks.size());
+  std::transform(plan.blocks.begin(), plan.blocks.end(), step.block_tables.begin(),
                  [](BlockId id) { return Value(id); });
-  rules_.clear();
-  samples_.clear();
+  step.rules.clear();
+  step.samples.clear();
+  size_t num_top = 0;
   for (size_t i = 0; i < plan.slices.size(); ++i) {
     const Slice& slice = plan.slices[i];
-    SlotState& state = slots_[slice.slot];
-    slices_.push_back({.row_begin = static_cast<int32_t>(ids_.size()),
-                       .count = slice.count,
-                       .position = slice.begin,
-                       .block_table = block_tables_.data() + plan.block_begin[i]});
-    for (int32_t p = slice.begin; p < slice.begin + slice.count; ++p) ids_.push_back(state.token(p));
+    const SlotState& state = slots_[slice.slot];
+    step.slices.push_back({.row_begin = static_cast<int32_t>(step.ids.size()),
+                           .count = slice.count,
+                           .position = slice.begin,
+                           .block_table = step.block_tables.data() + plan.block_begin[i]});
+    const bool ahead = slice.input == InputSource::kPreviousStep;
+    if (ahead) {
+      step.sources.resize(step.ids.size(), -1);
+      step.sources.push_back(last_sample_[slice.slot]);
+      step.ids.push_back(0);
+    } else {
+      for (int32_t p = slice.begin; p < slice.begin + slice.count; ++p) step.ids.push_back(state.token(p));
+    }
     if (!slice.sample) continue;
-    sampled_rows_.push_back(static_cast<int32_t>(ids_.size()) - 1);
-    sampled_slots_.push_back(slice.slot);
+    last_sample_[slice.slot] = static_cast<int32_t>(step.sampled_slots.size());
+    step.sampled_rows.push_back(static_cast<int32_t>(step.ids.size()) - 1);
+    step.sampled_slots.push_back(slice.slot);
     // Here, because the state is in a cache now; behind the layers it is not.
-    rules_.push_back(state.Rules());
-    samples_.push_back({.top = state.top()});
+    step.rules.push_back(state.Rules(ahead ? 1 : 0));
+    num_top += static_cast<size_t>(std::max(0, state.num_logprobs()));
+  }
+  if (!step.sources.empty()) step.sources.resize(step.ids.size(), -1);
+  step.sampled_top.resize(num_top);
+  TokenLogprob* top = step.sampled_top.data();
+  for (const SampleArgs& rules : step.rules) {
+    step.samples.push_back({.top = top});
+    top += std::max(0, rules.num_logprobs);
   }
 }
 
-absl::Status ModelExecutor::Wait(StepId step, StepResult* result) {
-  if (plan_ == nullptr || plan_->step != step) {
-    return absl::InternalError(absl::StrCat("step ", Value(step), " was not launched"));
+void ModelExecutor::GatherScores(const StepPlan& plan, Step& step) {
+  step.scored_rows.clear();
+  step.score_args.clear();
+  step.scores.clear();
+  if (plan.num_scoring == 0) return;
+  size_t tops = 0;
+  for (size_t i = 0; i < plan.slices.size(); ++i) {
+    const Slice& slice = plan.slices[i];
+    const SlotState& state = slots_[slice.slot];
+    const int32_t num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
+    const int32_t first = slice.ScoredBegin(state.num_prompt());
+    for (int32_t position = first; position < first + slice.num_scored; ++position) {
+      step.scored_rows.push_back(step.slices[i].row_begin + position - slice.begin);
+      step.score_args.push_back({.id = state.token(position + 1), .num_top = num_top});
+      tops += static_cast<size_t>(num_top);
+    }
   }
-  const StepPlan& plan = *std::exchange(plan_, nullptr);
-  result->Clear();
-  result->step = step;
-  for (const BlockCopy& copy : plan.copies) {
+  step.scored_top.resize(tops);
+  TokenLogprob* top = step.scored_top.data();
+  for (const ScoreArgs& args : step.score_args) {
+    step.scores.push_back({.top = top});
+    top += args.num_top;
+  }
+}
+
+void ModelExecutor::Enqueue(Step& step) {
+  const auto rows = static_cast<int64_t>(step.ids.size());
+  const bool scores = !step.scored_rows.empty();
+  const bool decode_only = step.sampled_rows.size() == step.ids.size() &&
+                           step.slices.size() == step.ids.size() && !scores &&
+                           rows <= backend_->max_logit_rows();
+  backend_->BeginStep(
+      {.ids = step.ids, .sources = step.sources, .slices = step.slices, .decode_only = decode_only});
+  for (const BlockCopy& copy : step.plan->copies) {
     backend_->Copy(pool_.block(copy.to), pool_.block(copy.from), static_cast<size_t>(pool_.block_bytes()));
   }
-  if (plan.slices.empty()) return backend_->Synchronize();
-  const bool samples = !sampled_rows_.empty();
-  const bool decode_only = sampled_rows_.size() == ids_.size() && slices_.size() == ids_.size() &&
-                           plan.num_scoring == 0 && static_cast<int64_t>(ids_.size()) <= kLogitRows;
-  backend_->BeginStep({.ids = ids_, .slices = slices_, .decode_only = decode_only});
-  decoder_->Forward(static_cast<int64_t>(ids_.size()), samples || plan.num_scoring > 0, pool_.layers());
-  if (samples) decoder_->Select(sampled_rows_);
-  if (absl::Status status = SampleAll(); !status.ok()) return status;
-  if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
-  FillResult(result);
-  return plan.num_scoring > 0 ? ScorePrompts(plan, result) : absl::OkStatus();
+  if (rows > 0) {
+    decoder_->Forward(rows, !step.sampled_rows.empty() || scores, pool_.layers());
+    EnqueueSamples(step);
+    EnqueueScores(step);
+  }
+  backend_->EndStep();
 }
 
-absl::Status ModelExecutor::SampleAll() {
-  const auto count = static_cast<int64_t>(sampled_rows_.size());
-  for (int64_t begin = 0; begin < count; begin += kLogitRows) {
-    const int64_t rows = std::min(kLogitRows, count - begin);
+void ModelExecutor::EnqueueSamples(Step& step) {
+  const auto count = static_cast<int64_t>(step.sampled_rows.size());
+  if (count > 0) decoder_->Select(step.sampled_rows);
+  for (int64_t begin = 0; begin < count; begin += backend_->max_logit_rows()) {
+    const int64_t rows = std::min(backend_->max_logit_rows(), count - begin);
     const Tensor logits = decoder_->Logits(begin, rows);
     if (observer_) {
-      if (absl::Status status = backend_->Synchronize(); !status.ok()) return status;
+      backend_->Synchronize();
       observer_(logits);
     }
-    backend_->Sample(logits, absl::MakeConstSpan(rules_).subspan(begin, rows), samples_.data() + begin);
+    backend_->Sample(logits, absl::MakeConstSpan(step.rules).subspan(begin, rows),
+                     step.samples.data() + begin);
   }
+}
+
+// What the step left behind the last attention is still there. Groups do not reach across slices.
+void ModelExecutor::EnqueueScores(Step& step) {
+  int64_t begin = 0;
+  for (const Slice& slice : step.plan->slices) {
+    for (const int64_t end = begin + slice.num_scored; begin < end;) {
+      const int64_t rows = std::min(backend_->max_logit_rows(), end - begin);
+      decoder_->Select(absl::MakeConstSpan(step.scored_rows).subspan(begin, rows));
+      backend_->Score(decoder_->Logits(0, rows), absl::MakeConstSpan(step.score_args).subspan(begin, rows),
+                      step.scores.data() + begin);
+      begin += rows;
+    }
+  }
+}
+
+absl::Status ModelExecutor::Wait(StepId id, StepResult* result) {
+  const Step& step = steps_[waited_ % steps_.size()];
+  if (waited_ == launched_ || step.plan->step != id) {
+    return absl::InternalError(absl::StrCat("step ", Value(id), " is not the next in flight"));
+  }
+  ++waited_;
+  result->Clear();
+  result->step = id;
+  if (absl::Status status = backend_->Wait(); !status.ok()) return status;
+  FillSampled(step, result);
+  FillScored(step, result);
   return absl::OkStatus();
 }
 
-void ModelExecutor::FillResult(StepResult* result) {
-  result->sampled.reserve(samples_.size());
-  for (const uint32_t slot : sampled_slots_) slots_[slot].Prefetch();
-  for (const uint32_t slot : sampled_slots_) slots_[slot].PrefetchNext();
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    SlotState& state = slots_[sampled_slots_[i]];
-    const SampleResult& sample = samples_[i];
+void ModelExecutor::FillSampled(const Step& step, StepResult* result) {
+  result->sampled.reserve(step.samples.size());
+  for (const uint32_t slot : step.sampled_slots) slots_[slot].Prefetch();
+  for (const uint32_t slot : step.sampled_slots) slots_[slot].PrefetchNext();
+  for (size_t i = 0; i < step.samples.size(); ++i) {
+    SlotState& state = slots_[step.sampled_slots[i]];
+    const SampleResult& sample = step.samples[i];
     SampledToken& out = result->sampled.emplace_back();
     out.sequence = state.id();
     out.token = sample.token;
@@ -196,7 +288,7 @@ void ModelExecutor::FillResult(StepResult* result) {
       out.status = SampleStatus::kNumericalError;
       continue;
     }
-    if (rules_[i].num_logprobs >= 0) {
+    if (step.rules[i].num_logprobs >= 0) {
       auto logprobs = std::make_shared<TokenLogprobs>();
       logprobs->chosen = sample.logprob;
       for (int32_t k = 0; k < sample.num_top; ++k) {
@@ -208,65 +300,27 @@ void ModelExecutor::FillResult(StepResult* result) {
   }
 }
 
-absl::Status ModelExecutor::ScorePrompts(const StepPlan& plan, StepResult* result) {
-  for (size_t i = 0; i < plan.slices.size(); ++i) {
-    if (plan.slices[i].num_scored == 0) continue;
-    if (absl::Status status = ScoreSlice(plan, i, &result->scored.emplace_back()); !status.ok())
-      return status;
-  }
-  return absl::OkStatus();
-}
-
-// What the step left behind the last attention is still there.
-absl::Status ModelExecutor::ScoreSlice(const StepPlan& plan, size_t index, ScoredPrompt* out) {
-  const Slice& slice = plan.slices[index];
-  const SlotState& state = slots_[slice.slot];
-  const int32_t first = slice.ScoredBegin(state.num_prompt());
-  const auto rows = static_cast<size_t>(slice.num_scored);
-  auto logprobs = std::make_shared<PromptLogprobs>();
-  logprobs->begin = first + 1;
-  logprobs->num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
-  logprobs->chosen.reserve(rows);
-  logprobs->top.reserve(rows * static_cast<size_t>(logprobs->num_top));
-  out->sequence = slice.sequence;
-  for (int32_t done = 0; done < slice.num_scored; done += static_cast<int32_t>(scores_.size())) {
-    const int32_t position = first + done;
-    const auto count = static_cast<int32_t>(std::min<int64_t>(slice.num_scored - done, kLogitRows));
-    if (absl::Status status =
-            ScoreGroup(slices_[index].row_begin + position - slice.begin, position, count, state);
-        !status.ok()) {
-      return status;
-    }
-    for (const SampleResult& score : scores_) {
-      if (score.status == SampleRowStatus::kNotFinite) {
-        out->status = SampleStatus::kNumericalError;
-        return absl::OkStatus();
-      }
-      logprobs->chosen.push_back(score.logprob);
-      for (int32_t k = 0; k < score.num_top; ++k) {
-        logprobs->top.emplace_back(score.top[k].id, score.top[k].logprob);
+void ModelExecutor::FillScored(const Step& step, StepResult* result) const {
+  const SampleResult* score = step.scores.data();
+  for (const Slice& slice : step.plan->slices) {
+    if (slice.num_scored == 0) continue;
+    const SlotState& state = slots_[slice.slot];
+    auto logprobs = std::make_shared<PromptLogprobs>();
+    logprobs->begin = slice.ScoredBegin(state.num_prompt()) + 1;
+    logprobs->num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
+    logprobs->chosen.reserve(static_cast<size_t>(slice.num_scored));
+    logprobs->top.reserve(static_cast<size_t>(slice.num_scored) * static_cast<size_t>(logprobs->num_top));
+    ScoredPrompt& out = result->scored.emplace_back();
+    out.sequence = slice.sequence;
+    for (const SampleResult* const end = score + slice.num_scored; score != end; ++score) {
+      if (score->status == SampleRowStatus::kNotFinite) out.status = SampleStatus::kNumericalError;
+      logprobs->chosen.push_back(score->logprob);
+      for (int32_t k = 0; k < score->num_top; ++k) {
+        logprobs->top.emplace_back(score->top[k].id, score->top[k].logprob);
       }
     }
+    if (out.status == SampleStatus::kOk) out.logprobs = std::move(logprobs);
   }
-  out->logprobs = std::move(logprobs);
-  return absl::OkStatus();
-}
-
-// Rows [row, row + count) of the step, which are of the positions from `position` on.
-absl::Status ModelExecutor::ScoreGroup(int32_t row, int32_t position, int32_t count, const SlotState& state) {
-  const int32_t num_top = std::min(state.num_prompt_logprobs(), limits_.vocab_size);
-  scored_rows_.clear();
-  score_args_.clear();
-  scores_.clear();
-  score_top_.resize(static_cast<size_t>(count) * static_cast<size_t>(num_top));
-  for (int32_t i = 0; i < count; ++i) {
-    scored_rows_.push_back(row + i);
-    score_args_.push_back({.id = state.token(position + i + 1), .num_top = num_top});
-    scores_.push_back({.top = score_top_.data() + static_cast<ptrdiff_t>(i) * num_top});
-  }
-  decoder_->Select(scored_rows_);
-  backend_->Score(decoder_->Logits(0, count), score_args_, scores_.data());
-  return backend_->Synchronize();
 }
 
 }  // namespace orrery

@@ -1,8 +1,13 @@
 // The executor that computes: a model over a backend, the KV pool and the state of the admitted sequences.
 //
-// Launch applies releases and admissions, checks the plan against the limits and gathers the step's rows;
-// Wait runs the layers, samples, and scores prompts a group of rows at a time. A plan that breaks a limit is
-// an Internal error and changes nothing that a later step relies on. Depth 1.
+// Launch applies releases and admissions, checks the plan against the limits, gathers the step's rows and
+// enqueues all that is computed: layers, samples, and scores of prompts, a group of rows at a time. Wait
+// waits for that step alone and makes its result. A plan that breaks a limit is an Internal error and changes
+// nothing that a later step relies on.
+//
+// Where the backend has two steps in flight, a sequence of the later one goes on from a token that the host
+// has not seen: it knows the token's place, and how the next one is chosen unless that depends on the tokens
+// before it (penalties).
 #ifndef ORRERY_ENGINE_MODEL_EXECUTOR_H_
 #define ORRERY_ENGINE_MODEL_EXECUTOR_H_
 
@@ -24,38 +29,63 @@ namespace orrery {
 
 class ModelExecutor final : public Executor {
  public:
-  // Most rows whose logits exist at a time: bounds the logits buffer (rows * vocab * 4 bytes).
-  static constexpr int64_t kLogitRows = 64;
   // Rows of a step that go on behind the last attention at a time: all samples, or a group that is scored.
-  static constexpr int64_t SelectedRows(const EngineLimits& limits) {
-    return std::max<int64_t>(limits.max_num_seqs, kLogitRows);
+  static int64_t SelectedRows(const EngineLimits& limits, const Backend& backend) {
+    return std::max<int64_t>(limits.max_num_seqs, backend.max_logit_rows());
   }
 
   ModelExecutor(std::unique_ptr<Backend> backend, std::unique_ptr<Decoder> decoder, KvPool pool,
                 const EngineLimits& limits);
+  // What is under way must not outlive the memory it uses.
+  ~ModelExecutor() override {
+    if (waited_ < launched_) backend_->Synchronize();
+  }
 
   const EngineLimits& limits() const override { return limits_; }
   absl::Status Launch(const StepPlan& plan) override;
   absl::Status Wait(StepId step, StepResult* result) override;
-  int max_in_flight() const override { return 1; }
+  int max_in_flight() const override { return backend_->max_in_flight(); }
 
   const Decoder& decoder() const { return *decoder_; }
   const KvPool& pool() const { return pool_; }
-  // Called with the logits of every sampled row of a step before sampling, in slice order; for tests and
-  // tools. The view is f32 [rows, vocab].
+  // Called by Launch with the logits of every sampled row of a step before sampling, in slice order; for
+  // tests and tools. The view is f32 [rows, vocab].
   void set_logits_observer(std::function<void(const Tensor& logits)> observer) {
     observer_ = std::move(observer);
   }
 
  private:
+  // A step in flight: what its operations read and write.
+  struct Step {
+    const StepPlan* plan = nullptr;
+    std::vector<TokenId> ids;           // [rows]
+    std::vector<int32_t> sources;       // [rows] where a row goes on from the step before, else empty
+    std::vector<int32_t> block_tables;  // of the slices, concatenated
+    std::vector<StepSlice> slices;
+    std::vector<int32_t> sampled_rows;    // [samples]
+    std::vector<uint32_t> sampled_slots;  // [samples]
+    std::vector<SampleArgs> rules;
+    std::vector<SampleResult> samples;
+    std::vector<TokenLogprob> sampled_top;  // of the samples, concatenated
+
+    // Of the prompt rows that are scored, slice by slice.
+    std::vector<int32_t> scored_rows;
+    std::vector<ScoreArgs> score_args;
+    std::vector<SampleResult> scores;
+    std::vector<TokenLogprob> scored_top;  // concatenated
+  };
+
   absl::Status CheckPlan(const StepPlan& plan) const;
   absl::Status CheckSlice(const StepPlan& plan, size_t index) const;
-  void GatherRows(const StepPlan& plan);
-  absl::Status SampleAll();
-  void FillResult(StepResult* result);
-  absl::Status ScorePrompts(const StepPlan& plan, StepResult* result);
-  absl::Status ScoreSlice(const StepPlan& plan, size_t index, ScoredPrompt* out);
-  absl::Status ScoreGroup(int32_t row, int32_t position, int32_t count, const SlotState& state);
+  // Tokens of the slot's sequence that the step in flight samples: 0 or 1.
+  int32_t Pending(uint32_t slot) const;
+  void GatherRows(const StepPlan& plan, Step& step);
+  void GatherScores(const StepPlan& plan, Step& step);
+  void Enqueue(Step& step);
+  void EnqueueSamples(Step& step);
+  void EnqueueScores(Step& step);
+  void FillSampled(const Step& step, StepResult* result);
+  void FillScored(const Step& step, StepResult* result) const;
 
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Decoder> decoder_;
@@ -64,21 +94,9 @@ class ModelExecutor final : public Executor {
   std::vector<SlotState> slots_;  // [max_num_seqs]
   std::function<void(const Tensor&)> observer_;
 
-  // The step in flight.
-  const StepPlan* plan_ = nullptr;
-  std::vector<TokenId> ids_;           // [rows]
-  std::vector<int32_t> block_tables_;  // of the slices, concatenated
-  std::vector<StepSlice> slices_;
-  std::vector<int32_t> sampled_rows_;    // [samples]
-  std::vector<uint32_t> sampled_slots_;  // [samples]
-  std::vector<SampleArgs> rules_;
-  std::vector<SampleResult> samples_;
-
-  // The group of prompt rows that is scored, [kLogitRows] at most each.
-  std::vector<int32_t> scored_rows_;
-  std::vector<ScoreArgs> score_args_;
-  std::vector<SampleResult> scores_;
-  std::vector<TokenLogprob> score_top_;  // [kLogitRows, alternatives]
+  std::vector<Step> steps_;             // [max_in_flight()], by turns
+  uint64_t launched_ = 0, waited_ = 0;  // steps
+  std::vector<int32_t> last_sample_;    // [max_num_seqs] of the slot: its number among its step's samples
 };
 
 }  // namespace orrery

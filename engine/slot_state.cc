@@ -36,7 +36,6 @@ void SlotState::Admit(SequenceId id, std::shared_ptr<const Submit> submit, int32
   generated_.reserve(static_cast<size_t>(left));
   const Sampling& sampling = submit_->sampling;
   for (const auto& [token, value] : sampling.logit_bias) bias_.push_back({.id = token, .value = value});
-  top_.resize(static_cast<size_t>(std::max(0, sampling.num_logprobs)));
   rules_ = RulesOf(sampling);
   rules_.bias = bias_.data();
   rules_.num_bias = static_cast<int32_t>(bias_.size());
@@ -57,7 +56,6 @@ void SlotState::Release() {
   counts_.clear();
   count_of_.clear();
   bias_.clear();
-  top_.clear();
 }
 
 void SlotState::Count(TokenId token, int32_t output) {
@@ -73,14 +71,15 @@ void SlotState::Append(TokenId token) {
   if (counting_) Count(token, 1);
 }
 
-SampleArgs SlotState::Rules() const {
+SampleArgs SlotState::Rules(int32_t pending) const {
   SampleArgs rules = rules_;
   if (counting_) {
     rules.counts = counts_.data();
     rules.num_counts = static_cast<int32_t>(counts_.size());
   }
-  if (num_output() >= min_tokens_) rules.num_masked = 0;
-  if (rules.temperature != 0) rules.uniform = UniformAt(seed_, static_cast<uint64_t>(num_output()));
+  const int32_t output = num_output() + pending;
+  if (output >= min_tokens_) rules.num_masked = 0;
+  if (rules.temperature != 0) rules.uniform = UniformAt(seed_, static_cast<uint64_t>(output));
   return rules;
 }
 

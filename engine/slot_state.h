@@ -50,10 +50,12 @@ class alignas(64) SlotState {
   }
   void Append(TokenId token);
 
-  // Rules for the next token; valid until the next Append or Release. `top` has room for the alternatives
-  // that the request wants to see.
-  SampleArgs Rules() const;
-  TokenLogprob* top() { return top_.data(); }
+  // Rules for the token behind all that are known and `pending` that are on their way, which is 0 where
+  // chooses_by_tokens(); valid until the next Append or Release.
+  SampleArgs Rules(int32_t pending) const;
+  // How a token is chosen depends on those before it.
+  bool chooses_by_tokens() const { return counting_; }
+  int32_t num_logprobs() const { return rules_.num_logprobs; }
 
  private:
   static constexpr size_t kHotBytes = 192;
@@ -73,7 +75,6 @@ class alignas(64) SlotState {
   std::vector<TokenCount> counts_;                  // distinct ids of prompt and output
   absl::flat_hash_map<TokenId, int32_t> count_of_;  // id -> index into counts_
   std::vector<TokenBias> bias_;
-  std::vector<TokenLogprob> top_;
 };
 
 }  // namespace orrery

@@ -6,7 +6,7 @@
 // Driver, single-threaded:
 //   core.OnArrival / OnCancel ...              as messages come
 //   if (core.NextWake() <= now) core.OnTimer(now, &events);
-//   if (core.can_plan()) {                      // fewer than max_in_flight steps are in flight
+//   if (core.can_plan()) {
 //     const StepPlan& plan = core.Plan(now);
 //     if (!plan.empty()) executor.Launch(plan); // also when it only releases slots
 //   }
@@ -115,6 +115,8 @@ class WorkerCore {
   // The next step. The plan is also in flight from now on unless it is empty(); it stays unchanged until
   // its OnStepDone or OnStepFailed. REQUIRES: can_plan().
   const StepPlan& Plan(Time now);
+  // Fewer than max_in_flight steps are in flight, and none samples for a sequence with penalties, which must
+  // know that token before it can choose the next.
   bool can_plan() const;
   // The oldest step in flight is done. A result that does not fit its plan is an error and changes nothing.
   absl::Status OnStepDone(const StepResult& result, Time now, std::vector<TokenEvent>* events);

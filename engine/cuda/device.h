@@ -20,8 +20,15 @@ class Graph {
   virtual ~Graph() = default;
 };
 
-// Copies run in the order of their calls and of the launches between them, at any time until Synchronize
-// returns; what went wrong is told there. Buffers may outlive the device.
+// A place in the order of what was enqueued, where Record put it.
+class Event {
+ public:
+  virtual ~Event() = default;
+};
+
+// Copies run in the order of their calls and of the launches between them, at any time until Synchronize, or
+// Wait for an event behind them, returns; till then what they copy must stay. What went wrong is told there.
+// Buffers may outlive the device.
 class Device {
  public:
   virtual ~Device() = default;
@@ -43,11 +50,17 @@ class Device {
   virtual absl::StatusOr<std::unique_ptr<Graph>> EndRecording() = 0;
   virtual void Launch(const Graph& graph) = 0;
 
+  virtual absl::StatusOr<std::unique_ptr<Event>> NewEvent() = 0;
+  // Everything so far is before the event.
+  virtual void Record(Event& event) = 0;
+  // Waits for that and returns the first error, of launches and copies, since the Record or Synchronize
+  // before. DataLoss: the device will run nothing any more for this process.
+  virtual absl::Status Wait(Event& event) = 0;
+  // The same for everything so far.
+  virtual absl::Status Synchronize() = 0;
+
   virtual Stream stream() const = 0;
   virtual int multiprocessors() const = 0;
-  // Waits for everything so far and returns the first error since the last call, of launches and copies.
-  // DataLoss: the device will run nothing any more for this process.
-  virtual absl::Status Synchronize() = 0;
 };
 
 }  // namespace orrery::cuda

@@ -48,6 +48,18 @@ class RuntimeGraph final : public Graph {
   cudaGraphExec_t graph_;
 };
 
+class RuntimeEvent final : public Event {
+ public:
+  explicit RuntimeEvent(cudaEvent_t event) : event_(event) {}
+  ~RuntimeEvent() override { cudaEventDestroy(event_); }
+  cudaEvent_t get() const { return event_; }
+
+  absl::Status status;  // of what was refused before it
+
+ private:
+  cudaEvent_t event_;
+};
+
 class RuntimeDevice final : public Device {
  public:
   RuntimeDevice(cudaStream_t stream, cudaStream_t recording, int multiprocessors)
@@ -130,28 +142,54 @@ class RuntimeDevice final : public Device {
     Enqueue(cudaGraphLaunch(static_cast<const RuntimeGraph&>(graph).get(), stream_), "graph");
   }
 
+  absl::StatusOr<std::unique_ptr<Event>> NewEvent() override {
+    cudaEvent_t event = nullptr;
+    if (absl::Status status =
+            StatusOf(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+        !status.ok()) {
+      return status;
+    }
+    return std::make_unique<RuntimeEvent>(event);
+  }
+  void Record(Event& event) override {
+    auto& own = static_cast<RuntimeEvent&>(event);
+    Enqueue(cudaEventRecord(own.get(), stream_), "event");
+    own.status = TakeRefused();
+  }
+  absl::Status Wait(Event& event) override {
+    auto& own = static_cast<RuntimeEvent&>(event);
+    absl::Status status = std::exchange(own.status, absl::OkStatus());
+    status.Update(StatusOf(cudaEventSynchronize(own.get()), "kernel"));
+    return OrLost(std::move(status));
+  }
+  absl::Status Synchronize() override {
+    absl::Status status = TakeRefused();
+    status.Update(StatusOf(cudaStreamSynchronize(stream_), "kernel"));
+    return OrLost(std::move(status));
+  }
+
   Stream stream() const override { return stream_; }
   int multiprocessors() const override { return multiprocessors_; }
 
-  absl::Status Synchronize() override {
+ private:
+  // A launch that was refused leaves its error with the thread, one that failed with the stream.
+  absl::Status TakeRefused() {
     absl::Status status = std::exchange(status_, absl::OkStatus());
-    // A launch that was refused leaves its error with the thread, one that failed with the stream.
     status.Update(StatusOf(cudaGetLastError(), "launch"));
-    status.Update(StatusOf(cudaStreamSynchronize(stream_), "kernel"));
-    // What a kernel breaks (an address that is none, a trap) stays broken until the process ends.
-    if (!status.ok() && cudaStreamSynchronize(stream_) != cudaSuccess) {
-      return absl::DataLossError(status.message());
-    }
     return status;
   }
-
- private:
   static absl::Status NoMemory(size_t bytes) {
     size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for ", bytes >> 20, " MiB on the device: ", free >> 20, " of ", total >> 20,
                      " MiB are free: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens"));
+  }
+  // What a kernel breaks (an address that is none, a trap) stays broken until the process ends.
+  absl::Status OrLost(absl::Status status) const {
+    if (status.ok()) return status;
+    const cudaError_t now = cudaStreamQuery(stream_);
+    return now == cudaSuccess || now == cudaErrorNotReady ? status : absl::DataLossError(status.message());
   }
   void Enqueue(cudaError_t error, absl::string_view what) {
     if (error != cudaSuccess) status_.Update(StatusOf(error, what));
@@ -160,7 +198,7 @@ class RuntimeDevice final : public Device {
   const cudaStream_t stream_;
   const cudaStream_t recording_;  // runs nothing
   const int multiprocessors_;
-  absl::Status status_;  // the first error of a copy since Synchronize returned
+  absl::Status status_;  // the first error of a copy since TakeRefused
 };
 
 // One small kernel from end to end.

@@ -17,8 +17,22 @@ static_assert(static_cast<int>(SampleRowStatus::kNotFinite) == static_cast<int>(
 
 }  // namespace
 
-Sampler::Sampler(Device& device, int32_t vocab, int64_t max_rows)
-    : device_(device), vocab_(vocab), max_rows_(max_rows) {}
+Sampler::Sampler(Device& device, int32_t vocab, int64_t max_rows, int64_t max_samples)
+    : device_(device), vocab_(vocab), max_rows_(max_rows), max_samples_(max_samples) {}
+
+absl::Status Sampler::Allocate() {
+  absl::StatusOr<std::unique_ptr<Buffer>> sampled = device_.Allocate(SampledBytes());
+  if (!sampled.ok()) return sampled.status();
+  sampled_ = *std::move(sampled);
+  return staging_.Allocate(device_, StagingBytes());
+}
+
+void Sampler::BeginStep() {
+  ORRERY_CHECK(begun_ - finished_ < kStepsInFlight);
+  ++begun_;
+  num_sampled_ = 0;
+  staging_.BeginStep();
+}
 
 size_t Sampler::RowBytes(const orrery::SampleArgs& args, int32_t top_stride) {
   return Staging::BytesOf<SampleParameters>(1) + Staging::BytesOf<SampledToken>(1) +
@@ -28,7 +42,7 @@ size_t Sampler::RowBytes(const orrery::SampleArgs& args, int32_t top_stride) {
          Staging::BytesOf<TokenLogprob>(top_stride);
 }
 
-size_t Sampler::bytes() const {
+size_t Sampler::StagingBytes() const {
   // A row's lists name an id once.
   orrery::SampleArgs longest;
   longest.num_counts = longest.num_bias = longest.num_masked = vocab_;
@@ -43,12 +57,15 @@ const int32_t* Sampler::PutRows(absl::Span<const int32_t> rows) {
 }
 
 void Sampler::Sample(const Tensor& logits, absl::Span<const orrery::SampleArgs> args, SampleResult* results) {
+  SampledToken* const sampled = static_cast<SampledToken*>(sampled_->data()) + num_sampled_;
+  num_sampled_ += static_cast<int64_t>(args.size());
+  ORRERY_CHECK(num_sampled_ <= max_samples_);
   Run(
       logits, static_cast<int64_t>(args.size()),
       [&](int64_t row) {
         return Row{args[static_cast<size_t>(row)], -1};
       },
-      results);
+      results, sampled);
 }
 
 void Sampler::Score(const Tensor& logits, absl::Span<const ScoreArgs> args, SampleResult* results) {
@@ -58,18 +75,19 @@ void Sampler::Score(const Tensor& logits, absl::Span<const ScoreArgs> args, Samp
         const ScoreArgs& score = args[static_cast<size_t>(row)];
         return Row{{.num_logprobs = score.num_top}, score.id};
       },
-      results);
+      results, nullptr);
 }
 
 // As many rows at a time as their lists leave room for.
 template <typename RowAt>
-void Sampler::Run(const Tensor& logits, int64_t count, const RowAt& row_at, SampleResult* results) {
+void Sampler::Run(const Tensor& logits, int64_t count, const RowAt& row_at, SampleResult* results,
+                  SampledToken* sampled) {
   int32_t top_stride = 0;
   for (int64_t row = 0; row < count; ++row) {
     top_stride = std::max(top_stride, std::min(row_at(row).args.num_logprobs, vocab_));
   }
   if (top_stride > kMaxTopTokens) {
-    status_.Update(absl::InvalidArgumentError(
+    step().status.Update(absl::InvalidArgumentError(
         absl::StrCat("logprobs ", top_stride, ": CUDA gives at most ", kMaxTopTokens)));
     return;
   }
@@ -83,13 +101,14 @@ void Sampler::Run(const Tensor& logits, int64_t count, const RowAt& row_at, Samp
     }
     Launch(
         logits.Slice(begin, end - begin), end - begin, top_stride,
-        [&](int64_t row) { return row_at(begin + row); }, results + begin);
+        [&](int64_t row) { return row_at(begin + row); }, results + begin,
+        sampled == nullptr ? nullptr : sampled + begin);
   }
 }
 
 template <typename RowAt>
 void Sampler::Launch(const Tensor& logits, int64_t count, int32_t top_stride, const RowAt& row_at,
-                     SampleResult* results) {
+                     SampleResult* results, SampledToken* sampled) {
   int64_t num_counts = 0, num_biases = 0, num_masked = 0;
   for (int64_t row = 0; row < count; ++row) {
     const orrery::SampleArgs args = row_at(row).args;
@@ -132,7 +151,8 @@ void Sampler::Launch(const Tensor& logits, int64_t count, int32_t top_stride, co
   const auto before_counts = staging_.Take<float>(num_counts);
   const auto before_biases = staging_.Take<float>(num_biases);
   const auto before_masked = staging_.Take<float>(num_masked);
-  const auto tokens = staging_.Take<SampledToken>(count);
+  auto tokens = staging_.Take<SampledToken>(count);
+  if (sampled != nullptr) tokens.device = sampled;
   const auto top = staging_.Take<TokenLogprob>(count * top_stride);
   staging_.LeaveOnDevice();
   cuda::Sample(device_.stream(), {.logits = static_cast<float*>(logits.data),
@@ -151,21 +171,23 @@ void Sampler::Launch(const Tensor& logits, int64_t count, int32_t top_stride, co
                                   .top_stride = top_stride});
   staging_.Download(tokens, count);
   if (top_stride > 0) staging_.Download(top, count * top_stride);
-  pending_.push_back({.tokens = tokens.host,
-                      .top = top.host,
-                      .count = static_cast<int32_t>(count),
-                      .top_stride = top_stride,
-                      .results = results});
+  step().pending.push_back({.tokens = tokens.host,
+                            .top = top.host,
+                            .count = static_cast<int32_t>(count),
+                            .top_stride = top_stride,
+                            .results = results});
 }
 
 void Sampler::MakeRoom(size_t bytes) {
-  if (!staging_.HasRoom(bytes)) Drain();
+  if (staging_.HasRoom(bytes)) return;
+  step().status.Update(device_.Synchronize());
+  HandOut(step());
+  staging_.Clear();
 }
 
-void Sampler::Drain() {
-  status_.Update(device_.Synchronize());
-  for (const Pending& pending : pending_) {
-    for (int32_t row = 0; status_.ok() && row < pending.count; ++row) {
+void Sampler::HandOut(Step& step) {
+  for (const Pending& pending : step.pending) {
+    for (int32_t row = 0; step.status.ok() && row < pending.count; ++row) {
       const SampledToken& token = pending.tokens[row];
       SampleResult& result = pending.results[row];
       result.token = token.token;
@@ -178,13 +200,16 @@ void Sampler::Drain() {
       }
     }
   }
-  pending_.clear();
-  staging_.Clear();
+  step.pending.clear();
 }
 
-absl::Status Sampler::Synchronize() {
-  Drain();
-  return std::exchange(status_, absl::OkStatus());
+absl::Status Sampler::FinishStep(absl::Status status) {
+  ORRERY_CHECK(finished_ < begun_);
+  Step& step = steps_[++finished_ % kStepsInFlight];
+  status.Update(std::exchange(step.status, absl::OkStatus()));
+  step.status = std::move(status);
+  HandOut(step);
+  return std::exchange(step.status, absl::OkStatus());
 }
 
 }  // namespace orrery::cuda

@@ -1,9 +1,12 @@
 // Small arrays on their way to a device and back: memory of the host with a twin on the device, handed out
-// from the front, so that all arrays of a step go over in one copy.
+// from the front, so that all arrays of a step go over in one copy. Every step in flight has memory of the
+// host of its own, which copies under way read and write; on the device one twin is enough, as a step's
+// copies and kernels run behind those of the step before.
 #ifndef ORRERY_ENGINE_CUDA_STAGING_H_
 #define ORRERY_ENGINE_CUDA_STAGING_H_
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <memory>
 
@@ -13,6 +16,9 @@
 #include "scheduler/base/check.h"
 
 namespace orrery::cuda {
+
+// The one that is computed, and the next, so that the device need not wait for the host between them.
+inline constexpr int kStepsInFlight = 2;
 
 class Staging {
  public:
@@ -32,11 +38,13 @@ class Staging {
   absl::Status Allocate(Device& device, size_t capacity) {
     auto on_device = device.Allocate(capacity);
     if (!on_device.ok()) return on_device.status();
-    auto on_host = device.AllocateHost(capacity);
-    if (!on_host.ok()) return on_host.status();
+    for (std::unique_ptr<Buffer>& buffer : on_host_) {
+      auto on_host = device.AllocateHost(capacity);
+      if (!on_host.ok()) return on_host.status();
+      buffer = *std::move(on_host);
+    }
     device_ = &device;
     on_device_ = *std::move(on_device);
-    on_host_ = *std::move(on_host);
     capacity_ = capacity;
     return absl::OkStatus();
   }
@@ -50,7 +58,7 @@ class Staging {
     ORRERY_CHECK(HasRoom(bytes));
     const size_t at = used_;
     used_ += bytes;
-    return {.host = reinterpret_cast<T*>(static_cast<std::byte*>(on_host_->data()) + at),
+    return {.host = reinterpret_cast<T*>(host() + at),
             .device = reinterpret_cast<T*>(static_cast<std::byte*>(on_device_->data()) + at)};
   }
   template <typename T>
@@ -63,8 +71,7 @@ class Staging {
   // Sends the arrays taken since the last call of this or of LeaveOnDevice.
   void Upload() {
     if (used_ > sent_) {
-      device_->Upload(static_cast<std::byte*>(on_device_->data()) + sent_,
-                      static_cast<std::byte*>(on_host_->data()) + sent_, used_ - sent_);
+      device_->Upload(static_cast<std::byte*>(on_device_->data()) + sent_, host() + sent_, used_ - sent_);
     }
     sent_ = used_;
   }
@@ -75,14 +82,24 @@ class Staging {
     device_->Download(array.host, array.device, static_cast<size_t>(count) * sizeof(T));
   }
 
-  // Only behind a Synchronize: copies under way read the arrays.
+  // The arrays of the next step, whose memory of the host is that of the step kStepsInFlight before: the
+  // device must be done with that one.
+  void BeginStep() {
+    step_ = (step_ + 1) % on_host_.size();
+    Clear();
+  }
+  // Anew in the same step; only behind a Synchronize.
   void Clear() { used_ = sent_ = 0; }
 
  private:
   static constexpr size_t kAlignment = 16;
 
+  std::byte* host() const { return static_cast<std::byte*>(on_host_[step_]->data()); }
+
   Device* device_ = nullptr;
-  std::unique_ptr<Buffer> on_device_, on_host_;
+  std::unique_ptr<Buffer> on_device_;
+  std::array<std::unique_ptr<Buffer>, kStepsInFlight> on_host_;
+  size_t step_ = 0;
   size_t capacity_ = 0, used_ = 0, sent_ = 0;
 };
 

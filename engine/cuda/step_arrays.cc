@@ -51,7 +51,7 @@ size_t StepArrays::StagingBytes() const {
   const int64_t rows = std::max(limits_.max_rows, MostRequests()), slices = MostRequests();
   const int64_t items = MaxItems(slices),
                 stride = std::bit_ceil(static_cast<uint64_t>(PagesOf(limits_.max_context)));
-  return 3 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) +
+  return 4 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) +
          Staging::BytesOf<int32_t>(slices * stride) + Staging::BytesOf<DecodeItem>(items) +
          Staging::BytesOf<DecodeWork>(items * head_groups_) + Staging::BytesOf<int32_t>(blocks_ + 1) +
          Staging::BytesOf<int32_t>(slices + 1) + Staging::BytesOf<PrefillSlice>(slices) +
@@ -66,7 +66,7 @@ absl::Status StepArrays::Allocate(Device& device) {
 }
 
 void StepArrays::Begin(const StepInput& input, int64_t padded_rows) {
-  staging_.Clear();
+  staging_.BeginStep();
   decode_ = {};
   prefill_ = {};
   StageRows(input, padded_rows);
@@ -110,11 +110,18 @@ void StepArrays::StageRows(const StepInput& input, int64_t padded_rows) {
   }
   std::fill(positions.host + input.ids.size(), positions.host + rows, 0);
   std::fill(kv_slots.host + input.ids.size(), kv_slots.host + rows, -1);
+  sources_ = nullptr;
+  if (padded || !input.sources.empty()) {
+    const auto sources = staging_.Take<int32_t>(rows);
+    std::fill(std::copy(input.sources.begin(), input.sources.end(), sources.host), sources.host + rows, -1);
+    sources_ = sources.device;
+  }
   if (padded) {
     const auto numbers = staging_.Take<int32_t>(rows);
     std::iota(numbers.host, numbers.host + rows, 0);
     row_numbers_ = numbers.device;
   }
+  rows_ = rows;
   ids_ = ids.device;
   positions_ = positions.device;
   kv_slots_ = kv_slots.device;

@@ -32,12 +32,16 @@ class StepArrays {
   // `device` outlives this.
   absl::Status Allocate(Device& device);
 
-  // Behind a Synchronize only. padded_rows > 0: the step, which is decode_only, is filled up to so many rows
-  // by ones that write nothing to the pool, and what it has on the device is a function of them and of
-  // page_table_stride() but for the arrays' contents. Not where batch-invariant.
+  // The device is done with all but the kStepsInFlight - 1 steps before. padded_rows > 0: the step, which is
+  // decode_only, is filled up to so many rows by ones that write nothing to the pool, and what it has on the
+  // device is a function of them and of page_table_stride() but for the arrays' contents. Not where
+  // batch-invariant.
   void Begin(const StepInput& input, int64_t padded_rows = 0);
 
-  const int32_t* ids() const { return ids_; }              // [rows]
+  int64_t rows() const { return rows_; }
+  int32_t* ids() const { return ids_; }  // [rows]
+  // [rows], as StepInput's; null where no row has a source, never with padded_rows.
+  const int32_t* sources() const { return sources_; }
   const int32_t* positions() const { return positions_; }  // [rows]
   const int64_t* kv_slots() const { return kv_slots_; }    // [rows], page * kPageTokens + place in it; or -1
   const int32_t* row_numbers() const { return row_numbers_; }  // 0, 1, 2, ... [padded_rows]
@@ -65,7 +69,9 @@ class StepArrays {
   Staging staging_;
   std::unique_ptr<Buffer> partial_;  // results of decode attention's items, and their sums of exponentials
 
-  const int32_t* ids_ = nullptr;
+  int64_t rows_ = 0;
+  int32_t* ids_ = nullptr;
+  const int32_t* sources_ = nullptr;
   const int32_t* positions_ = nullptr;
   const int64_t* kv_slots_ = nullptr;
   const int32_t* row_numbers_ = nullptr;

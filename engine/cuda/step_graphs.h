@@ -49,7 +49,7 @@ class StepGraphs {
     int64_t operations;
   };
   using Shape = std::pair<int64_t, int64_t>;
-  static constexpr size_t kMostRecords = 128;
+  static constexpr size_t kMostRecords = 256;
 
   Device& device_;
   std::map<Shape, Record> records_;

@@ -59,7 +59,7 @@ struct SampleParameters {
 
 enum class SampleStatus : uint8_t {
   kOk,
-  kNotFinite,  // a logit is NaN or +infinity, or all are -infinity: the token means nothing
+  kNotFinite,  // a logit is NaN or +infinity, or all are -infinity: the token, an id as any, means nothing
   kAllMasked,  // no id is left after bias and masks: the token is the best one of the unmodified logits
 };
 

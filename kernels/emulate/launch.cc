@@ -13,8 +13,7 @@ namespace {
 thread_local Options options;
 thread_local std::optional<Failure> failure;
 thread_local ThreadBlock block;
-thread_local const void* recorded_stream = nullptr;
-thread_local std::vector<std::function<void()>> recorded;
+thread_local std::vector<std::pair<const void*, Work*>> deferred;  // a few streams
 
 }  // namespace
 
@@ -23,21 +22,15 @@ void SetOptions(const Options& new_options) { options = new_options; }
 std::optional<Failure> TakeFailure() { return std::exchange(failure, std::nullopt); }
 
 void Enqueue(const void* stream, const std::function<void()>& work) {
-  if (stream != nullptr && stream == recorded_stream) {
-    recorded.push_back(work);
-  } else {
-    work();
+  for (const auto& [name, queue] : deferred) {
+    if (name == stream) return queue->push_back(work);
   }
+  work();
 }
 
-void BeginRecording(const void* stream) {
-  recorded_stream = stream;
-  recorded.clear();
-}
-
-std::vector<std::function<void()>> EndRecording() {
-  recorded_stream = nullptr;
-  return std::move(recorded);
+void Defer(const void* stream, Work* queue) {
+  std::erase_if(deferred, [&](const auto& entry) { return entry.first == stream; });
+  if (queue != nullptr) deferred.emplace_back(stream, queue);
 }
 
 void LaunchGrid(Extent grid, int threads, size_t shared_bytes, const std::function<void()>& kernel) {

@@ -19,10 +19,11 @@ void SetOptions(const Options& options);
 // The first failure of this OS thread's launches since it was last asked. Launches after it did nothing.
 std::optional<Failure> TakeFailure();
 
-// Work of a stream: done at once, or kept where the calling OS thread records that stream.
+// Work of a stream: done at once, or left to whoever defers that stream on the calling OS thread.
+using Work = std::vector<std::function<void()>>;
 void Enqueue(const void* stream, const std::function<void()>& work);
-void BeginRecording(const void* stream);  // not null
-std::vector<std::function<void()>> EndRecording();
+// From now on work of `stream`, which is not null, goes to the end of *queue; null: done at once again.
+void Defer(const void* stream, Work* queue);
 
 void LaunchGrid(Extent grid, int threads, size_t shared_bytes, const std::function<void()>& kernel);
 

@@ -211,6 +211,7 @@ absl::Status WorkerCore::Impl::OnArrival(Submit submit, Time now) {
     ids_seen_ = true;
   }
   sequence->num_emitted = own.num_emitted;
+  sequence->penalised = own.sampling.has_penalties();
   sequence->min_tokens = own.stop.min_tokens;
   sequence->max_tokens = own.stop.max_tokens;
   sequence->stop_ids = own.stop.stop_ids;
@@ -436,7 +437,7 @@ const StepPlan& WorkerCore::PlanBeside(Time now, Beside* beside) {
   return plan;
 }
 WorkerCore::Beside WorkerCore::Apart() { return impl_->SetApart() ? impl_->Apart() : Beside{}; }
-bool WorkerCore::can_plan() const { return impl_->num_flights_ < impl_->options_.max_in_flight; }
+bool WorkerCore::can_plan() const { return impl_->CanPlan(); }
 absl::Status WorkerCore::OnStepDone(const StepResult& result, Time now, TokenEvents* events) {
   return impl_->OnStepDone(result, now, events);
 }

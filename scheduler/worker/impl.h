@@ -40,6 +40,10 @@ class WorkerCore::Impl {
   // plan.cc
   // `beside`: decodes may stand apart.
   const StepPlan& Plan(Time now, bool beside);
+  bool CanPlan() const {
+    return num_flights_ < options_.max_in_flight &&
+           (num_flights_ == 0 || !flights_[first_flight_].holds_next);
+  }
 
   // step.cc
   absl::Status OnStepDone(const StepResult& result, Time now, TokenEvents* events);
@@ -75,6 +79,9 @@ class WorkerCore::Impl {
     std::vector<FlightRow> rows;  // [plan.slices]
     StepShape shape;
     int32_t beside = 0;  // sequences apart that decode in this step too
+    // How a sequence's next token is chosen depends on the one that this step samples. Left out of the next
+    // step, the sequence would decode at half the pace; so that step waits, which costs all a little.
+    bool holds_next = false;
   };
   // A grant that was checked but not yet committed.
   struct Row {

@@ -11,7 +11,7 @@
 namespace orrery {
 
 const StepPlan& WorkerCore::Impl::Plan(Time now, bool beside) {
-  ORRERY_CHECK(num_flights_ < options_.max_in_flight);
+  ORRERY_CHECK(CanPlan());
   kv_.AdvanceTo(now);
   old_reports_.swap(reports_);
   reports_.clear();
@@ -21,6 +21,7 @@ const StepPlan& WorkerCore::Impl::Plan(Time now, bool beside) {
   flight->rows.clear();
   flight->shape = {};
   flight->beside = 0;
+  flight->holds_next = false;
 
   // Slots of sequences that ended: the plan announces them before anybody gets them.
   flight->plan.released_slots.swap(released_slots_);
@@ -346,6 +347,7 @@ void WorkerCore::Impl::CommitSlice(Sequence* sequence, int32_t count, Flight* fl
   sequence->num_computed += count;
   kv_tokens_ += count;
   sequence->pending += slice.sample;
+  flight->holds_next |= slice.sample && sequence->penalised && !sequence->ending();
   ++sequence->flying;
 }
 

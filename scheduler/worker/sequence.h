@@ -43,6 +43,7 @@ struct alignas(64) Sequence {
   bool follower = false;      // hidden for the sake of the shared prompt
   bool poisoned = false;      // its KV gave logits that are not finite: nobody else may find it
   bool has_ids = false;       // the prompt's ids are known; else nothing is shared, as in most simulations
+  bool penalised = false;     // how a token is chosen depends on all before it
   int32_t num_given = 0;      // prompt tokens and those emitted by earlier attempts
   int32_t num_made = 0;       // output tokens sampled here and known to the host
   int32_t pending = 0;        // output tokens in flight: the newest ones, not yet known

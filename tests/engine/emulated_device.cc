@@ -60,20 +60,27 @@ class EmulatedBuffer final : public Buffer {
 
 class EmulatedGraph final : public cuda::Graph {
  public:
-  explicit EmulatedGraph(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
+  explicit EmulatedGraph(emulate::Work work) : work_(std::move(work)) {}
   void Run() const {
     for (const std::function<void()>& work : work_) work();
   }
 
  private:
-  std::vector<std::function<void()>> work_;
+  emulate::Work work_;
+};
+
+struct EmulatedEvent final : cuda::Event {
+  absl::Status status;
+  bool passed = true;
 };
 
 class EmulatedDevice final : public cuda::Device {
  public:
   explicit EmulatedDevice(const EmulatedDeviceOptions& options) : options_(options) {
     heap_->free_bytes = options.memory_bytes;
+    if (options.lazy) emulate::Defer(this, &queue_);
   }
+  ~EmulatedDevice() override { emulate::Defer(this, nullptr); }
 
   absl::StatusOr<int64_t> FreeBytes() override { return static_cast<int64_t>(heap_->free_bytes); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
@@ -89,46 +96,86 @@ class EmulatedDevice final : public cuda::Device {
   }
 
   void Upload(void* device, const void* host, size_t bytes) override {
-    if (Check("upload", device, bytes)) std::memcpy(device, host, bytes);
+    if (Check("upload", device, bytes)) emulate::Enqueue(this, [=] { std::memcpy(device, host, bytes); });
   }
   void Download(void* host, const void* device, size_t bytes) override {
     if (!Check("download", device, bytes)) return;
+    if (options_.lazy) return queue_.push_back([=] { std::memcpy(host, device, bytes); });
     const auto* const from = static_cast<const std::byte*>(device);
-    downloads_.push_back({host, {from, from + bytes}});
+    queue_.push_back([host, copy = std::vector<std::byte>(from, from + bytes)] {
+      std::memcpy(host, copy.data(), copy.size());
+    });
   }
   void Copy(void* to, const void* from, size_t bytes) override {
-    if (Check("copy", to, bytes) && Check("copy", from, bytes)) std::memcpy(to, from, bytes);
+    if (Check("copy", to, bytes) && Check("copy", from, bytes)) {
+      emulate::Enqueue(this, [=] { std::memcpy(to, from, bytes); });
+    }
   }
 
   absl::StatusOr<cuda::Stream> BeginRecording() override {
     if (!options_.records) return absl::InternalError("no recording");
-    const auto stream = reinterpret_cast<cuda::Stream>(&recording_);
-    emulate::BeginRecording(stream);
+    const auto stream = reinterpret_cast<cuda::Stream>(&recorded_);
+    recorded_.clear();
+    emulate::Defer(stream, &recorded_);
     return stream;
   }
   absl::StatusOr<std::unique_ptr<cuda::Graph>> EndRecording() override {
-    return std::make_unique<EmulatedGraph>(emulate::EndRecording());
+    emulate::Defer(&recorded_, nullptr);
+    return std::make_unique<EmulatedGraph>(std::move(recorded_));
   }
   void Launch(const cuda::Graph& graph) override {
     if (options_.graph_launches != nullptr) ++*options_.graph_launches;
-    static_cast<const EmulatedGraph&>(graph).Run();
+    emulate::Enqueue(this, [&graph] { static_cast<const EmulatedGraph&>(graph).Run(); });
   }
 
-  cuda::Stream stream() const override { return nullptr; }
-  int multiprocessors() const override { return options_.multiprocessors; }
-  absl::Status Synchronize() override {
-    if (options_.lost != nullptr && *options_.lost) return absl::DataLossError("the device is lost");
-    for (const auto& [host, bytes] : downloads_) std::memcpy(host, bytes.data(), bytes.size());
-    downloads_.clear();
-    if (const auto failure = emulate::TakeFailure()) {
-      const auto kind = NameOf(failure->kind);
-      status_.Update(absl::InternalError(
-          absl::StrCat("kernel: ", absl::string_view(kind.data(), kind.size()), ": ", failure->message)));
-    }
-    return std::exchange(status_, absl::OkStatus());
+  absl::StatusOr<std::unique_ptr<cuda::Event>> NewEvent() override {
+    return std::make_unique<EmulatedEvent>();
   }
+  void Record(cuda::Event& event) override {
+    auto& own = static_cast<EmulatedEvent&>(event);
+    own.passed = false;
+    own.status = TakeStatus();
+    queue_.push_back([&own, this] {
+      if (options_.lazy) own.status.Update(KernelStatus());
+      own.passed = true;
+    });
+  }
+  absl::Status Wait(cuda::Event& event) override {
+    auto& own = static_cast<EmulatedEvent&>(event);
+    size_t done = 0;
+    while (!own.passed && done < queue_.size()) queue_[done++]();
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(done));
+    if (Lost()) return LostStatus();
+    return std::exchange(own.status, absl::OkStatus());
+  }
+  absl::Status Synchronize() override {
+    for (const std::function<void()>& work : queue_) work();
+    queue_.clear();
+    return Lost() ? LostStatus() : TakeStatus();
+  }
+
+  // A name that the emulator may know; nothing is there to be read.
+  cuda::Stream stream() const override {
+    return reinterpret_cast<cuda::Stream>(const_cast<EmulatedDevice*>(this));
+  }
+  int multiprocessors() const override { return options_.multiprocessors; }
 
  private:
+  bool Lost() const { return options_.lost != nullptr && *options_.lost; }
+  static absl::Status LostStatus() { return absl::DataLossError("the device is lost"); }
+  static absl::Status KernelStatus() {
+    const auto failure = emulate::TakeFailure();
+    if (!failure) return absl::OkStatus();
+    const auto kind = NameOf(failure->kind);
+    return absl::InternalError(
+        absl::StrCat("kernel: ", absl::string_view(kind.data(), kind.size()), ": ", failure->message));
+  }
+  // Of what was enqueued, and of what has run.
+  absl::Status TakeStatus() {
+    absl::Status status = std::exchange(status_, absl::OkStatus());
+    status.Update(KernelStatus());
+    return status;
+  }
   bool Check(absl::string_view what, const void* address, size_t bytes) {
     if (heap_->Holds(address, bytes)) return true;
     status_.Update(absl::InternalError(
@@ -138,8 +185,8 @@ class EmulatedDevice final : public cuda::Device {
 
   const EmulatedDeviceOptions options_;
   const std::shared_ptr<Heap> heap_ = std::make_shared<Heap>();
-  char recording_ = 0;  // an address to name the stream by
-  std::vector<std::pair<void*, std::vector<std::byte>>> downloads_;
+  emulate::Work recorded_;  // since BeginRecording
+  emulate::Work queue_;     // what waits for somebody to wait for it
   absl::Status status_;
 };
 

@@ -1,6 +1,6 @@
 // The CUDA backend without a GPU, for tests: kernels run on the emulator (kernels/emulate), memory of the
 // device is memory of the host. Stricter than the runtime where it can be: every copy must lie in one
-// allocation, and what is downloaded is not there before Synchronize.
+// allocation, and what is downloaded is not there before somebody waits for it.
 #ifndef ORRERY_TESTS_ENGINE_EMULATED_DEVICE_H_
 #define ORRERY_TESTS_ENGINE_EMULATED_DEVICE_H_
 
@@ -18,6 +18,9 @@ struct EmulatedDeviceOptions {
   bool records = true;            // false: recording fails
   int* graph_launches = nullptr;  // counts them
   const bool* lost = nullptr;     // while true, the device is lost for good
+  // Nothing is done before somebody waits for it, and no more than that: what a copy reads too late, or a
+  // result that is read too early, shows.
+  bool lazy = false;
 };
 
 // For one thread: the emulator keeps its failures by thread.

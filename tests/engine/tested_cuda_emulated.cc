@@ -6,7 +6,7 @@ namespace orrery::testing {
 std::string WhyNoCuda() { return ""; }
 
 absl::StatusOr<CudaParts> OpenTestedCuda(const EngineOptions& /*options*/) {
-  return CudaParts{.device = NewEmulatedDevice(), .gemm = NewPlainGemm()};
+  return CudaParts{.device = NewEmulatedDevice({.lazy = true}), .gemm = NewPlainGemm()};
 }
 
 std::vector<float> ToHost(const Tensor& tensor) {

@@ -99,6 +99,8 @@ void ShadowEngine::CheckInput(const Slot& slot, const Slice& slice) {
     Fail(where + ": the host does not know this token yet");
   } else if (slice.input == InputSource::kPreviousStep && (slice.count != 1 || end != slot.delivered + 1)) {
     Fail(where + ": is not the token of the step in flight");
+  } else if (slice.input == InputSource::kPreviousStep && slot.submit->sampling.has_penalties()) {
+    Fail(where + ": its penalties depend on the token of the step in flight");
   } else if (slice.sample && slice.output_index != static_cast<int32_t>(end) - slot.submit->num_prompt) {
     Fail(where + ": wrong output index");
   }

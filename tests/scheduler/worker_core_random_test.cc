@@ -91,7 +91,7 @@ class History {
       now_ = now_ + Duration::Microseconds(100);
       Turn(false);
       Check();
-      if (++turns > 20000) Fail("the worker makes no progress");
+      if (++turns > 200000) Fail("the worker makes no progress");
     }
     if (failed_) return;
     for (const auto& [key, sample] : samples_) {
@@ -238,6 +238,7 @@ class History {
     if (random_.Below(3) == 0) tokens.back() = static_cast<TokenId>(random_.Below(kVocab));
     submit.tokens = std::make_shared<const std::vector<TokenId>>(std::move(tokens));
     if (requests_ % 4 == 0) submit.sampling.num_prompt_logprobs = static_cast<int32_t>(requests_ % 3);
+    if (requests_ % 5 == 0) submit.sampling.presence_penalty = 0.5f;
     const uint64_t samples = random_.Below(5) == 0 ? 1 + random_.Below(4) : 1;
     for (uint64_t i = 0; i < samples; ++i) {
       submit.key.sample = static_cast<uint32_t>(i);

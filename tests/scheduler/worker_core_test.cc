@@ -175,6 +175,25 @@ TEST_F(WorkerCoreTest, AWrongResultIsAnErrorAndChangesNothing) {
   EXPECT_TRUE(core_->OnStepDone(Answer(plan), now_, &events_).ok());
 }
 
+TEST_F(WorkerCoreTest, PenaltiesWaitForTheTokenInFlight) {
+  WorkerSpec spec = Spec();
+  spec.options.max_in_flight = 2;
+  for (const bool penalised : {false, true}) {
+    Use(spec);
+    Submit submit = Request(1, 20, 3);
+    submit.sampling.repetition_penalty = penalised ? 1.2f : 1.0f;
+    ASSERT_TRUE(core_->OnArrival(submit, now_).ok());
+    for (int token = 1; token <= 3; ++token) {
+      const StepPlan& plan = core_->Plan(now_);
+      ASSERT_EQ(plan.num_samples, 1);
+      // The last one has nothing behind it.
+      EXPECT_EQ(core_->can_plan(), !penalised || token == 3) << "token " << token;
+      ASSERT_TRUE(core_->OnStepDone(Answer(plan), now_, &events_).ok());
+      ASSERT_TRUE(core_->can_plan());
+    }
+  }
+}
+
 TEST_F(WorkerCoreTest, NumericalErrorsEndTheirSequenceAlone) {
   ASSERT_TRUE(core_->OnArrival(Request(1, 5, 4), now_).ok());
   ASSERT_TRUE(core_->OnArrival(Request(2, 5, 4), now_).ok());

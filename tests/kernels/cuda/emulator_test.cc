@@ -309,23 +309,27 @@ __global__ void AddKernel(int* target, int value) {
   if (ThreadX() == 0) *target += value;
 }
 
-TEST_F(EmulatorTest, RecordedLaunchesRunWhenTheyAreReplayed) {
+TEST_F(EmulatorTest, DeferredLaunchesRunWhenTheyAreCalled) {
   int target = 0;
   int name = 0;
-  const auto recorded = reinterpret_cast<Stream>(&name);
-  emulate::BeginRecording(recorded);
-  for (int value : {1, 10}) Launch(&AddKernel, {}, 32, 0, recorded, &target, value);
+  const auto deferred = reinterpret_cast<Stream>(&name);
+  std::vector<std::function<void()>> work, other;
+  emulate::Defer(deferred, &work);
+  emulate::Defer(&target, &other);
+  for (int value : {1, 10}) Launch(&AddKernel, {}, 32, 0, deferred, &target, value);
   EXPECT_EQ(target, 0);
   Launch(&AddKernel, {}, 32, 0, nullptr, &target, 100);
   EXPECT_EQ(target, 100) << "another stream runs on";
-  const auto work = emulate::EndRecording();
+  emulate::Defer(deferred, nullptr);
+  emulate::Defer(&target, nullptr);
+  EXPECT_TRUE(other.empty());
   ASSERT_EQ(work.size(), 2u);
   for (int i = 0; i < 2; ++i) {
     for (const auto& launch : work) launch();
   }
   EXPECT_EQ(target, 122);
-  Launch(&AddKernel, {}, 32, 0, recorded, &target, 1000);
-  EXPECT_EQ(target, 1122) << "the recording is over";
+  Launch(&AddKernel, {}, 32, 0, deferred, &target, 1000);
+  EXPECT_EQ(target, 1122) << "nothing is deferred any more";
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/cuda/copy_units.h"
+#include "kernels/cuda/feed_tokens.h"
 #include "kernels/cuda/gather_rows.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rope_kv.h"
@@ -93,6 +94,25 @@ TEST_F(RowKernelsTest, GatherIsExact) {
     for (int i = 0; i < rows * hidden; ++i) {
       ASSERT_EQ(out[i], table[ids[i / hidden] * hidden + i % hidden]);
     }
+  }
+}
+
+TEST_F(RowKernelsTest, FedTokensTakeThePlaceOfIdsThatHaveASource) {
+  for (int round = 0; round < 60; ++round) {
+    NextCase();
+    const int samples = Uniform(1, 300), rows = Uniform(0, 600);
+    std::vector<SampledToken> sampled(samples);
+    for (SampledToken& token : sampled) token = {Uniform(0, 1 << 20), SampleStatus::kOk, 0.5f, 7};
+    std::vector<int32_t> sources(rows), ids(rows);
+    for (int32_t& source : sources) source = Uniform(0, 2) > 0 ? Uniform(0, samples - 1) : -1;
+    std::iota(ids.begin(), ids.end(), -1000);
+    std::vector<int32_t> expected = ids;
+    for (int i = 0; i < rows; ++i) {
+      if (sources[i] >= 0) expected[i] = sampled[sources[i]].token;
+    }
+    FeedTokens(nullptr,
+               {.sources = sources.data(), .sampled = sampled.data(), .ids = ids.data(), .rows = rows});
+    ASSERT_EQ(ids, expected);
   }
 }
 
