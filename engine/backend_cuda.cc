@@ -120,7 +120,12 @@ class CudaBackend final : public Backend {
                     const float* residual);
   void Multiply(const cuda::GemmArgs& args) {
     graphs_.Run([&](cuda::Stream stream) {
-      if (status_.ok()) status_ = gemm_->Multiply(stream, args);
+      if (stream != device_->stream()) {
+        // In the record alone: the step is right without it.
+        if (!gemm_->Multiply(stream, args).ok()) graphs_.Spoil();
+      } else if (status_.ok()) {
+        status_ = gemm_->Multiply(stream, args);
+      }
     });
   }
   // Rows of an operation: those that fill up the step are computed, too.

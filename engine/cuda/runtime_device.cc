@@ -133,7 +133,10 @@ class RuntimeDevice final : public Device {
     if (error == cudaSuccess) error = cudaGraphInstantiate(&graph, recorded, 0);
     if (recorded != nullptr) cudaGraphDestroy(recorded);
     if (error != cudaSuccess) {
-      cudaGetLastError();  // it is told here, not by the next Synchronize
+      // It is told here, not with the step; another one is an eager launch's and the step's.
+      if (const cudaError_t last = cudaGetLastError(); last != error && !IsOfRecording(last)) {
+        Enqueue(last, "launch");
+      }
       return StatusOf(error, "capture");
     }
     return std::make_unique<RuntimeGraph>(graph);
@@ -185,11 +188,14 @@ class RuntimeDevice final : public Device {
         absl::StrCat("no memory for ", bytes >> 20, " MiB on the device: ", free >> 20, " of ", total >> 20,
                      " MiB are free: lower --kv-cache-tokens, --kv-cache-bytes or --max-step-tokens"));
   }
+  static bool IsOfRecording(cudaError_t error) {
+    return error == cudaSuccess ||
+           (error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread);
+  }
   // What a kernel breaks (an address that is none, a trap) stays broken until the process ends.
   absl::Status OrLost(absl::Status status) const {
-    if (status.ok()) return status;
-    const cudaError_t now = cudaStreamQuery(stream_);
-    return now == cudaSuccess || now == cudaErrorNotReady ? status : absl::DataLossError(status.message());
+    if (status.ok() || cudaStreamSynchronize(stream_) == cudaSuccess) return status;
+    return absl::DataLossError(status.message());
   }
   void Enqueue(cudaError_t error, absl::string_view what) {
     if (error != cudaSuccess) status_.Update(StatusOf(error, what));

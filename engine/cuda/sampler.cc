@@ -84,12 +84,7 @@ void Sampler::Run(const Tensor& logits, int64_t count, const RowAt& row_at, Samp
                   SampledToken* sampled) {
   int32_t top_stride = 0;
   for (int64_t row = 0; row < count; ++row) {
-    top_stride = std::max(top_stride, std::min(row_at(row).args.num_logprobs, vocab_));
-  }
-  if (top_stride > kMaxTopTokens) {
-    step().status.Update(absl::InvalidArgumentError(
-        absl::StrCat("logprobs ", top_stride, ": CUDA gives at most ", kMaxTopTokens)));
-    return;
+    top_stride = std::max(top_stride, MostTop(row_at(row).args.num_logprobs));
   }
   for (int64_t begin = 0, end = 0; begin < count; begin = end) {
     size_t bytes = RowBytes(row_at(begin).args, top_stride);
@@ -137,7 +132,7 @@ void Sampler::Launch(const Tensor& logits, int64_t count, int32_t top_stride, co
                             .seed = std::bit_cast<uint64_t>(args.uniform),
                             .position = 0,
                             .known_token = known_token,
-                            .num_top = std::min(args.num_logprobs, vocab_)};
+                            .num_top = MostTop(args.num_logprobs)};
     for (int32_t i = 0; i < args.num_counts; ++i) {
       counts.host[next_count++] = {args.counts[i].id, args.counts[i].count};
     }

@@ -4,6 +4,7 @@
 #ifndef ORRERY_ENGINE_CUDA_SAMPLER_H_
 #define ORRERY_ENGINE_CUDA_SAMPLER_H_
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -63,6 +64,9 @@ class Sampler {
   size_t StagingBytes() const;
   size_t SampledBytes() const { return static_cast<size_t>(max_samples_) * sizeof(SampledToken); }
   Step& step() { return steps_[begun_ % kStepsInFlight]; }
+  // Alternatives of a row that asks for `wanted`. The daemon refuses more than there can be; where another
+  // process let them through, a row has fewer and its batch does not fail.
+  int32_t MostTop(int32_t wanted) const { return std::min({wanted, vocab_, kMaxTopTokens}); }
   static size_t RowBytes(const orrery::SampleArgs& args, int32_t top_stride);
   // `sampled`, on the device, keeps the results; null: nobody goes on from them.
   template <typename RowAt>

@@ -28,8 +28,8 @@ absl::Status StepGraphs::End(bool ok) {
   }
   if (std::exchange(recording_, nullptr) != nullptr) {
     absl::StatusOr<std::unique_ptr<Graph>> graph = device_.EndRecording();
-    if (graph.ok() && ok) records_[shape_] = {.graph = *std::move(graph), .operations = operations_};
-    broken_ = !graph.ok();
+    broken_ = !graph.ok() || std::exchange(spoiled_, false);
+    if (!broken_ && ok) records_[shape_] = {.graph = *std::move(graph), .operations = operations_};
   }
   return absl::OkStatus();
 }

@@ -39,6 +39,8 @@ class StepGraphs {
     launch(device_.stream());
     if (recording_ != nullptr) launch(recording_);
   }
+  // The record that is being made lacks an operation: it is not kept, and no other is made.
+  void Spoil() { spoiled_ = true; }
   // Nothing to do outside of a step. `ok`: all operations could be enqueued; otherwise no record is kept.
   // Internal: the step had other operations than its record, and was not run.
   absl::Status End(bool ok);
@@ -58,6 +60,7 @@ class StepGraphs {
   Shape shape_;
   const Record* replayed_ = nullptr;
   Stream recording_ = nullptr;
+  bool spoiled_ = false;
   int64_t operations_ = 0;
 };
 

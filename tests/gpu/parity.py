@@ -6,7 +6,8 @@ tokens behind it, each fed to a step of its own.
 
 Prints one JSON object. A case passes where
   - the error against transformers in f32 is at most 1.3 times that of transformers in bf16,
-  - the best token is the same in 99.5 % of the positions where the f32 model has a margin of more than 0.05,
+  - the best token is the same in 99.5 % of the positions where the f32 model's margin is more than 0.05 and more than
+    six times what transformers in bf16 is off in the mean of squares,
   - chunks of a prompt, and, batch-invariant, 64 sequences side by side, give the same bits.
 """
 import argparse
@@ -39,14 +40,16 @@ def make(folder, family, changes):
         for value in model.parameters():
             if value.dim() == 1:
                 value.add_(torch.randn_like(value) * 0.1)
-    # What is saved is what all of them compute with.
-    model = model.to(torch.bfloat16)
+    # What is saved is what all of them compute with. Casting the model would cast its angles, too.
+    with torch.no_grad():
+        for value in model.parameters():
+            value.data = value.data.to(torch.bfloat16)
     model.save_pretrained(folder)
-    return model
+    return config.vocab_size
 
 
-def expected(model, tokens, dtype, device):
-    model = model.to(device=device, dtype=dtype)
+def expected(folder, tokens, dtype, device):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     with torch.no_grad():
         logits = model(torch.tensor([tokens], device=device)).logits[0, PROMPT - 1:]
     return logits.float().cpu().numpy()
@@ -68,22 +71,22 @@ def relative(values, reference):
 
 def run(args, name, family, changes):
     with tempfile.TemporaryDirectory() as folder:
-        model = make(folder, family, changes)
-        vocab = model.config.vocab_size
+        vocab = make(folder, family, changes)
         generator = torch.Generator().manual_seed(9)
         tokens = torch.randint(3, vocab, (PROMPT + FORCED,), generator=generator).tolist()
         tokens_file = str(pathlib.Path(folder, "tokens"))
         pathlib.Path(tokens_file).write_text(" ".join(map(str, tokens)), encoding="ascii")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        narrow = expected(model, tokens, torch.bfloat16, device)
-        exact = expected(model, tokens, torch.float32, device)
+        narrow = expected(folder, tokens, torch.bfloat16, device)
+        exact = expected(folder, tokens, torch.float32, device)
         fast = ours(args, folder, tokens_file, vocab)
         chunked = ours(args, folder, tokens_file, vocab, "--chunk", "48")
         alone = ours(args, folder, tokens_file, vocab, "--invariant", "on")
         alone_chunked = ours(args, folder, tokens_file, vocab, "--invariant", "on", "--chunk", "48")
         among = ours(args, folder, tokens_file, vocab, "--invariant", "on", "--batch", "64")
     best_two = numpy.sort(exact, axis=1)[:, -2:]
-    clear = best_two[:, 1] - best_two[:, 0] > 0.05
+    noise = float(numpy.sqrt(numpy.mean((narrow - exact)**2)))
+    clear = best_two[:, 1] - best_two[:, 0] > max(0.05, 6 * noise)
     agrees = (fast.argmax(axis=1) == exact.argmax(axis=1))[clear]
     row = {"case": name, "error": relative(fast, exact), "error_chunked": relative(chunked, exact),
            "error_invariant": relative(alone, exact), "transformers_bf16_error": relative(narrow, exact),

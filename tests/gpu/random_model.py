@@ -59,7 +59,6 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     config = {**config, "torch_dtype": "bfloat16", "hidden_act": "silu", "rms_norm_eps": 1e-5, "bos_token_id": 1,
               "eos_token_id": 2}
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     header, offset = {}, 0
     for name, shape in tensors(config):
         size = 2 * int(numpy.prod(shape))
@@ -83,6 +82,8 @@ def main():
                 out.write(memoryview(block)[begin:begin + piece])
                 left -= piece
                 begin = (begin + piece) % len(block)
+    # Last: who finds it finds all.
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     print(f"{sys.argv[1]}: {offset / 1e9:.2f} GB in {folder}")
 
 

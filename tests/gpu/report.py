@@ -12,13 +12,16 @@ import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).parent
-STAGES = ["build", "ceilings", "kernels", "sanitizer", "parity", "kernel-bench", "engine-bench", "peers"]
+STAGES = ["build", "ceilings", "kernels", "parity", "kernel-bench", "engine-bench", "peers", "sanitizer"]
 
 
 def load(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except OSError:
+        return None
+    except json.JSONDecodeError as error:
+        print(f"{path.name} is cut off or broken: {error}")
         return None
 
 
@@ -46,7 +49,7 @@ def ceiling_rows(ceilings):
 
 
 def kernel_rows(bench, ceilings, peers, published):
-    read = max(rates["read"] for rates in ceilings["bandwidth_tb_s"].values()) if ceilings else None
+    read = ceilings["bandwidth_tb_s"]["8 GiB"]["read"] if ceilings else None  # no cache holds a part of it
     peak = ceilings["products"][0]["tflop_s"] if ceilings else None
     best_gemm = {f"m{p['m']} {p['n']}x{p['k']}": p["best_us"] for p in ceilings["products"]} if ceilings else {}
     peer_us = {(row["kernel"], row["case"]): row["peers_us"] for row in peers["rows"]} if peers else {}
@@ -68,7 +71,7 @@ def kernel_rows(bench, ceilings, peers, published):
         yield [row["kernel"], row["case"], f"{row['us']:.2f} ({row['least_us']:.2f} to {row['most_us']:.2f})",
                f"{row['tflop_s']:.0f} TFLOP/s" if by_flop else f"{row['tb_s']:.2f} TB/s", number(share),
                ", ".join(f"{name} {us / row['us']:.2f}" for name, us in others.items()), number(ratio),
-               "" if row["error"] < 0 else f"{row['error']:.1e}"]
+               "NaN" if row["error"] is None else "" if row["error"] < 0 else f"{row['error']:.1e}"]
 
 
 def engine_rows(benches, published):
