@@ -1,6 +1,7 @@
 #include "kernels/cuda/decode_plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 #include "kernels/cuda/kv_pages.h"
@@ -12,6 +13,10 @@ namespace {
 constexpr int64_t kItemOverheadPages = 5;
 // Pieces of work per thread block that leave the dealing room to balance.
 constexpr int64_t kPiecesPerBlock = 2;
+
+// Of an item or a block beside a cost.
+constexpr int kNumberBits = 24;
+constexpr uint64_t kNumber = (uint64_t{1} << kNumberBits) - 1;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -78,34 +83,33 @@ void DecodePlan::Cut(std::span<const int32_t> lengths, int32_t chunk) {
 
 // Longest processing time first: each piece goes to the block with the least so far.
 void DecodePlan::Deal() {
-  order_.resize(items_.size());
-  std::iota(order_.begin(), order_.end(), 0);
-  std::sort(order_.begin(), order_.end(), [this](int32_t a, int32_t b) {
-    const int64_t cost_a = CostOf(items_[a]), cost_b = CostOf(items_[b]);
-    return cost_a != cost_b ? cost_a > cost_b : a < b;
-  });
-  const auto heavier = [](const Load& a, const Load& b) {
-    return a.cost != b.cost ? a.cost > b.cost : a.block > b.block;
-  };
-  loads_.clear();
-  for (int32_t b = 0; b < options_.blocks; ++b) loads_.push_back({0, b});  // equal loads are a heap
+  order_.clear();
+  for (size_t item = 0; item < items_.size(); ++item) {
+    order_.push_back(~static_cast<uint64_t>(CostOf(items_[item])) << kNumberBits | item);
+  }
+  std::sort(order_.begin(), order_.end());
+  const auto blocks = static_cast<size_t>(options_.blocks), leaves = std::bit_ceil(blocks);
+  loads_.assign(2 * leaves, ~uint64_t{0});
+  std::iota(loads_.begin() + leaves, loads_.begin() + leaves + blocks, 0);
+  for (size_t node = leaves - 1; node > 0; --node) loads_[node] = loads_[2 * node];  // the first is least
   block_of_.clear();
   block_begin_.assign(options_.blocks + 1, 0);
-  for (const int32_t item : order_) {
+  for (const uint64_t item : order_) {
+    const uint64_t cost = ~item >> kNumberBits << kNumberBits;
     for (int32_t group = 0; group < head_groups_; ++group) {
-      std::pop_heap(loads_.begin(), loads_.end(), heavier);
-      Load& least = loads_.back();
-      least.cost += CostOf(items_[item]);
-      block_of_.push_back(least.block);
-      ++block_begin_[least.block + 1];
-      std::push_heap(loads_.begin(), loads_.end(), heavier);
+      const auto block = static_cast<size_t>(loads_[1] & kNumber);
+      block_of_.push_back(static_cast<int32_t>(block));
+      ++block_begin_[block + 1];
+      size_t node = leaves + block;
+      for (loads_[node] += cost; node > 1; node /= 2)
+        loads_[node / 2] = std::min(loads_[node], loads_[node ^ 1]);
     }
   }
   std::partial_sum(block_begin_.begin(), block_begin_.end(), block_begin_.begin());
   work_.resize(block_of_.size());
   // Places each piece at its block's cursor; afterwards the cursors are the begins of the blocks after.
   for (size_t piece = 0; piece < block_of_.size(); ++piece) {
-    work_[block_begin_[block_of_[piece]]++] = {order_[piece / head_groups_],
+    work_[block_begin_[block_of_[piece]]++] = {static_cast<int32_t>(order_[piece / head_groups_] & kNumber),
                                                static_cast<int32_t>(piece % head_groups_)};
   }
   std::copy_backward(block_begin_.begin(), block_begin_.end() - 1, block_begin_.end());

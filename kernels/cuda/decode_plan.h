@@ -60,10 +60,6 @@ class DecodePlan {
   int32_t num_slots() const { return slot_begin_.back(); }
 
  private:
-  struct Load {
-    int64_t cost;
-    int32_t block;
-  };
   int32_t ChunkFor(std::span<const int32_t> lengths) const;
   void Cut(std::span<const int32_t> lengths, int32_t chunk);
   void Deal();
@@ -73,9 +69,11 @@ class DecodePlan {
   std::vector<DecodeItem> items_;
   std::vector<DecodeWork> work_;
   std::vector<int32_t> block_begin_, slot_begin_;
-  std::vector<int32_t> order_;     // items, most expensive first
+  std::vector<uint64_t> order_;    // items, most expensive first: the bits of ~cost above those of the item
   std::vector<int32_t> block_of_;  // of every piece of work in that order
-  std::vector<Load> loads_;        // heap, least loaded first
+  // What blocks have got so far, as a tree: the leaves are the bits of the cost above those of the block,
+  // every other node is the lesser of its two.
+  std::vector<uint64_t> loads_;
 };
 
 }  // namespace orrery::cuda

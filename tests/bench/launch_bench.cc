@@ -25,10 +25,11 @@ namespace {
 
 constexpr int kLayers = 32, kSteps = 1000, kMultiprocessors = 132;
 
-class UnusedBuffer final : public Buffer {
+// Of the device: an address that nobody follows. Of the host: memory.
+class NullBuffer final : public Buffer {
  public:
-  explicit UnusedBuffer(size_t bytes)
-      : bytes_(bytes), data_(std::aligned_alloc(64, (bytes / 64 + 1) * 64), std::free) {}
+  NullBuffer(size_t bytes, bool host)
+      : bytes_(bytes), data_(std::aligned_alloc(64, ((host ? bytes : 1) / 64 + 1) * 64), std::free) {}
   void* data() const override { return data_.get(); }
   size_t bytes() const override { return bytes_; }
 
@@ -44,9 +45,11 @@ class NullDevice final : public cuda::Device {
   ~NullDevice() override { emulate::Defer(this, nullptr); }
   absl::StatusOr<int64_t> FreeBytes() override { return int64_t{1} << 40; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
-    return std::make_unique<UnusedBuffer>(bytes);
+    return std::make_unique<NullBuffer>(bytes, false);
   }
-  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override { return Allocate(bytes); }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes) override {
+    return std::make_unique<NullBuffer>(bytes, true);
+  }
   void Upload(void* /*device*/, const void* /*host*/, size_t /*bytes*/) override {}
   void Download(void* host, const void* /*device*/, size_t bytes) override { std::memset(host, 0, bytes); }
   void Copy(void* /*to*/, const void* /*from*/, size_t /*bytes*/) override {}
@@ -112,7 +115,7 @@ void Run(int sequences, int context, bool graphs) {
   config["head_dim"] = 64;
   config["num_hidden_layers"] = kLayers;
   config["num_attention_heads"] = 32;
-  config["num_key_value_heads"] = 1;
+  config["num_key_value_heads"] = 8;
   config["max_position_embeddings"] = 2 * context + 2 * kSteps;
   testing::WriteModel(dir.path(), config, testing::RandomTensors(config, 1), DType::kBF16);
   EngineOptions options;

@@ -121,7 +121,7 @@ class Bench {
     int64_t tokens = 0;
     for (const auto& [batch, context] : arguments.decode) {
       options.max_num_seqs = std::max(options.max_num_seqs, batch + 1);
-      tokens = std::max(tokens, int64_t{batch + 1} * (context + 2 * arguments.steps + 64));
+      tokens = std::max(tokens, int64_t{batch + 1} * (context + 4 * arguments.steps + 64));
     }
     for (int length : arguments.prefill) {
       options.max_step_tokens = std::max(options.max_step_tokens, length);
@@ -209,9 +209,49 @@ class Bench {
       Check(driver.Step(work));
       if (i >= 5) steps.push_back(timed.step_seconds), launches.push_back(timed.launch);
     }
-    Print("decode b" + std::to_string(batch) + " ctx" + std::to_string(context), steps, launches, batch);
+    const std::string name = "decode b" + std::to_string(batch) + " ctx" + std::to_string(context);
+    Print(name, steps, launches, batch);
+    if (engine_->max_in_flight() > 1) Ahead(name + " ahead", driver, work);
     for (const auto& [handle, count] : work) driver.Release(handle);
     Check(driver.Step({}));
+  }
+
+  // The same steps, each launched while the one before it runs, from the tokens that that one samples. What
+  // the driver knows of the sequences is not true any more.
+  void Ahead(const std::string& name, PlanDriver& driver, const std::vector<std::pair<int, int32_t>>& work) {
+    const int block_tokens = engine_->limits().block_tokens;
+    for (const auto& [handle, count] : work) {
+      auto& sequence = driver.sequence(handle);
+      const int tokens = sequence.computed + arguments_.steps + 7;
+      while (static_cast<int>(sequence.blocks.size()) * block_tokens < tokens) {
+        sequence.blocks.push_back(driver.TakeBlock());
+      }
+    }
+    Check(driver.Step(work));
+    std::vector<StepPlan> plans = {driver.plan(), driver.plan()};
+    for (Slice& slice : plans[1].slices) ++slice.begin, ++slice.output_index;
+    StepResult result;
+    std::vector<double> steps, launches;
+    double done = 0;
+    for (int i = 0; i < arguments_.steps + 5; ++i) {
+      StepPlan& plan = plans[static_cast<size_t>(i + 1) % 2];
+      const StepPlan& before = plans[static_cast<size_t>(i) % 2];
+      plan.step = StepId{Value(before.step) + 1};
+      for (size_t s = 0; i > 0 && s < plan.slices.size(); ++s) {
+        plan.slices[s].begin = before.slices[s].begin + 1;
+        plan.slices[s].output_index = before.slices[s].output_index + 1;
+        plan.slices[s].input = InputSource::kPreviousStep;
+      }
+      const double begin = Now();
+      Check(engine_->Launch(plan));
+      const double launched = Now();
+      if (i > 0) Check(engine_->Wait(before.step, &result));
+      const double now = Now();
+      if (i >= 5) steps.push_back(now - done), launches.push_back(launched - begin);
+      done = now;
+    }
+    Check(engine_->Wait(plans[static_cast<size_t>(arguments_.steps + 5) % 2].step, &result));
+    Print(name, steps, launches, static_cast<int64_t>(work.size()));
   }
 
   const Arguments arguments_;
