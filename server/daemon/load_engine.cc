@@ -13,6 +13,7 @@
 #include "engine/cuda_engine.h"
 #include "engine/engine_options.h"
 #include "engine/modeled_executor.h"
+#include "engine/warm_up.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cuda/sample.h"
 #include "scheduler/cost/step_cost.h"
@@ -215,6 +216,12 @@ absl::Status LoadEngine(const ServerConfig& config, const ModelConfig& model, Se
   const EngineOptions options = MakeEngineOptions(config, chosen->cuda);
   auto engines = chosen->cuda ? LoadCudaEngines(options, OpenCudaDevice) : LoadCpuEngines(options);
   if (!engines.ok()) return engines.status();
+  if (chosen->cuda) {
+    spdlog::info("engine: going through the sizes of steps (algorithms are looked for once on a machine)");
+    for (const auto& engine : engines->executors) {
+      if (absl::Status status = WarmUp(*engine); !status.ok()) return status;
+    }
+  }
   for (auto& engine : engines->executors) parts->engine.executors.push_back(std::move(engine));
   const auto name = [](DType type) { return std::string(NameOf(type)); };
   const EnginePlan& plan = engines->plan;

@@ -13,6 +13,7 @@
 #include "engine/cpu_engine.h"
 #include "engine/cuda/matrix.h"
 #include "engine/cuda_engine.h"
+#include "engine/warm_up.h"
 #include "kernels/emulate/launch.h"
 #include "tests/engine/emulated_device.h"
 #include "tests/engine/plan_driver.h"
@@ -129,7 +130,7 @@ TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
     std::vector<std::vector<TokenId>> outputs;
     std::vector<float> logprobs;
   };
-  const auto run = [&](bool graphs, bool records) {
+  const auto run = [&](bool graphs, bool records, bool warm = false) {
     Run out;
     options_.cuda_graphs = graphs;
     const auto open = [&](const EngineOptions&) -> absl::StatusOr<CudaParts> {
@@ -139,6 +140,9 @@ TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
     };
     auto engines = LoadCudaEngines(options_, open);
     EXPECT_TRUE(engines.ok()) << engines.status();
+    if (warm) {
+      EXPECT_TRUE(WarmUp(*engines->executors.front()).ok());
+    }
     PlanDriver driver(*engines->executors.front());
     Sampling sampling;
     sampling.num_logprobs = 1;
@@ -158,6 +162,7 @@ TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
     return out;
   };
   const Run eager = run(false, true), recorded = run(true, true), refused = run(true, false);
+  const Run warm = run(true, true, true);
   EXPECT_EQ(eager.graph_launches, 0);
   EXPECT_GE(recorded.graph_launches, 6);
   EXPECT_EQ(refused.graph_launches, 0);
@@ -165,6 +170,8 @@ TEST_F(EmulatedCudaTest, RecordedStepsGiveTheBitsOfStepsThatAreNot) {
   EXPECT_EQ(recorded.logprobs, eager.logprobs);
   EXPECT_EQ(refused.outputs, eager.outputs);
   EXPECT_EQ(refused.logprobs, eager.logprobs);
+  EXPECT_EQ(warm.outputs, eager.outputs);
+  EXPECT_EQ(warm.logprobs, eager.logprobs);
 }
 
 TEST_F(EmulatedCudaTest, ProductsInPiecesGiveTheSameBits) {
