@@ -68,7 +68,7 @@ std::vector<Option> MakeRows() {
        0,
        {"auto", "on", "off"}},
       {"cuda-graphs", &C::cuda_graphs, "on|off",
-       "launch decode steps of up to 64 sequences as a whole; off where batch-invariant"},
+       "launch decode steps of up to 256 sequences as a whole; off where batch-invariant"},
       {"workers", &C::workers, "W",
        "engine workers in this process: they share the weights and divide the threads; each has a KV pool "
        "and a scheduler of its own",
