@@ -68,21 +68,27 @@ class Steps {
   uint64_t steps_ = 0, sequences_ = 0;
 };
 
+// From the first, doubled each time; the last is the most there can be.
+std::vector<int32_t> SizesUpTo(int32_t first, int32_t most) {
+  std::vector<int32_t> sizes;
+  for (int64_t size = first; size < most; size *= 2) sizes.push_back(static_cast<int32_t>(size));
+  if (first <= most) sizes.push_back(most);
+  return sizes;
+}
+
 }  // namespace
 
 absl::Status WarmUp(Executor& executor) {
   Steps steps(executor);
   const EngineLimits& limits = executor.limits();
   absl::Status status;
-  // The last of each kind is the most there can be.
-  for (int32_t rows = 1, most = limits.max_num_seqs; status.ok() && rows <= most;
-       rows = rows < most ? std::min(2 * rows, most) : rows + 1) {
-    if (steps.Fits(rows, 1)) status = steps.Run(rows, 1);
+  for (const int32_t sequences : SizesUpTo(1, limits.max_num_seqs)) {
+    if (status.ok() && steps.Fits(sequences, 1)) status = steps.Run(sequences, 1);
   }
-  for (int32_t rows = 2, most = limits.max_step_tokens; status.ok() && rows <= most;
-       rows = rows < most ? std::min(2 * rows, most) : rows + 1) {
+  for (const int32_t rows : SizesUpTo(2, limits.max_step_tokens)) {
     const int32_t sequences = (rows + limits.max_context - 1) / limits.max_context;
-    if (steps.Fits(sequences, rows / sequences)) status = steps.Run(sequences, rows / sequences);
+    if (status.ok() && steps.Fits(sequences, rows / sequences))
+      status = steps.Run(sequences, rows / sequences);
   }
   status.Update(steps.Release());
   return status;

@@ -19,6 +19,7 @@
 #include "scheduler/base/check.h"
 #include "scheduler/worker_factory.h"
 #include "tests/engine/test_model.h"
+#include "tests/engine/worker_spec.h"
 
 namespace orrery {
 namespace {
@@ -131,13 +132,7 @@ void Run(int sequences, int context, bool graphs) {
   });
   ORRERY_CHECK(engines.ok());
   ModelExecutor& executor = *engines->executors.front();
-  const EngineLimits& limits = executor.limits();
-  WorkerSpec spec;
-  spec.options.num_blocks = limits.num_blocks;
-  spec.options.max_num_seqs = limits.max_num_seqs;
-  spec.options.max_step_tokens = limits.max_step_tokens;
-  spec.options.max_context = limits.max_context;
-  spec.options.vocab_size = limits.vocab_size;
+  WorkerSpec spec = testing::WorkerSpecOf(executor.limits());
   spec.options.max_in_flight = executor.max_in_flight();
   auto core = *NewWorkerCore(spec);
   for (int i = 0; i < sequences; ++i) {

@@ -25,6 +25,7 @@
 #include "server/daemon/load_parts.h"
 #include "server/daemon/server.h"
 #include "spdlog/spdlog.h"
+#include "tests/engine/worker_spec.h"
 
 namespace orrery {
 namespace {
@@ -51,20 +52,13 @@ Result BareLoop(const Options& options) {
   auto parts = LoadParts(options.config);
   if (!parts.ok()) std::exit((std::fprintf(stderr, "%s\n", parts.status().ToString().c_str()), 2));
   Executor& executor = *parts->engine.executors.front();
-  const EngineLimits& limits = executor.limits();
-  WorkerSpec spec;
-  spec.options.num_blocks = limits.num_blocks;
-  spec.options.block_tokens = limits.block_tokens;
-  spec.options.max_num_seqs = limits.max_num_seqs;
-  spec.options.max_step_tokens = limits.max_step_tokens;
-  spec.options.max_context = limits.max_context;
-  auto core = *NewWorkerCore(spec);
+  auto core = *NewWorkerCore(testing::WorkerSpecOf(executor.limits()));
   const Clock clock;
   for (int i = 0; i < options.batch; ++i) {
     Submit submit;
     submit.key.request = RequestId{static_cast<uint64_t>(i) + 1};
-    submit.tokens =
-        std::make_shared<const std::vector<TokenId>>(PromptOf(i, options.prompt, limits.vocab_size));
+    submit.tokens = std::make_shared<const std::vector<TokenId>>(
+        PromptOf(i, options.prompt, executor.limits().vocab_size));
     submit.num_prompt = options.prompt;
     submit.sampling.temperature = 0;
     submit.stop.max_tokens = options.tokens;

@@ -20,6 +20,7 @@
 #include "engine/cuda_engine.h"
 #include "scheduler/base/random.h"
 #include "tests/engine/plan_driver.h"
+#include "tests/engine/prefix_logits.h"
 #include "tests/engine/reference_model.h"
 #include "tests/engine/test_model.h"
 #include "tests/engine/tested_cuda.h"
@@ -30,7 +31,10 @@ namespace {
 using nlohmann::json;
 using testing::Greedy;
 using testing::PlanDriver;
+using testing::PrefixLogits;
 using testing::ReferenceModel;
+using testing::RelativeError;
+using testing::ToHost;
 
 constexpr int kVocab = 150;
 
@@ -71,40 +75,6 @@ json TwoLayers(const std::string& family) {
   config["num_key_value_heads"] = wide ? 1 : 2;
   config["tie_word_embeddings"] = wide;
   return config;
-}
-
-// The logits behind every prefix of `tokens`, [tokens, vocab]: each is a sequence of its own, all in one run,
-// prefilled in chunks.
-std::vector<float> PrefixLogits(ModelExecutor& engine, const std::vector<TokenId>& tokens, int32_t chunk) {
-  std::vector<float> all(tokens.size() * kVocab);
-  PlanDriver driver(engine);
-  engine.set_logits_observer([&](const Tensor& logits) {
-    const std::vector<float> rows = testing::ToHost(logits);
-    auto row = rows.begin();
-    for (const Slice& slice : driver.plan().slices) {
-      if (!slice.sample) continue;
-      const auto position = static_cast<ptrdiff_t>(slice.begin + slice.count - 1);
-      std::copy(row, row + kVocab, all.begin() + position * kVocab);
-      row += kVocab;
-    }
-  });
-  for (size_t n = 1; n <= tokens.size(); ++n) {
-    driver.Add({tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n)}, 1, Greedy());
-  }
-  EXPECT_TRUE(driver.RunAll(chunk).ok());
-  engine.set_logits_observer(nullptr);
-  for (size_t n = 0; n < tokens.size(); ++n) driver.Release(static_cast<int>(n));
-  EXPECT_TRUE(driver.Step({}).ok());
-  return all;
-}
-
-double RelativeError(const std::vector<float>& values, const std::vector<double>& reference) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < reference.size(); ++i) {
-    error += (values[i] - reference[i]) * (values[i] - reference[i]);
-    norm += reference[i] * reference[i];
-  }
-  return std::sqrt(error / norm);
 }
 
 // By its definition: eight steps between powers of two, of 2^-6 at least; up to 448.
@@ -157,7 +127,7 @@ TEST_P(CudaModelTest, LogitsAreNearTheReference) {
   ASSERT_NE(engine, nullptr);
   RandomStream random(3);
   const std::vector<TokenId> tokens = RandomTokens(random, 24);
-  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
+  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33, ToHost);
   const std::vector<double> reference = ReferenceModel(dir_.path()).AllLogits(tokens);
   const double relative = RelativeError(ours, reference);
   RecordProperty("relative_error", absl::StrCat(relative));
@@ -176,7 +146,7 @@ TEST_P(CudaModelTest, LogitsOfAnFp8PoolAreNearTheReference) {
   ASSERT_NE(engine, nullptr);
   RandomStream random(3);
   const std::vector<TokenId> tokens = RandomTokens(random, 24);
-  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33);
+  const std::vector<float> ours = PrefixLogits(*engine, tokens, 33, ToHost);
   ReferenceModel reference(dir_.path());
   const double of_the_type = RelativeError(ours, reference.AllLogits(tokens));
   reference.set_kept(NearestE4M3);
@@ -285,7 +255,7 @@ TEST_P(CudaModelTest, RulesAndLogprobsFollowTheirDefinition) {
     ASSERT_TRUE(free.Step({}).ok());
   }
   std::vector<std::vector<float>> steps;  // [3, vocab] each
-  engine->set_logits_observer([&](const Tensor& rows) { steps.push_back(testing::ToHost(rows)); });
+  engine->set_logits_observer([&](const Tensor& rows) { steps.push_back(ToHost(rows)); });
   PlanDriver driver(*engine);
   for (const Ruled& r : ruled) driver.Add(r.prompt, static_cast<int32_t>(kTokens), r.sampling, r.stop);
   ASSERT_TRUE(driver.RunAll(13).ok());
@@ -386,11 +356,11 @@ TEST_F(CudaTinyTest, InvariantLogitsAreBitwiseTheSameHoweverTheyAreComputed) {
   ASSERT_NE(engine, nullptr);
   RandomStream random(9);
   const std::vector<TokenId> tokens = RandomTokens(random, 18);
-  const std::vector<float> whole = PrefixLogits(*engine, tokens, 128);
-  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 1)) << "token by token";
-  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 7)) << "in chunks";
+  const std::vector<float> whole = PrefixLogits(*engine, tokens, 128, ToHost);
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 1, ToHost)) << "token by token";
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 7, ToHost)) << "in chunks";
   std::vector<float> last;
-  engine->set_logits_observer([&](const Tensor& logits) { last = testing::ToHost(logits); });
+  engine->set_logits_observer([&](const Tensor& logits) { last = ToHost(logits); });
   for (const size_t n : {size_t{1}, size_t{16}, size_t{17}, tokens.size()}) {
     Alone(*engine, {tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n)}, 1);
     const auto row = whole.begin() + static_cast<ptrdiff_t>((n - 1) * kVocab);

@@ -19,6 +19,7 @@
 #include "kernels/cpu/cpu_features.h"
 #include "scheduler/base/random.h"
 #include "tests/engine/plan_driver.h"
+#include "tests/engine/prefix_logits.h"
 #include "tests/engine/reference_model.h"
 #include "tests/engine/stories.h"
 #include "tests/engine/test_model.h"
@@ -29,7 +30,9 @@ namespace {
 using nlohmann::json;
 using testing::Greedy;
 using testing::PlanDriver;
+using testing::PrefixLogits;
 using testing::ReferenceModel;
+using testing::RelativeError;
 using testing::StoryCase;
 using testing::TwentyStoryCases;
 
@@ -198,39 +201,9 @@ std::vector<Variant> Variants() {
   };
 }
 
-// The logits behind every prefix of `tokens`, [tokens, vocab]: every prefix is a sequence of its own, all in
-// one run, prefilled in chunks.
-std::vector<float> LogitsOfAllPrefixes(ModelExecutor& engine, const std::vector<TokenId>& tokens,
-                                       int32_t chunk) {
-  const auto vocab = static_cast<size_t>(engine.limits().vocab_size);
-  std::vector<float> all(tokens.size() * vocab);
-  PlanDriver driver(engine);
-  engine.set_logits_observer([&](const Tensor& logits) {
-    const auto* row = static_cast<const float*>(logits.data);
-    for (const Slice& slice : driver.plan().slices) {
-      if (!slice.sample) continue;
-      const auto position = static_cast<size_t>(slice.begin + slice.count - 1);
-      std::copy(row, row + vocab, all.begin() + static_cast<ptrdiff_t>(position * vocab));
-      row += vocab;
-    }
-  });
-  for (size_t n = 1; n <= tokens.size(); ++n) {
-    driver.Add({tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(n)}, 1, Greedy());
-  }
-  EXPECT_TRUE(driver.RunAll(chunk).ok());
-  engine.set_logits_observer(nullptr);
-  for (size_t n = 0; n < tokens.size(); ++n) driver.Release(static_cast<int>(n));
-  EXPECT_TRUE(driver.Step({}).ok());
-  return all;
-}
-
-double RelativeError(const std::vector<float>& ours, const std::vector<double>& reference) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < reference.size(); ++i) {
-    error += (ours[i] - reference[i]) * (ours[i] - reference[i]);
-    norm += reference[i] * reference[i];
-  }
-  return std::sqrt(error / norm);
+std::vector<float> OnHost(const Tensor& logits) {
+  const auto* const data = static_cast<const float*>(logits.data);
+  return {data, data + logits.rows * logits.cols};
 }
 
 class FamilyTest : public ::testing::TestWithParam<Variant> {
@@ -247,7 +220,7 @@ class FamilyTest : public ::testing::TestWithParam<Variant> {
     if (engine == nullptr) return std::numeric_limits<double>::infinity();
     RandomStream random(3);
     const std::vector<TokenId> tokens = RandomPrompt(random, 64, config["vocab_size"]);
-    return RelativeError(LogitsOfAllPrefixes(*engine, tokens, 33),
+    return RelativeError(PrefixLogits(*engine, tokens, 33, OnHost),
                          ReferenceModel(dir.path()).AllLogits(tokens));
   }
 };
@@ -298,14 +271,14 @@ TEST_P(InvarianceTest, LogitsAreBitwiseTheSameHoweverTheyAreComputed) {
   ASSERT_NE(engine, nullptr);
   RandomStream random(9);
   const std::vector<TokenId> tokens = RandomPrompt(random, 60, 150);
-  const std::vector<float> whole = LogitsOfAllPrefixes(*engine, tokens, 256);
-  EXPECT_EQ(whole, LogitsOfAllPrefixes(*engine, tokens, 1)) << "token by token";
-  EXPECT_EQ(whole, LogitsOfAllPrefixes(*engine, tokens, 19)) << "in chunks";
+  const std::vector<float> whole = PrefixLogits(*engine, tokens, 256, OnHost);
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 1, OnHost)) << "token by token";
+  EXPECT_EQ(whole, PrefixLogits(*engine, tokens, 19, OnHost)) << "in chunks";
   for (const int threads : {2, 3}) {
     options.num_threads = threads;
     const auto other = Load(options);
     ASSERT_NE(other, nullptr);
-    EXPECT_EQ(whole, LogitsOfAllPrefixes(*other, tokens, 256)) << threads << " threads";
+    EXPECT_EQ(whole, PrefixLogits(*other, tokens, 256, OnHost)) << threads << " threads";
   }
 }
 

@@ -21,13 +21,7 @@ using testing::WorkerDriver;
 class EmulatedAheadTest : public ::testing::Test {
  protected:
   EmulatedAheadTest() {
-    nlohmann::json config = testing::TinyConfig("llama");
-    config["hidden_size"] = 32;
-    config["intermediate_size"] = 32;
-    config["head_dim"] = 64;
-    config["num_hidden_layers"] = 1;
-    config["num_attention_heads"] = 1;
-    config["num_key_value_heads"] = 1;
+    const nlohmann::json config = testing::OneLayer();
     testing::WriteModel(dir_.path(), config, testing::RandomTensors(config, 4, 0.4f), DType::kBF16);
     options_.model_dir = dir_.path();
     options_.kv_cache_tokens = 16 * 40;

@@ -28,13 +28,7 @@ class OneStepAheadTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (const std::string why = testing::WhyNoCuda(); !why.empty()) GTEST_SKIP() << why;
-    nlohmann::json config = testing::TinyConfig("llama");
-    config["hidden_size"] = 32;
-    config["intermediate_size"] = 32;
-    config["head_dim"] = 64;
-    config["num_hidden_layers"] = 1;
-    config["num_attention_heads"] = 1;
-    config["num_key_value_heads"] = 1;
+    nlohmann::json config = testing::OneLayer();
     config["vocab_size"] = kWords;
     config["tie_word_embeddings"] = false;
     auto tensors = testing::RandomTensors(config, 4, 0.4f);

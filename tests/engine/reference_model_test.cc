@@ -13,6 +13,7 @@
 #include "engine/checkpoint/model_config.h"
 #include "engine/cpu_engine.h"
 #include "tests/engine/plan_driver.h"
+#include "tests/engine/prefix_logits.h"
 #include "tests/engine/test_model.h"
 
 namespace orrery {
@@ -39,21 +40,11 @@ INSTANTIATE_TEST_SUITE_P(All, FixtureTest,
                                            "qwen2_bias_tied", "qwen3_qk_norm"),
                          [](const auto& info) { return info.param; });
 
-template <typename A, typename B>
-double RelativeError(const A& a, const B& b) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < b.size(); ++i) {
-    error += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(error / norm);
-}
-
 // transformers computes angles and their cosines in f32 whatever the weights are: 1e-6, not 1e-12.
 TEST_P(FixtureTest, ReferenceEqualsTransformers) {
   const std::vector<double> ours = testing::ReferenceModel(dir_).AllLogits(tokens_);
   ASSERT_EQ(ours.size(), logits_.size());
-  EXPECT_LT(RelativeError(ours, logits_), 2e-6);
+  EXPECT_LT(testing::RelativeError(ours, logits_), 2e-6);
 }
 
 TEST_P(FixtureTest, EngineEqualsTransformersAtTheLastPosition) {
@@ -73,9 +64,10 @@ TEST_P(FixtureTest, EngineEqualsTransformersAtTheLastPosition) {
   testing::PlanDriver driver(**engine);
   driver.Add(tokens_, 1, testing::Greedy());
   ASSERT_TRUE(driver.RunAll(17).ok());
-  EXPECT_LT(RelativeError(last, std::vector<double>(logits_.end() - static_cast<ptrdiff_t>(last.size()),
-                                                    logits_.end())),
-            1e-5);
+  EXPECT_LT(
+      testing::RelativeError(
+          last, std::vector<double>(logits_.end() - static_cast<ptrdiff_t>(last.size()), logits_.end())),
+      1e-5);
 }
 
 TEST(ReferenceModel, DiffersWhenAWeightDoes) {
@@ -88,8 +80,8 @@ TEST(ReferenceModel, DiffersWhenAWeightDoes) {
   }
   testing::WriteModel(b.path(), config, tensors);
   const std::vector<int32_t> tokens = {1, 2, 3, 4};
-  const double error = RelativeError(testing::ReferenceModel(a.path()).AllLogits(tokens),
-                                     testing::ReferenceModel(b.path()).AllLogits(tokens));
+  const double error = testing::RelativeError(testing::ReferenceModel(a.path()).AllLogits(tokens),
+                                              testing::ReferenceModel(b.path()).AllLogits(tokens));
   EXPECT_GT(error, 1e-5);
 }
 

@@ -8,23 +8,29 @@
 
 #include "absl/strings/str_cat.h"
 #include "scheduler/worker_factory.h"
+#include "tests/engine/test_model.h"
+#include "tests/engine/worker_spec.h"
 
 namespace orrery::testing {
+
+nlohmann::json OneLayer() {
+  nlohmann::json config = TinyConfig("llama");
+  config["hidden_size"] = 32;
+  config["intermediate_size"] = 32;
+  config["head_dim"] = 64;
+  config["num_hidden_layers"] = 1;
+  config["num_attention_heads"] = 1;
+  config["num_key_value_heads"] = 1;
+  return config;
+}
 
 WorkerDriver::WorkerDriver(const EngineOptions& options, const OpenCuda& open, int depth) {
   auto engines = LoadCudaEngines(options, open);
   EXPECT_TRUE(engines.ok()) << engines.status();
   executor_ = std::move(engines->executors.front());
   EXPECT_EQ(executor_->max_in_flight(), 2);
-  const EngineLimits& limits = executor_->limits();
-  WorkerSpec spec;
+  WorkerSpec spec = WorkerSpecOf(executor_->limits());
   spec.scheduler = "fcfs:watermark=0";
-  spec.options.num_blocks = limits.num_blocks;
-  spec.options.block_tokens = limits.block_tokens;
-  spec.options.max_num_seqs = limits.max_num_seqs;
-  spec.options.max_step_tokens = limits.max_step_tokens;
-  spec.options.max_context = limits.max_context;
-  spec.options.vocab_size = limits.vocab_size;
   spec.options.max_in_flight = depth;
   core_ = *NewWorkerCore(spec);
 }

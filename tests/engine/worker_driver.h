@@ -8,12 +8,16 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "engine/cuda_engine.h"
 #include "scheduler/worker_core.h"
 
 namespace orrery::testing {
+
+// The least model that the CUDA kernels take.
+nlohmann::json OneLayer();
 
 struct Answer {
   std::vector<TokenId> tokens;

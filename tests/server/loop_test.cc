@@ -24,6 +24,7 @@
 #include "server/loop/step_barrier.h"
 #include "server/loop/worker_loop.h"
 #include "spdlog/spdlog.h"
+#include "tests/engine/worker_spec.h"
 #include "tests/server/byte_codec.h"
 #include "tests/server/eventually.h"
 #include "tests/server/fake_engine.h"
@@ -41,13 +42,7 @@ EngineLimits SmallLimits() {
 }
 
 WorkerSpec SpecOf(const EngineLimits& limits) {
-  WorkerSpec spec;
-  spec.options.num_blocks = limits.num_blocks;
-  spec.options.block_tokens = limits.block_tokens;
-  spec.options.max_num_seqs = limits.max_num_seqs;
-  spec.options.max_step_tokens = limits.max_step_tokens;
-  spec.options.max_context = limits.max_context;
-  spec.options.vocab_size = limits.vocab_size;
+  WorkerSpec spec = testing::WorkerSpecOf(limits);
   spec.options.max_in_flight = 1;
   spec.options.prefix_cache = true;
   return spec;
