@@ -48,8 +48,11 @@ class CudaBackend final : public Backend {
   // What is under way must not outlive the memory it uses.
   ~CudaBackend() override { device_->Synchronize().IgnoreError(); }
 
-  DType ActivationDtype(DType /*weights*/) const override { return DType::kBF16; }
-  bool Packs(DType dtype) const override { return dtype == DType::kBF16; }
+  // What goes into a product has the type of its weights.
+  DType ActivationDtype(DType weights) const override {
+    return weights == DType::kF16 ? DType::kF16 : DType::kBF16;
+  }
+  bool Packs(DType dtype) const override { return dtype == DType::kBF16 || dtype == DType::kF16; }
   bool KeepsKv(DType dtype) const override { return dtype == DType::kBF16 || dtype == DType::kE4M3; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override { return device_->Allocate(bytes); }
   absl::Status Upload(const void* host, size_t bytes, void* device) override {
@@ -71,7 +74,8 @@ class CudaBackend final : public Backend {
   void BeginStep(const StepInput& input) override;
   void Copy(void* to, const void* from, size_t bytes) override { device_->Copy(to, from, bytes); }
   void Embed(const Tensor& out, const Matrix& table) override {
-    Gather(out, DeviceMatrix::Of(table).data(), DType::kBF16, step_->ids());
+    const DeviceMatrix& matrix = DeviceMatrix::Of(table);
+    Gather(out, matrix.data(), matrix.dtype(), step_->ids());
   }
   void Embed(const Tensor& out, const Tensor& table) override {
     Gather(out, table.data, table.dtype, step_->ids());
@@ -113,7 +117,7 @@ class CudaBackend final : public Backend {
   Scratch ScratchOf(const BackendLimits& limits) const;
   absl::Status UploadAngles();
   void Gather(const Tensor& out, const void* table, DType dtype, const int32_t* ids);
-  const void* Narrowed(const Tensor& in);
+  const void* Narrowed(const Tensor& in, DType dtype);
   void MultiplyFew(const Tensor& out, const Tensor& in, const DeviceMatrix& weight, const float* bias,
                    const float* residual);
   void MultiplyMany(const Tensor& out, const Tensor& in, const DeviceMatrix& weight, const float* bias,
@@ -154,7 +158,7 @@ class CudaBackend final : public Backend {
   BackendLimits limits_;
 
   std::unique_ptr<Buffer> cos_sin_;   // f32 [max_context, 2, head_dim / 2]
-  std::unique_ptr<Buffer> narrowed_;  // bf16 [scratch_rows, max_inner]: a product's input that came in f32
+  std::unique_ptr<Buffer> narrowed_;  // [scratch_rows, max_inner]: a product's input that came in f32
   std::unique_ptr<Buffer> product_;   // f32 [scratch_rows, 2 * max_inner]: gate and up
   std::unique_ptr<Buffer> gemm_workspace_;
   std::optional<cuda::StepArrays> step_;
@@ -265,7 +269,7 @@ void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weig
   if (all <= cuda::kMaxSkinnyRows && !options_.batch_invariant) {
     return MultiplyFew(out.First(all), in.First(all), matrix, bias, residual);
   }
-  const int64_t step = matrix.gated() || in.dtype != DType::kBF16 ? options_.scratch_rows : all;
+  const int64_t step = matrix.gated() || in.dtype != matrix.dtype() ? options_.scratch_rows : all;
   for (int64_t row = 0; row < all; row += step) {
     const int64_t rows = std::min(step, all - row);
     MultiplyMany(out.Slice(row, rows), in.Slice(row, rows), matrix, bias,
@@ -273,21 +277,23 @@ void CudaBackend::MatMul(const Tensor& out, const Tensor& in, const Matrix& weig
   }
 }
 
-// As bf16 [rows, cols]; rows <= scratch_rows where there is something to convert.
-const void* CudaBackend::Narrowed(const Tensor& in) {
-  if (in.dtype == DType::kBF16) return in.data;
-  ORRERY_CHECK(static_cast<size_t>(in.rows * in.cols) * SizeOf(DType::kBF16) <= narrowed_->bytes());
+// As bf16 or f16 [rows, cols]; rows <= scratch_rows where there is something to convert.
+const void* CudaBackend::Narrowed(const Tensor& in, DType dtype) {
+  if (in.dtype == dtype) return in.data;
+  const int64_t count = in.rows * in.cols;
+  ORRERY_CHECK(static_cast<size_t>(count) * SizeOf(dtype) <= narrowed_->bytes());
   graphs_.Run([&](cuda::Stream stream) {
-    cuda::Narrow(stream, {.in = F32Of(in), .out = narrowed_->data(), .count = in.rows * in.cols});
+    cuda::Narrow(stream, {.in = F32Of(in), .out = narrowed_->data(), .out_dtype = dtype, .count = count});
   });
   return narrowed_->data();
 }
 
 void CudaBackend::MultiplyFew(const Tensor& out, const Tensor& in, const DeviceMatrix& weight,
                               const float* bias, const float* residual) {
-  const void* const x = Narrowed(in);
+  const void* const x = Narrowed(in, weight.dtype());
   graphs_.Run([&](cuda::Stream stream) {
     cuda::SkinnyMatMul(stream, {.x = x,
+                                .dtype = weight.dtype(),
                                 .rows = static_cast<int32_t>(in.rows),
                                 .weight = weight.data(),
                                 .n = weight.n(),
@@ -302,9 +308,10 @@ void CudaBackend::MultiplyFew(const Tensor& out, const Tensor& in, const DeviceM
 
 void CudaBackend::MultiplyMany(const Tensor& out, const Tensor& in, const DeviceMatrix& weight,
                                const float* bias, const float* residual) {
-  cuda::GemmArgs args{.x = Narrowed(in),
+  cuda::GemmArgs args{.x = Narrowed(in, weight.dtype()),
                       .rows = in.rows,
                       .weight = weight.data(),
+                      .dtype = weight.dtype(),
                       .n = weight.n(),
                       .k = weight.k(),
                       .bias = bias,
@@ -316,8 +323,9 @@ void CudaBackend::MultiplyMany(const Tensor& out, const Tensor& in, const Device
   ORRERY_CHECK(residual == nullptr);
   ORRERY_CHECK(static_cast<size_t>(in.rows * weight.n()) * sizeof(float) <= product_->bytes());
   args.out = product_->data();
-  // Half the traffic; the gated product is rounded to bf16 again.
-  args.out_dtype = bias == nullptr ? DType::kBF16 : DType::kF32;
+  // bf16: half the traffic, and the gated product is rounded to it again. Not f16: a gate below -65504, whose
+  // product is zero, would be infinite, and that times its sigmoid of zero is NaN.
+  args.out_dtype = bias == nullptr && weight.dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32;
   Multiply(args);
   graphs_.Run([&](cuda::Stream stream) {
     cuda::SiluMul(stream, {.gate_up = args.out,

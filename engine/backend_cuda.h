@@ -1,5 +1,5 @@
-// Backend on kernels/cuda: weights, activations between operations and KV pool in bf16, the residual stream,
-// attention's input and the logits in f32.
+// Backend on kernels/cuda: weights and what goes into their products in bf16 or f16, the KV pool in bf16 or
+// e4m3, the residual stream, attention's input and the logits in f32.
 //
 // Draws are Gumbel-max with random numbers of SampleArgs::uniform's bits: as repeatable as on the CPU, but
 // not the same tokens. Greedy tokens differ from the CPU's where two logits are closer than rounding.
@@ -31,7 +31,7 @@ struct CudaBackendOptions {
 // InvalidArgument: what the kernels have no code for, by the name of the option or of config.json's field.
 absl::Status CheckCudaLimits(const BackendLimits& limits);
 
-// KV blocks hold 16 tokens. Pack takes bf16 alone, of parts in any float type; Prepare checks the limits.
+// KV blocks hold 16 tokens. Pack takes bf16 and f16, of parts in any float type; Prepare checks the limits.
 std::unique_ptr<Backend> NewCudaBackend(std::unique_ptr<cuda::Device> device,
                                         std::unique_ptr<cuda::Gemm> gemm,
                                         const CudaBackendOptions& options = {});

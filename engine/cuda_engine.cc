@@ -21,16 +21,16 @@ absl::Status RefuseType(absl::string_view option, DType type, absl::string_view 
 
 // With what the operator left to the backend.
 absl::StatusOr<EngineOptions> ForCuda(const EngineOptions& options, cuda::Device& device) {
-  const DType dtype = options.dtype.value_or(DType::kBF16),
-              kv_dtype = options.kv_dtype.value_or(DType::kBF16);
-  if (dtype != DType::kBF16) return RefuseType("--dtype", dtype, "bf16");
+  if (options.dtype.has_value() && *options.dtype != DType::kBF16 && *options.dtype != DType::kF16) {
+    return RefuseType("--dtype", *options.dtype, "bf16 or f16");
+  }
+  const DType kv_dtype = options.kv_dtype.value_or(DType::kBF16);
   if (kv_dtype != DType::kBF16 && kv_dtype != DType::kE4M3) {
     return RefuseType("--kv-dtype", kv_dtype, "bf16 or fp8");
   }
   if (options.int8_weights)
     return absl::InvalidArgumentError("--weights int8 is not supported on CUDA: native");
   EngineOptions out = options;
-  out.dtype = dtype;
   out.kv_dtype = kv_dtype;
   out.kv_share_of_free = kCudaKvShareOfFree;
   if (out.memory_bytes == 0) {

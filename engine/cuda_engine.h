@@ -28,8 +28,8 @@ absl::StatusOr<CudaParts> OpenCudaDevice(const EngineOptions& options);
 // "NVIDIA H200, driver for CUDA 13.0", of a device that OpenCudaDevice opens; otherwise its error.
 absl::StatusOr<std::string> DescribeCudaDevice();
 
-// As LoadCpuEngines and PlanEngine. Types that are not given are bf16, others but e4m3 for KV are refused;
-// memory is the device's.
+// As LoadCpuEngines and PlanEngine. Weights are bf16, or f16 as their checkpoint, KV is bf16 or e4m3, other
+// types are refused; memory is the device's.
 absl::StatusOr<LoadedEngines> LoadCudaEngines(const EngineOptions& options, const OpenCuda& open);
 absl::StatusOr<EnginePlan> PlanCudaEngine(const EngineOptions& options, const OpenCuda& open);
 

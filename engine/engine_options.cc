@@ -42,7 +42,7 @@ absl::StatusOr<DType> StoredDtype(const ModelConfig& model, const Checkpoint& ch
 
 absl::Status ResolveDtypes(const EngineOptions& options, DType stored, const Backend& backend,
                            EnginePlan* plan) {
-  plan->dtype = options.dtype.value_or(stored);
+  plan->dtype = options.dtype.value_or(backend.Packs(stored) ? stored : DType::kBF16);
   const auto is_float = [](DType d) { return d == DType::kF32 || d == DType::kBF16 || d == DType::kF16; };
   if (!is_float(plan->dtype)) return absl::InvalidArgumentError("--dtype must be f32, bf16 or f16");
   if (plan->dtype == DType::kF16 && stored != DType::kF16) {

@@ -18,7 +18,8 @@ namespace orrery {
 
 struct EngineOptions {
   std::string model_dir;
-  std::optional<DType> dtype;     // kF32, kBF16, kF16; not given: as the checkpoint stores its weights
+  std::optional<DType> dtype;     // kF32, kBF16, kF16; not given: as the checkpoint stores its weights, bf16
+                                  // where the backend has no such type
   bool int8_weights = false;      // matrices as i8 with one scale per output channel
   std::optional<DType> kv_dtype;  // as Backend::KeepsKv has them; not given: the dtype above
   int num_threads = 0;            // of all workers together; 0: the cores this process may use

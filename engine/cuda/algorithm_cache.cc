@@ -15,9 +15,13 @@ namespace {
 
 bool ParseLine(const std::string& line, GemmShape* shape, AlgorithmBits* algorithm) {
   std::istringstream fields(line);
-  if (!(fields >> shape->rows >> shape->n >> shape->k >> shape->bf16_out >> shape->bias >> shape->residual)) {
+  std::string type;
+  if (!(fields >> shape->rows >> shape->n >> shape->k >> type >> shape->narrow_out >> shape->bias >>
+        shape->residual)) {
     return false;
   }
+  if (type != NameOf(DType::kBF16) && type != NameOf(DType::kF16)) return false;
+  shape->dtype = type == NameOf(DType::kF16) ? DType::kF16 : DType::kBF16;
   std::string digits;
   for (uint64_t& word : *algorithm) {
     if (!(fields >> digits) || digits.size() != 16 || !absl::SimpleHexAtoi(digits, &word)) return false;
@@ -66,8 +70,8 @@ void AlgorithmCache::Write() const {
   std::ofstream file(draft, std::ios::trunc);
   file << title_ << '\n';
   for (const auto& [shape, algorithm] : algorithms_) {
-    file << absl::StrCat(shape.rows, " ", shape.n, " ", shape.k, " ", int{shape.bf16_out}, " ",
-                         int{shape.bias}, " ", int{shape.residual});
+    file << absl::StrCat(shape.rows, " ", shape.n, " ", shape.k, " ", std::string(NameOf(shape.dtype)), " ",
+                         int{shape.narrow_out}, " ", int{shape.bias}, " ", int{shape.residual});
     for (const uint64_t word : algorithm) file << absl::StrFormat(" %016x", word);
     file << '\n';
   }

@@ -1,9 +1,10 @@
 // Which algorithm a library's matrix products are computed with: found once on a machine by trying them,
 // kept in a text file. A line per shape:
 //
-//   rows n k out bias residual algorithm
+//   rows n k type out bias residual algorithm
 //
-// numbers in decimal, but the algorithm, which is the library's own 64 bytes in hexadecimal.
+// the type is bf16 or f16, numbers are decimal, but for the algorithm, which is the library's own 64 bytes in
+// hexadecimal.
 #ifndef ORRERY_ENGINE_CUDA_ALGORITHM_CACHE_H_
 #define ORRERY_ENGINE_CUDA_ALGORITHM_CACHE_H_
 
@@ -15,15 +16,18 @@
 #include <tuple>
 
 #include "absl/strings/string_view.h"
+#include "kernels/dtype.h"
 
 namespace orrery::cuda {
 
 struct GemmShape {
   int64_t rows = 0;  // the most that share an algorithm; 0: any number
   int64_t n = 0, k = 0;
-  bool bf16_out = false, bias = false, residual = false;
+  DType dtype = DType::kBF16;  // of x and weight: bf16 or f16
+  // narrow_out: out has that type, too, and not f32.
+  bool narrow_out = false, bias = false, residual = false;
 
-  auto Key() const { return std::tuple(rows, n, k, bf16_out, bias, residual); }
+  auto Key() const { return std::tuple(rows, n, k, dtype, narrow_out, bias, residual); }
   bool operator<(const GemmShape& other) const { return Key() < other.Key(); }
 };
 

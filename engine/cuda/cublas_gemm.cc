@@ -34,7 +34,8 @@ int64_t BucketOf(int64_t rows) {
 
 absl::Status GemmStatus(const CublasLt& library, cublasStatus_t status, const GemmShape& shape) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cuBLASLt: product with a weight of [", shape.n, ", ", shape.k,
+  return absl::InternalError(absl::StrCat("cuBLASLt: product with a weight of ",
+                                          std::string(NameOf(shape.dtype)), " [", shape.n, ", ", shape.k,
                                           "]: ", library.GetStatusString(status)));
 }
 
@@ -155,9 +156,10 @@ class Product {
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, static_cast<uint32_t>(CUBLASLT_EPILOGUE_BIAS));
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, static_cast<int32_t>(CUDA_R_32F));
     }
-    layout(&weight_, CUDA_R_16BF, shape_.k, shape_.n);
-    layout(&x_, CUDA_R_16BF, shape_.k, rows_);
-    layout(&out_, shape_.bf16_out ? CUDA_R_16BF : CUDA_R_32F, shape_.n, rows_);
+    const cudaDataType type = shape_.dtype == DType::kF16 ? CUDA_R_16F : CUDA_R_16BF;
+    layout(&weight_, type, shape_.k, shape_.n);
+    layout(&x_, type, shape_.k, rows_);
+    layout(&out_, shape_.narrow_out ? type : CUDA_R_32F, shape_.n, rows_);
     return status;
   }
 
@@ -243,7 +245,8 @@ class CublasGemm final : public Gemm {
     GemmShape shape{.rows = 0,
                     .n = args.n,
                     .k = args.k,
-                    .bf16_out = args.out_dtype == DType::kBF16,
+                    .dtype = args.dtype,
+                    .narrow_out = args.out_dtype != DType::kF32,
                     .bias = args.bias != nullptr,
                     .residual = args.residual != nullptr};
     absl::StatusOr<Product*> product = ProductOf(shape);
@@ -364,7 +367,7 @@ absl::StatusOr<std::unique_ptr<Gemm>> NewCublasGemm(const DeviceInfo& device,
   }
   // The form of the lines has a number, too.
   std::string title =
-      absl::StrCat("orrery gemm 1, cublasLt ", version, ", driver ", device.driver_version, ", ", device.name,
+      absl::StrCat("orrery gemm 2, cublasLt ", version, ", driver ", device.driver_version, ", ", device.name,
                    " ", device.compute_major, ".", device.compute_minor, " x", device.multiprocessors);
   return std::make_unique<CublasGemm>(**library, handle, AlgorithmCache(std::move(path), std::move(title)),
                                       options.batch_invariant);

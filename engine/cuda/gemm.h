@@ -14,15 +14,16 @@ namespace orrery::cuda {
 // out = x W^T + bias + residual, matrices packed by rows, products accumulated in f32. All pointers are the
 // device's, matrices aligned to 16 bytes.
 struct GemmArgs {
-  const void* x = nullptr;  // bf16 [rows, k]
+  const void* x = nullptr;  // [rows, k]
   int64_t rows = 0;
-  const void* weight = nullptr;  // bf16 [n, k]
+  const void* weight = nullptr;  // [n, k]
+  DType dtype = DType::kBF16;    // of x and weight: bf16 or f16
   int64_t n = 0;
   int64_t k = 0;                    // a multiple of 8
-  const float* bias = nullptr;      // [n] or null; null where out is bf16
-  const float* residual = nullptr;  // [rows, n] or null, may be out; null where out is bf16
+  const float* bias = nullptr;      // [n] or null; null where out is not f32
+  const float* residual = nullptr;  // [rows, n] or null, may be out; null where out is not f32
   void* out = nullptr;              // [rows, n]
-  DType out_dtype = DType::kF32;    // f32 or bf16
+  DType out_dtype = DType::kF32;    // f32, or that of x and weight
 };
 
 class Gemm {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace orrery {
 namespace {
@@ -73,8 +74,10 @@ absl::Status WeightLoader::Packed(std::initializer_list<Part> parts, int64_t col
   }
   absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(views, type_, kind);
   if (!matrix.ok()) {
+    const std::string names =
+        absl::StrJoin(parts, "' or '", [](std::string* to, const Part& part) { to->append(part.name); });
     return absl::Status(matrix.status().code(),
-                        absl::StrCat("tensor '", parts.begin()->name, "': ", matrix.status().message()));
+                        absl::StrCat("tensor '", names, "': ", matrix.status().message()));
   }
   out_.bytes += static_cast<int64_t>((*matrix)->bytes());
   *out = *std::move(matrix);

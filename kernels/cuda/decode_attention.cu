@@ -10,13 +10,11 @@ namespace {
 
 template <int kHeadDim>
 void LaunchDecode(Stream stream, const DecodeAttentionArgs& args) {
-  ForActivation(args.q_dtype, [&](auto query) {
-    ForActivation(args.out_dtype, [&](auto out) {
-      ForKv(args.pages.dtype, [&](auto kv) {
-        Launch(&DecodeAttentionKernel<kHeadDim, decltype(query), decltype(out), Fault::kNone, decltype(kv)>,
-               {static_cast<unsigned>(args.blocks)}, 32 * kDecodeWarps,
-               DecodeSharedBytes(kHeadDim, sizeof(kv)), stream, args);
-      });
+  ForQuery(args.q_dtype, [&](auto query) {
+    ForKv(args.pages.dtype, [&](auto kv) {
+      Launch(&DecodeAttentionKernel<kHeadDim, decltype(query), Fault::kNone, decltype(kv)>,
+             {static_cast<unsigned>(args.blocks)}, 32 * kDecodeWarps, DecodeSharedBytes(kHeadDim, sizeof(kv)),
+             stream, args);
     });
   });
 }

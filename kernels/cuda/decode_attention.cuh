@@ -74,7 +74,7 @@ struct PartialSoftmax {
   float sum[2] = {0.0f, 0.0f};                // of 2^(logit - maximum)
 };
 
-template <int kHeadDim, typename Query, typename Out, Fault kFault, typename Kv>
+template <int kHeadDim, typename Query, Fault kFault, typename Kv>
 class DecodeBlock {
  public:
   static constexpr int kSteps = kHeadDim / 16;
@@ -278,7 +278,7 @@ class DecodeBlock {
   __device__ __forceinline__ void Write(int head, int d, float out, float lse) const {
     if (item_.slot < 0) {
       const int64_t row = int64_t{item_.request} * args_.q_heads + head;
-      Store(static_cast<Out*>(args_.out) + row * kHeadDim + d, out);
+      StoreAs(args_.out_dtype, args_.out, row * kHeadDim + d, out);
     } else {
       const int64_t row = int64_t{item_.slot} * args_.q_heads + head;
       args_.partial_out[row * kHeadDim + d] = out;
@@ -299,13 +299,13 @@ class DecodeBlock {
 };
 
 // Persistent: block b does its list of work. Grid args.blocks.
-template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone, typename Kv = BF16>
+template <int kHeadDim, typename Query, Fault kFault = Fault::kNone, typename Kv = BF16>
 __global__ void __launch_bounds__(32 * kDecodeWarps, 2)
     DecodeAttentionKernel(const DecodeAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
   const int end = args.block_begin[BlockX() + 1];
   for (int w = args.block_begin[BlockX()]; w < end; ++w) {
-    DecodeBlock<kHeadDim, Query, Out, kFault, Kv>(args, args.work[w], shared).Run();
+    DecodeBlock<kHeadDim, Query, kFault, Kv>(args, args.work[w], shared).Run();
     SyncBlock();  // the merge has been read
   }
 }

@@ -14,10 +14,10 @@
 
 namespace orrery::cuda {
 
-// All pointers are the device's; dtypes are f32 or bf16.
+// All pointers are the device's.
 struct DecodeAttentionArgs {
   const void* q = nullptr;  // request r's heads at q + r * q_stride elements: [q_heads, head_dim], rotated
-  DType q_dtype = DType::kF32;
+  DType q_dtype = DType::kF32;          // or bf16
   int64_t q_stride = 0;                 // elements, even
   int32_t q_heads = 0;                  // a multiple of pages.kv_heads
   KvPages pages;                        // head_dim 64 or 128
@@ -35,8 +35,8 @@ struct DecodeAttentionArgs {
   float* partial_out = nullptr;         // [slots, q_heads, head_dim]
   float* partial_lse = nullptr;         // [slots, q_heads]: log2 of the sum of exponentials
 
-  void* out = nullptr;  // [requests, q_heads * head_dim]
-  DType out_dtype = DType::kF32;
+  void* out = nullptr;            // [requests, q_heads * head_dim]
+  DType out_dtype = DType::kF32;  // or bf16 or f16
 };
 
 constexpr bool DecodeAttentionSupports(int32_t head_dim) { return head_dim == 64 || head_dim == 128; }

@@ -26,13 +26,9 @@ __global__ void __launch_bounds__(256) GatherRowsKernel(const GatherRowsArgs arg
 void GatherRows(Stream stream, const GatherRowsArgs& args) {
   const Grid grid{static_cast<unsigned>(args.rows)};
   const int threads = std::min(256, (args.hidden / kRowVector + 31) / 32 * 32);
-  if (args.dtype == DType::kF16) {
-    Launch(&GatherRowsKernel<F16>, grid, threads, 0, stream, args);
-  } else {
-    ForActivation(args.dtype, [&](auto element) {
-      Launch(&GatherRowsKernel<decltype(element)>, grid, threads, 0, stream, args);
-    });
-  }
+  ForActivation(args.dtype, [&](auto element) {
+    Launch(&GatherRowsKernel<decltype(element)>, grid, threads, 0, stream, args);
+  });
 }
 
 }  // namespace orrery::cuda

@@ -8,13 +8,11 @@ namespace {
 
 template <int kHeadDim>
 void LaunchPrefill(Stream stream, const PrefillAttentionArgs& args) {
-  ForActivation(args.q_dtype, [&](auto query) {
-    ForActivation(args.out_dtype, [&](auto out) {
-      ForKv(args.pages.dtype, [&](auto kv) {
-        Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), decltype(out), Fault::kNone, decltype(kv)>,
-               {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)},
-               32 * kPrefillWarps, PrefillSharedBytes(kHeadDim), stream, args);
-      });
+  ForQuery(args.q_dtype, [&](auto query) {
+    ForKv(args.pages.dtype, [&](auto kv) {
+      Launch(&PrefillAttentionKernel<kHeadDim, decltype(query), Fault::kNone, decltype(kv)>,
+             {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)}, 32 * kPrefillWarps,
+             PrefillSharedBytes(kHeadDim), stream, args);
     });
   });
 }

@@ -20,7 +20,7 @@ inline constexpr int kPrefillWarps = 4;
 // Queries, and keys and values: twice, or of e4m3 (half the size) twice and once as bf16.
 constexpr size_t PrefillSharedBytes(int head_dim) { return size_t{5} * kPrefillTile * head_dim * 2; }
 
-template <int kHeadDim, typename Query, typename Out, Fault kFault, typename Kv>
+template <int kHeadDim, typename Query, Fault kFault, typename Kv>
 class PrefillBlock {
  public:
   using Layout = Tile<kHeadDim>;
@@ -209,7 +209,19 @@ class PrefillBlock {
     }
   }
 
+  // The type is asked for once: as a parameter of the kernel it would triple what is compiled.
   __device__ __forceinline__ void WriteOut() {
+    if (args_.out_dtype == DType::kBF16) {
+      WriteOutAs<BF16>();
+    } else if (args_.out_dtype == DType::kF16) {
+      WriteOutAs<F16>();
+    } else {
+      WriteOutAs<float>();
+    }
+  }
+
+  template <typename Out>
+  __device__ __forceinline__ void WriteOutAs() {
     ORRERY_UNROLL
     for (int r = 0; r < 2; ++r) {
       float sum = sum_[r];
@@ -240,11 +252,11 @@ class PrefillBlock {
 };
 
 // Grid (q_heads, tiles): the longest tiles of all heads start first, heads that share keys side by side.
-template <int kHeadDim, typename Query, typename Out, Fault kFault = Fault::kNone, typename Kv = BF16>
+template <int kHeadDim, typename Query, Fault kFault = Fault::kNone, typename Kv = BF16>
 __global__ void __launch_bounds__(32 * kPrefillWarps)
     PrefillAttentionKernel(const PrefillAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
-  PrefillBlock<kHeadDim, Query, Out, kFault, Kv>(args, BlockY(), BlockX(), shared).Run();
+  PrefillBlock<kHeadDim, Query, kFault, Kv>(args, BlockY(), BlockX(), shared).Run();
 }
 
 }  // namespace orrery::cuda

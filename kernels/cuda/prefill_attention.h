@@ -37,21 +37,21 @@ struct PrefillTile {
 // The tiles of a step, those that see most tokens first. `tiles` keeps its memory.
 void PlanPrefill(std::span<const PrefillSlice> slices, std::vector<PrefillTile>& tiles);
 
-// All pointers are the device's; dtypes are f32 or bf16.
+// All pointers are the device's.
 struct PrefillAttentionArgs {
-  const void* q = nullptr;  // row r's heads at q + r * q_stride elements: [q_heads, head_dim], rotated
-  DType q_dtype = DType::kF32;
-  int64_t q_stride = 0;                 // elements, a multiple of 8
-  int32_t q_heads = 0;                  // a multiple of pages.kv_heads
-  KvPages pages;                        // head_dim 64 or 128
+  const void* q = nullptr;      // row r's heads at q + r * q_stride elements: [q_heads, head_dim], rotated
+  DType q_dtype = DType::kF32;  // or bf16
+  int64_t q_stride = 0;         // elements, a multiple of 8
+  int32_t q_heads = 0;          // a multiple of pages.kv_heads
+  KvPages pages;                // head_dim 64 or 128
   const int32_t* page_table = nullptr;  // row t's pages at page_table + t * page_table_stride
   int64_t page_table_stride = 0;
   float scale = 1.0f;  // of the logits, > 0
   const PrefillSlice* slices = nullptr;
   const PrefillTile* tiles = nullptr;  // [num_tiles], at most 65535
   int32_t num_tiles = 0;
-  void* out = nullptr;  // [rows of the step, q_heads * head_dim]
-  DType out_dtype = DType::kF32;
+  void* out = nullptr;            // [rows of the step, q_heads * head_dim]
+  DType out_dtype = DType::kF32;  // or bf16 or f16
 };
 
 constexpr bool PrefillAttentionSupports(int32_t head_dim) { return head_dim == 64 || head_dim == 128; }

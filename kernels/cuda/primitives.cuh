@@ -61,7 +61,9 @@ __device__ __forceinline__ T ShuffleXor(T value, int lane_mask) {
 __device__ __forceinline__ uint32_t Ballot(bool predicate) { return __ballot_sync(kWholeWarp, predicate); }
 __device__ __forceinline__ int PopCount(uint32_t bits) { return __popc(bits); }
 
-// Conversions; narrowing rounds to nearest, ties to even, and to e4m3 saturates.
+// Conversions; narrowing rounds to nearest, ties to even, and to e4m3 saturates. What is too large for f16
+// (65520 and more) becomes infinite: it ends as logits that are NaN, which are an error of the request, where
+// a saturated value would end as wrong text.
 __device__ __forceinline__ float ToFloat(BF16 value) {
   return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
 }
@@ -70,6 +72,7 @@ __device__ __forceinline__ float ToFloat(float value) { return value; }
 __device__ __forceinline__ BF16 ToBF16(float value) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
 }
+__device__ __forceinline__ F16 ToF16(float value) { return {__half_as_ushort(__float2half_rn(value))}; }
 __device__ __forceinline__ E4M3 ToE4M3(float value) {
   return {__nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3)};
 }

@@ -12,7 +12,7 @@ namespace orrery::cuda {
 
 inline constexpr int32_t kMaxNormHidden = 16384;
 
-// Matrices are packed and aligned to 16 bytes; dtypes are f32 or bf16.
+// Matrices are packed and aligned to 16 bytes; dtypes are f32, bf16 or f16.
 struct AddRmsNormArgs {
   float* residual = nullptr;    // x [rows, hidden]; written only where there is a delta
   const void* delta = nullptr;  // [rows, hidden] or null: nothing is added

@@ -100,7 +100,7 @@ void RopeAndWriteKv(Stream stream, const RopeKvArgs& args) {
   const int heads = args.q_heads + 2 * args.pages.kv_heads;
   const Grid grid{static_cast<unsigned>(args.rows),
                   static_cast<unsigned>((heads + kRopeWarps - 1) / kRopeWarps)};
-  ForActivation(args.dtype, [&](auto element) {
+  ForQuery(args.dtype, [&](auto element) {
     ForKv(args.pages.dtype, [&](auto kv) {
       Launch(&RopeKvKernel<decltype(element), decltype(kv)>, grid, 32 * kRopeWarps, 0, stream, args);
     });

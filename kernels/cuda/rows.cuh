@@ -43,20 +43,53 @@ __device__ __forceinline__ void StoreRow(float* to, const float (&from)[kRowVect
   StoreVector(to + 4, FloatVector{{from[4], from[5], from[6], from[7]}});
 }
 
-__device__ __forceinline__ void StoreRow(BF16* to, const float (&from)[kRowVector]) {
-  HalfVector<BF16> vector;
+__device__ __forceinline__ void Store(float* to, float value) { *to = value; }
+__device__ __forceinline__ void Store(BF16* to, float value) { *to = ToBF16(value); }
+__device__ __forceinline__ void Store(F16* to, float value) { *to = ToF16(value); }
+__device__ __forceinline__ void Store(E4M3* to, float value) { *to = ToE4M3(value); }
+
+// The same where the type is known when the kernel runs: f32, bf16 or f16.
+__device__ __forceinline__ void StoreAs(DType dtype, void* to, int64_t index, float value) {
+  if (dtype == DType::kBF16) {
+    Store(static_cast<BF16*>(to) + index, value);
+  } else if (dtype == DType::kF16) {
+    Store(static_cast<F16*>(to) + index, value);
+  } else {
+    Store(static_cast<float*>(to) + index, value);
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void StoreRow(T* to, const float (&from)[kRowVector]) {
+  HalfVector<T> vector;
   ORRERY_UNROLL
-  for (int i = 0; i < kRowVector; ++i) vector.values[i] = ToBF16(from[i]);
+  for (int i = 0; i < kRowVector; ++i) Store(&vector.values[i], from[i]);
   StoreVector(to, vector);
 }
 
-__device__ __forceinline__ void Store(float* to, float value) { *to = value; }
-__device__ __forceinline__ void Store(BF16* to, float value) { *to = ToBF16(value); }
-__device__ __forceinline__ void Store(E4M3* to, float value) { *to = ToE4M3(value); }
+// Calls f(T()) for the element type T of activations or weights of 16 bits.
+template <typename Function>
+void ForHalf(DType dtype, const Function& f) {
+  if (dtype == DType::kF16) {
+    f(F16());
+  } else {
+    f(BF16());
+  }
+}
 
-// Calls f(T()) for the element type T of f32 or bf16 activations.
+// The same for activations of f32, bf16 or f16.
 template <typename Function>
 void ForActivation(DType dtype, const Function& f) {
+  if (dtype == DType::kF32) {
+    f(float());
+  } else {
+    ForHalf(dtype, f);
+  }
+}
+
+// The same for attention's input, of f32 or bf16: it meets keys that are bf16 at most.
+template <typename Function>
+void ForQuery(DType dtype, const Function& f) {
   if (dtype == DType::kBF16) {
     f(BF16());
   } else {

@@ -9,7 +9,7 @@
 
 namespace orrery::cuda {
 
-// dtypes are f32 or bf16; matrices are packed and aligned to 16 bytes.
+// dtypes are f32, bf16 or f16; matrices are packed and aligned to 16 bytes.
 struct SiluMulArgs {
   const void* gate_up = nullptr;  // [rows, 2 * inner]: gate, then up
   DType dtype = DType::kF32;      // of gate_up

@@ -18,7 +18,9 @@ constexpr int64_t kLeastPart = 512;
 
 // Warps share k by `split`, a power of two: warp w has part w % split of row group w / split of its block.
 // Gated, a group is two rows of gate and the same two of up.
-template <int kRows, typename Out, bool kGated>
+// T is the type of x and W; that of out is asked for once per value, which would double the kernels
+// otherwise.
+template <int kRows, typename T, bool kGated>
 __global__ void __launch_bounds__(32 * kSkinnyWarps)
     SkinnyMatMulKernel(const SkinnyMatMulArgs args, const int split) {
   ORRERY_SHARED_MEMORY(shared);
@@ -29,24 +31,24 @@ __global__ void __launch_bounds__(32 * kSkinnyWarps)
   const int64_t first_group = int64_t{BlockX()} * (kSkinnyWarps / split);
   const int64_t first_column = (first_group + warp / split) * kColumns;
 
-  const BF16* weights[kWarpRows];
+  const T* weights[kWarpRows];
   ORRERY_UNROLL
   for (int r = 0; r < kWarpRows; ++r) {
     int64_t column = first_column + r % kColumns;
     if (column >= columns) column = columns - 1;  // read, and not written
-    weights[r] = static_cast<const BF16*>(args.weight) + (column + r / kColumns * columns) * args.k;
+    weights[r] = static_cast<const T*>(args.weight) + (column + r / kColumns * columns) * args.k;
   }
   float sums[kWarpRows][kRows] = {};
   for (int64_t i = (int64_t{warp % split} * 32 + lane) * kRowVector; i < args.k;
        i += int64_t{32} * kRowVector * split) {
-    HalfVector<BF16> w[kWarpRows];
+    HalfVector<T> w[kWarpRows];
     ORRERY_UNROLL
-    for (int r = 0; r < kWarpRows; ++r) w[r] = LoadVector<HalfVector<BF16>>(weights[r] + i);
+    for (int r = 0; r < kWarpRows; ++r) w[r] = LoadVector<HalfVector<T>>(weights[r] + i);
     ORRERY_UNROLL
     for (int m = 0; m < kRows; ++m) {
       if (m >= args.rows) break;
       float x[kRowVector];
-      LoadRow(static_cast<const BF16*>(args.x) + m * args.k + i, x);
+      LoadRow(static_cast<const T*>(args.x) + m * args.k + i, x);
       ORRERY_UNROLL
       for (int r = 0; r < kWarpRows; ++r) {
         ORRERY_UNROLL
@@ -79,7 +81,7 @@ __global__ void __launch_bounds__(32 * kSkinnyWarps)
     float value = product(c, column);
     if constexpr (kGated) value = value / (1.0f + expf(-value)) * product(kColumns + c, columns + column);
     if (args.residual != nullptr) value += args.residual[m * columns + column];
-    Store(static_cast<Out*>(args.out) + m * columns + column, value);
+    StoreAs(args.out_dtype, args.out, m * columns + column, value);
   }
 }
 
@@ -94,13 +96,12 @@ void LaunchSkinny(Stream stream, const SkinnyMatMulArgs& args) {
   const int64_t per_block = kSkinnyWarps / split;
   const Grid grid{static_cast<unsigned>((row_groups + per_block - 1) / per_block)};
   const size_t shared_bytes = sizeof(float) * kSkinnyWarps * kWarpRows * kRows;
-  ForActivation(args.out_dtype, [&](auto out) {
-    using Out = decltype(out);
+  ForHalf(args.dtype, [&](auto element) {
+    using T = decltype(element);
     if (args.gated) {
-      Launch(&SkinnyMatMulKernel<kRows, Out, true>, grid, 32 * kSkinnyWarps, shared_bytes, stream, args,
-             split);
+      Launch(&SkinnyMatMulKernel<kRows, T, true>, grid, 32 * kSkinnyWarps, shared_bytes, stream, args, split);
     } else {
-      Launch(&SkinnyMatMulKernel<kRows, Out, false>, grid, 32 * kSkinnyWarps, shared_bytes, stream, args,
+      Launch(&SkinnyMatMulKernel<kRows, T, false>, grid, 32 * kSkinnyWarps, shared_bytes, stream, args,
              split);
     }
   });

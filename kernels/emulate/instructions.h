@@ -81,6 +81,7 @@ inline float ToFloat(BF16 value) { return F32FromBF16(value.bits); }
 inline float ToFloat(F16 value) { return F32FromF16(value.bits); }
 inline float ToFloat(float value) { return value; }
 inline BF16 ToBF16(float value) { return {BF16FromF32(value)}; }
+inline F16 ToF16(float value) { return {F16FromF32(value)}; }
 inline E4M3 ToE4M3(float value) { return {E4M3FromF32(value)}; }
 inline uint32_t PackBF16(float low, float high) {
   return BF16FromF32(low) | static_cast<uint32_t>(BF16FromF32(high)) << 16;

@@ -10,8 +10,13 @@
 namespace orrery::cuda {
 namespace {
 
-constexpr GemmShape kShape{
-    .rows = 64, .n = 4096, .k = 14336, .bf16_out = false, .bias = false, .residual = true};
+constexpr GemmShape kShape{.rows = 64,
+                           .n = 4096,
+                           .k = 14336,
+                           .dtype = DType::kBF16,
+                           .narrow_out = false,
+                           .bias = false,
+                           .residual = true};
 constexpr AlgorithmBits kBits = {0, 1, ~uint64_t{0}, 0x123456789abcdef0, 4, 5, 6, uint64_t{1} << 63};
 
 class AlgorithmCacheTest : public ::testing::Test {
@@ -22,7 +27,7 @@ class AlgorithmCacheTest : public ::testing::Test {
 
 TEST_F(AlgorithmCacheTest, WhatWasPutIsFoundByTheNextProcess) {
   GemmShape other = kShape;
-  other.bias = true;
+  other.dtype = DType::kF16;
   {
     AlgorithmCache cache(path_, "device, library 1");
     EXPECT_FALSE(cache.Find(kShape).has_value());
@@ -46,10 +51,18 @@ TEST_F(AlgorithmCacheTest, AFileThatIsNoneCountsAsEmpty) {
     orrery::testing::WriteFile(path_, good.substr(0, length));
     EXPECT_FALSE(AlgorithmCache(path_, "title").Find(kShape).has_value()) << length;
   }
-  for (const char* line : {"1 2 3\n", "a b c d e f\n", "64 4096 14336 0 0 1 1 2 3 4 5 6 7 8 9\n",
-                           "64 4096 14336 2 0 1 1 2 3 4 5 6 7 8\n"}) {
-    orrery::testing::WriteFile(path_, good + line);
-    EXPECT_FALSE(AlgorithmCache(path_, "title").Find(kShape).has_value()) << line;
+  std::string bits;
+  for (int i = 0; i < 8; ++i) bits += " 0000000000000007";
+  const auto found_beside = [&](const std::string& line) {
+    orrery::testing::WriteFile(path_, good + line + "\n");
+    return AlgorithmCache(path_, "title").Find(kShape).has_value();
+  };
+  ASSERT_TRUE(found_beside("32 4096 14336 f16 0 0 1" + bits));
+  for (const std::string& line :
+       {std::string("1 2 3"), std::string("a b c d e f"), "32 4096 14336 0 0 1" + bits,
+        "32 4096 14336 f32 0 0 1" + bits, "32 4096 14336 f16 2 0 1" + bits,
+        "32 4096 14336 f16 0 0 1" + bits + " 9"}) {
+    EXPECT_FALSE(found_beside(line)) << line;
   }
 }
 

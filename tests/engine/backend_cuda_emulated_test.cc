@@ -208,13 +208,46 @@ TEST_F(EmulatedCudaTest, WeightsAreConvertedInPieces) {
                         .cols = kColumns,
                         .data = reinterpret_cast<const std::byte*>(values.data())};
   const auto device = testing::NewEmulatedDevice();
-  const auto matrix = cuda::DeviceMatrix::Pack(*device, {part, part}, DType::kBF16, MatrixKind::kPlain);
-  ASSERT_TRUE(matrix.ok()) << matrix.status();
-  ASSERT_EQ((*matrix)->n(), 2 * kRows);
-  const auto* const packed = static_cast<const uint16_t*>(cuda::DeviceMatrix::Of(**matrix).data());
-  int64_t wrong = 0;
-  for (size_t i = 0; i < 2 * values.size(); ++i) wrong += packed[i] != BF16FromF32(values[i % values.size()]);
-  EXPECT_EQ(wrong, 0);
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    const auto matrix = cuda::DeviceMatrix::Pack(*device, {part, part}, dtype, MatrixKind::kPlain);
+    ASSERT_TRUE(matrix.ok()) << matrix.status();
+    ASSERT_EQ((*matrix)->n(), 2 * kRows);
+    const auto* const packed = static_cast<const uint16_t*>(cuda::DeviceMatrix::Of(**matrix).data());
+    int64_t wrong = 0;
+    for (size_t i = 0; i < 2 * values.size(); ++i) {
+      const float value = values[i % values.size()];
+      wrong += packed[i] != (dtype == DType::kF16 ? F16FromF32(value) : BF16FromF32(value));
+    }
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
+// Of bf16 any value, of f16 finite ones alone: on the CPU, too.
+TEST_F(EmulatedCudaTest, WeightsThatF16DoesNotHoldAreRefused) {
+  const auto device = testing::NewEmulatedDevice();
+  const auto pack = [&](DType from, std::vector<uint16_t> values, DType to) {
+    const WeightView part{.dtype = from,
+                          .rows = static_cast<int64_t>(values.size()) / 8,
+                          .cols = 8,
+                          .data = reinterpret_cast<const std::byte*>(values.data())};
+    return cuda::DeviceMatrix::Pack(*device, {part}, to, MatrixKind::kPlain).status();
+  };
+  std::vector<uint16_t> narrow(32, BF16FromF32(-65280.0f)), half(32, F16FromF32(65504.0f));
+  EXPECT_TRUE(pack(DType::kBF16, narrow, DType::kF16).ok());
+  EXPECT_TRUE(pack(DType::kF16, half, DType::kF16).ok());
+  narrow[19] = BF16FromF32(-65536.0f);
+  half[31] = 0x7c00;
+  EXPECT_TRUE(pack(DType::kBF16, narrow, DType::kBF16).ok());
+  EXPECT_TRUE(pack(DType::kF16, half, DType::kBF16).ok());
+  EXPECT_EQ(
+      pack(DType::kBF16, narrow, DType::kF16),
+      absl::InvalidArgumentError("cannot be packed from bf16 as f16: the value -65536 in row 2 is not in "
+                                 "[-65504, 65504]"));
+  EXPECT_EQ(pack(DType::kF16, half, DType::kF16),
+            absl::InvalidArgumentError("cannot be packed from f16 as f16: the value inf in row 3 is not in "
+                                       "[-65504, 65504]"));
+  EXPECT_EQ(pack(DType::kBF16, narrow, DType::kF32).message(),
+            "cannot be packed as f32: CUDA computes with weights of bf16 or f16 (--dtype)");
 }
 
 }  // namespace

@@ -199,9 +199,10 @@ class PlainGemm final : public cuda::Gemm {
   absl::Status Multiply(cuda::Stream stream, const cuda::GemmArgs& args) override {
     if (fails_ != nullptr && *fails_) return absl::InternalError("a product that fails");
     if (workspace_ == nullptr) return absl::InternalError("a product without a workspace");
-    const bool narrow = args.out_dtype == DType::kBF16;
+    const bool narrow = args.out_dtype != DType::kF32;
+    if (narrow && args.out_dtype != args.dtype) return absl::InternalError("a product in another type");
     if (narrow && (args.bias != nullptr || args.residual != nullptr)) {
-      return absl::InternalError("a product in bf16 with an addition");
+      return absl::InternalError("a product in 16 bits with an addition");
     }
     emulate::Enqueue(stream, [args] { Compute(args); });
     return absl::OkStatus();
@@ -209,8 +210,8 @@ class PlainGemm final : public cuda::Gemm {
 
  private:
   static void Compute(const cuda::GemmArgs& args) {
-    const std::vector<float> x = Widened(args.x, args.rows * args.k);
-    const std::vector<float> weight = Widened(args.weight, args.n * args.k);
+    const std::vector<float> x = Widened(args.x, args.dtype, args.rows * args.k);
+    const std::vector<float> weight = Widened(args.weight, args.dtype, args.n * args.k);
     for (int64_t row = 0; row < args.rows; ++row) {
       for (int64_t column = 0; column < args.n; ++column) {
         const float* const a = x.data() + row * args.k;
@@ -220,18 +221,21 @@ class PlainGemm final : public cuda::Gemm {
         const int64_t at = row * args.n + column;
         if (args.bias != nullptr) sum += args.bias[column];
         if (args.residual != nullptr) sum += args.residual[at];
-        if (args.out_dtype == DType::kBF16) {
-          static_cast<uint16_t*>(args.out)[at] = BF16FromF32(sum);
-        } else {
+        if (args.out_dtype == DType::kF32) {
           static_cast<float*>(args.out)[at] = sum;
+        } else {
+          static_cast<uint16_t*>(args.out)[at] =
+              args.out_dtype == DType::kF16 ? F16FromF32(sum) : BF16FromF32(sum);
         }
       }
     }
   }
-  static std::vector<float> Widened(const void* bf16, int64_t count) {
-    const auto* const from = static_cast<const uint16_t*>(bf16);
+  static std::vector<float> Widened(const void* matrix, DType dtype, int64_t count) {
+    const auto* const from = static_cast<const uint16_t*>(matrix);
     std::vector<float> values(static_cast<size_t>(count));
-    std::transform(from, from + count, values.begin(), [](uint16_t bits) { return F32FromBF16(bits); });
+    std::transform(from, from + count, values.begin(), [dtype](uint16_t bits) {
+      return dtype == DType::kF16 ? F32FromF16(bits) : F32FromBF16(bits);
+    });
     return values;
   }
 

@@ -8,6 +8,12 @@
 namespace orrery::cuda {
 namespace {
 
+Elements Rounded(DType dtype, const Elements& values) {
+  Elements out(dtype, values.size());
+  for (size_t i = 0; i < values.size(); ++i) out.Set(i, values[i]);
+  return out;
+}
+
 class DecodeOfTypeTest : public DecodeTest, public testing::WithParamInterface<DType> {};
 class PrefillOfTypeTest : public PrefillTest, public testing::WithParamInterface<DType> {};
 
@@ -27,7 +33,7 @@ TEST_P(DecodeOfTypeTest, AgreesWithDoublePrecision) {
     if (round % 40 == 0) lengths[0] = 2500;  // more pages than a window holds
     Cache cache = MakeCache(shape, lengths, GetParam());
     const int64_t q_stride = shape.q_heads * shape.head_dim + 8 * Uniform(0, 3);
-    Elements q = Queries(Activation(), Normal(lengths.size() * q_stride));
+    Elements q = Queries(QueryType(), Normal(lengths.size() * q_stride));
     const DecodePlanOptions options{.blocks = Uniform(1, 24),
                                     .q_heads = shape.q_heads,
                                     .kv_heads = shape.kv_heads,
@@ -66,6 +72,17 @@ TEST_P(DecodeOfTypeTest, InvariantResultsDoNotDependOnTheBatch) {
     options.blocks = 3;
     const Elements first = Decode(alone, q, q_stride, DType::kF32, options);
     for (size_t i = 0; i < first.size(); ++i) ASSERT_EQ(first[i], together[i]);
+  }
+}
+
+TEST_F(DecodeTest, OutputIsRoundedToItsType) {
+  const Shape shape{4, 2, 64};
+  Cache cache = MakeCache(shape, {700, 5});  // one that is cut, one that is not
+  Elements q = Queries(DType::kF32, Normal(2 * 256));
+  const DecodePlanOptions options{.blocks = 9, .q_heads = 4, .kv_heads = 2};
+  const Elements exact = Decode(cache, q, 256, DType::kF32, options);
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    ASSERT_EQ(Decode(cache, q, 256, dtype, options), Rounded(dtype, exact));
   }
 }
 
@@ -173,7 +190,7 @@ TEST_P(PrefillOfTypeTest, AgreesWithDoublePrecision) {
     }
     Cache cache = MakeCache(shape, lengths, GetParam());
     const int64_t q_stride = shape.q_heads * shape.head_dim + 8 * Uniform(0, 3);
-    Elements q = Queries(Activation(), Normal(rows * q_stride));
+    Elements q = Queries(QueryType(), Normal(rows * q_stride));
     const Elements out = Prefill(cache, q, q_stride, rows, Activation(), slices);
     ExpectNoFailure();
     const double error = RelativeError(out, Expected(cache, q, q_stride, rows, slices));
@@ -182,6 +199,16 @@ TEST_P(PrefillOfTypeTest, AgreesWithDoublePrecision) {
     worst = std::max(worst, error);
   }
   RecordProperty("worst_relative_error", std::to_string(worst));
+}
+
+TEST_F(PrefillTest, OutputIsRoundedToItsType) {
+  Cache cache = MakeCache({2, 1, 64}, {90});
+  Elements q = Queries(DType::kF32, Normal(90 * 128));
+  const std::vector<PrefillSlice> slices = {{0, 90, 0, 0}};
+  const Elements exact = Prefill(cache, q, 128, 90, DType::kF32, slices);
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    ASSERT_EQ(Prefill(cache, q, 128, 90, dtype, slices), Rounded(dtype, exact));
+  }
 }
 
 TEST_P(PrefillOfTypeTest, ChunksGiveTheSameBits) {

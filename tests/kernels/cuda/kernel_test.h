@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -87,8 +88,12 @@ class KernelTest : public testing::Test {
     return x;
   }
   int Uniform(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
-  DType Activation() { return Uniform(0, 1) == 0 ? DType::kF32 : DType::kBF16; }
-  static double Tolerance(DType dtype) { return dtype == DType::kF32 ? 1e-6 : 3e-3; }
+  DType Activation() { return std::array{DType::kF32, DType::kBF16, DType::kF16}[Uniform(0, 2)]; }
+  // Of attention's input.
+  DType QueryType() { return Uniform(0, 1) == 0 ? DType::kF32 : DType::kBF16; }
+  static double Tolerance(DType dtype) {
+    return dtype == DType::kF32 ? 1e-6 : dtype == DType::kBF16 ? 3e-3 : 3.75e-4;
+  }
 
   std::mt19937 random_{20};
   uint64_t case_ = 0;

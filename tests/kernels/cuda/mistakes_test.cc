@@ -56,7 +56,7 @@ class DecodeMistakesTest : public DecodeTest {
     const DecodePlanOptions options{.blocks = 1, .q_heads = 4, .kv_heads = 1};  // nothing is cut: rings turn
     return PlantedMistakes::Look(kAttentionTolerance, [&] {
       const auto launch = [](Stream stream, const DecodeAttentionArgs& args) {
-        Launch(&DecodeAttentionKernel<64, float, float, kFault, Kv>, {static_cast<unsigned>(args.blocks)},
+        Launch(&DecodeAttentionKernel<64, float, kFault, Kv>, {static_cast<unsigned>(args.blocks)},
                32 * kDecodeWarps, DecodeSharedBytes(64, sizeof(Kv)), stream, args);
         Launch(&DecodeCombineKernel<float>,
                {static_cast<unsigned>(args.requests), static_cast<unsigned>(args.q_heads)}, 64, 0, stream,
@@ -117,7 +117,7 @@ class PrefillMistakesTest : public PrefillTest {
     const std::vector<double> expected = Expected(cache, q, 128, 128, slices);
     return PlantedMistakes::Look(kAttentionTolerance, [&] {
       const auto launch = [](Stream stream, const PrefillAttentionArgs& args) {
-        Launch(&PrefillAttentionKernel<64, float, float, kFault, Kv>,
+        Launch(&PrefillAttentionKernel<64, float, kFault, Kv>,
                {static_cast<unsigned>(args.q_heads), static_cast<unsigned>(args.num_tiles)},
                32 * kPrefillWarps, PrefillSharedBytes(64), stream, args);
       };

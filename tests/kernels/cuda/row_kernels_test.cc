@@ -1,5 +1,5 @@
-// Norm, gate, gather, rotation with KV write, copies of pages and products of few rows, on the emulator,
-// against double precision.
+// Norm, gate, gather, narrowing, rotation with KV write, copies of pages and products of few rows, on the
+// emulator, against double precision.
 #include <algorithm>
 #include <array>
 #include <numeric>
@@ -7,6 +7,7 @@
 #include "kernels/cuda/copy_units.h"
 #include "kernels/cuda/feed_tokens.h"
 #include "kernels/cuda/gather_rows.h"
+#include "kernels/cuda/narrow.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rope_kv.h"
 #include "kernels/cuda/silu_mul.h"
@@ -77,6 +78,22 @@ TEST_F(RowKernelsTest, Gate) {
   }
 }
 
+TEST_F(RowKernelsTest, NarrowingRoundsToNearest) {
+  for (int round = 0; round < 60; ++round) {
+    NextCase();
+    const DType dtype = round % 2 == 0 ? DType::kBF16 : DType::kF16;
+    const int64_t count = 8 * Uniform(1, 700);
+    std::vector<float> in = Normal(count, std::exp2(static_cast<float>(Uniform(-24, 18))));
+    // f16's largest number, what rounds to it, ties to even, and what is infinite; subnormals.
+    constexpr std::array kEdges = {65504.0f,   65519.99f,  65520.0f, 1e30f,
+                                   0x1.002p0f, 0x1.006p0f, 0x1p-25f, -0.0f};
+    std::copy(kEdges.begin(), kEdges.end(), in.begin());
+    Elements out(dtype, count);
+    Narrow(nullptr, {.in = in.data(), .out = out.data(), .out_dtype = dtype, .count = count});
+    ASSERT_EQ(out, Elements(dtype, in));
+  }
+}
+
 TEST_F(RowKernelsTest, GatherIsExact) {
   for (int round = 0; round < 60; ++round) {
     NextCase();
@@ -125,7 +142,7 @@ TEST_F(RowKernelsTest, RotationNormAndKvWrite) {
     const int rows = Uniform(1, 6), heads = q_heads + 2 * kv_heads, max_position = 40;
     const bool norm_q = Uniform(0, 1), norm_k = Uniform(0, 1);
     const float eps = 1e-6f;
-    const Elements before(Activation(), Normal(rows * heads * head_dim));
+    const Elements before(QueryType(), Normal(rows * heads * head_dim));
     Elements qkv = before;
     const std::vector<float> q_gain = Normal(head_dim), k_gain = Normal(head_dim);
     std::vector<float> cos_sin(max_position * rotary_dim);
@@ -255,10 +272,12 @@ TEST_F(RowKernelsTest, ProductsOfFewRows) {
     const int rows = Uniform(1, kMaxSkinnyRows), columns = Uniform(1, 40), n = gated ? 2 * columns : columns;
     // Long enough to be shared by 2, 4 or 8 warps at times.
     const int k = 8 * (round % 8 == 0 ? Uniform(128, 700) : Uniform(1, 60));
-    Elements x(DType::kBF16, Normal(rows * k)), weight(DType::kBF16, Normal(n * k, 1.0f / std::sqrt(k)));
+    const DType dtype = round % 2 == 0 ? DType::kBF16 : DType::kF16;
+    Elements x(dtype, Normal(rows * k)), weight(dtype, Normal(n * k, 1.0f / std::sqrt(k)));
     const std::vector<float> bias = Normal(n), residual = Normal(rows * columns);
     Elements out(Activation(), rows * columns);
     SkinnyMatMulArgs args{.x = x.data(),
+                          .dtype = dtype,
                           .rows = rows,
                           .weight = weight.data(),
                           .n = n,
