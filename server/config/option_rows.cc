@@ -38,7 +38,7 @@ std::vector<Option> MakeRows() {
       {"dtype",
        &C::dtype,
        "TYPE",
-       "type of activations and native weights",
+       "type of activations and native weights; auto: as the checkpoint has it, on CUDA bf16 for f32",
        0,
        0,
        {"auto", "f32", "bf16", "f16"}},

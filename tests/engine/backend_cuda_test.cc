@@ -136,13 +136,22 @@ TEST_P(CudaModelTest, LogitsAreNearTheReference) {
   RecordProperty("relative_error", absl::StrCat(relative));
   EXPECT_LT(relative, 2e-2);  // as on the CPU
   if (GetParam().stored != DType::kF16) return;
-  // What is left of it is the rounding of queries, keys, values and softmax weights to bf16.
+  // What is left is the rounding of queries, keys, values and softmax weights to bf16.
+  const auto cpu = LoadOnCpu();
+  ASSERT_NE(cpu, nullptr);
+  const std::vector<float> theirs = PrefixLogits(*cpu, tokens, 33, [](const Tensor& logits) {
+    const auto* const first = static_cast<const float*>(logits.data);
+    return std::vector<float>(first, first + logits.rows * logits.cols);
+  });
   options_.dtype = DType::kBF16;
-  const auto narrow = LoadOnDevice(options_);
-  ASSERT_NE(narrow, nullptr);
-  const double of_bf16 = RelativeError(PrefixLogits(*narrow, tokens, 33, ToHost), reference);
-  RecordProperty("relative_error_of_bf16", absl::StrCat(of_bf16));
-  EXPECT_LT(relative, 0.5 * of_bf16);
+  const auto rounded = LoadOnDevice(options_);
+  ASSERT_NE(rounded, nullptr);
+  const std::vector<float> narrow = PrefixLogits(*rounded, tokens, 33, ToHost);
+  RecordProperty("relative_error_in_bf16", absl::StrCat(RelativeError(narrow, reference)));
+  RecordProperty("difference_from_cpu", absl::StrCat(RelativeError(ours, theirs)));
+  EXPECT_LT(relative, 0.5 * RelativeError(narrow, reference));
+  EXPECT_LT(RelativeError(ours, theirs), 5e-3);
+  EXPECT_GT(RelativeError(narrow, theirs), 8e-3);
 }
 
 // The same with keys and values of three bits of mantissa, in pages of half the bytes.

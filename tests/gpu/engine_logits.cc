@@ -2,6 +2,7 @@
 // and of every token after it, each fed to a step of its own whatever the engine would have chosen.
 //
 //   gpu_engine_logits MODEL_DIR TOKENS OUT cpu|cuda [--prompt N] [--chunk N] [--batch N] [--invariant on|off]
+//                     [--dtype bf16|f16]
 //
 // TOKENS: ids, separated by blanks. --prompt: how many of them are the prompt (all). --chunk: most tokens of
 // a prefill step. --batch: as many sequences run side by side, of different prompts, the file's last among
@@ -31,6 +32,7 @@ using testing::PlanDriver;
 struct Arguments {
   std::string model, tokens, out;
   bool cuda = true, invariant = false;
+  DType dtype = DType::kBF16;
   int prompt = 0, chunk = 1 << 20, batch = 1;
 };
 
@@ -44,7 +46,9 @@ void Check(const absl::Status& status) {
 
 Arguments Parse(int argc, char** argv) {
   if (argc < 5 || argc % 2 == 0)
-    Fail("MODEL_DIR TOKENS OUT cpu|cuda [--prompt N] [--chunk N] [--batch N] [--invariant on|off]");
+    Fail(
+        "MODEL_DIR TOKENS OUT cpu|cuda [--prompt N] [--chunk N] [--batch N] [--invariant on|off] "
+        "[--dtype bf16|f16]");
   Arguments arguments{
       .model = argv[1], .tokens = argv[2], .out = argv[3], .cuda = std::strcmp(argv[4], "cuda") == 0};
   for (int i = 5; i < argc; i += 2) {
@@ -57,6 +61,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.batch = std::clamp(std::atoi(value.c_str()), 1, 256);
     } else if (flag == "--invariant") {
       arguments.invariant = value == "on";
+    } else if (flag == "--dtype") {
+      arguments.dtype = value == "f16" ? DType::kF16 : DType::kBF16;
     } else {
       Fail("unknown flag " + flag);
     }
@@ -150,7 +156,8 @@ int Run(int argc, char** argv) {
 
   EngineOptions options;
   options.model_dir = arguments.model;
-  options.dtype = options.kv_dtype = DType::kBF16;
+  options.dtype = arguments.dtype;
+  options.kv_dtype = DType::kBF16;
   options.max_num_seqs =
       2 * arguments.batch;  // a forced token's sequence is there before its predecessor goes
   options.kv_cache_tokens = static_cast<int64_t>(tokens.size() + 32) * arguments.batch;

@@ -338,13 +338,21 @@ void Prefill(Report& report, int tokens, int q_heads, int kv_heads, int head_dim
       double{2} * tokens * tokens * q_heads * head_dim, kv.Error(0, 0, row, q_heads - 1, tokens));
 }
 
-void Skinny(Report& report, int rows, int64_t n, int64_t k) {
+void Skinny(Report& report, int rows, int64_t n, int64_t k, DType dtype = DType::kBF16) {
   const int64_t copies = std::max<int64_t>(2, kColdBytes / (n * k * 2) + 1);
   Array<uint16_t> weight(static_cast<size_t>(copies * n * k)), x(static_cast<size_t>(rows * k));
-  weight.Put(NormalBF16());
-  x.Put(NormalBF16());
+  const auto value = [dtype](uint16_t bits) {
+    return double{dtype == DType::kF16 ? F32FromF16(bits) : F32FromBF16(bits)};
+  };
+  std::vector<uint16_t> pattern = NormalBF16();
+  if (dtype == DType::kF16) {
+    for (uint16_t& bits : pattern) bits = F16FromF32(F32FromBF16(bits));
+  }
+  weight.Put(pattern);
+  x.Put(pattern);
   const Array<float> out(static_cast<size_t>(rows * n));
-  SkinnyMatMulArgs args{.x = x.data(), .rows = rows, .weight = nullptr, .n = n, .k = k, .out = out.data()};
+  SkinnyMatMulArgs args{
+      .x = x.data(), .dtype = dtype, .rows = rows, .weight = nullptr, .n = n, .k = k, .out = out.data()};
   const auto run = [&](int set) {
     args.weight = weight.data() + (set % copies) * n * k;
     SkinnyMatMul(the_stream, args);
@@ -357,12 +365,13 @@ void Skinny(Report& report, int rows, int64_t n, int64_t k) {
     const std::vector<uint16_t> w = weight.Get(static_cast<size_t>(column * k), static_cast<size_t>(k));
     const std::vector<uint16_t> in = x.Get(static_cast<size_t>((rows - 1) * k), static_cast<size_t>(k));
     double dot = 0;
-    for (int64_t i = 0; i < k; ++i) dot += double{F32FromBF16(w[i])} * F32FromBF16(in[i]);
+    for (int64_t i = 0; i < k; ++i) dot += value(w[i]) * value(in[i]);
     expected.push_back(dot);
     got.push_back(out.Get(static_cast<size_t>((rows - 1) * n + column), 1)[0]);
   }
-  report.Row("skinny product", "m" + std::to_string(rows) + " " + std::to_string(n) + "x" + std::to_string(k),
-             timing, 2.0 * n * k, 2.0 * rows * n * k, RelativeError(got, expected));
+  report.Row(dtype == DType::kF16 ? "skinny product, f16" : "skinny product",
+             "m" + std::to_string(rows) + " " + std::to_string(n) + "x" + std::to_string(k), timing,
+             2.0 * n * k, 2.0 * rows * n * k, RelativeError(got, expected));
 }
 
 void Rows(Report& report, int64_t rows, int32_t hidden, int32_t inner) {
@@ -494,6 +503,7 @@ int Run() {
     const int64_t shapes[][2] = {{6144, 4096},  {4096, 4096},   {28672, 4096},
                                  {4096, 14336}, {128256, 4096}, {4096, 1024}};
     for (const auto& [n, k] : shapes) Skinny(report, rows, n, k);
+    Skinny(report, rows, 4096, 14336, DType::kF16);
   }
   Rows(report, 64, 4096, 14336);
   Rows(report, 16384, 4096, 14336);
