@@ -252,8 +252,9 @@ class PrefillBlock {
 };
 
 // Grid (q_heads, tiles): the longest tiles of all heads start first, heads that share keys side by side.
+// Blocks on a multiprocessor as there are registers for: left to choose, the compiler spills for one more.
 template <int kHeadDim, typename Query, Fault kFault = Fault::kNone, typename Kv = BF16>
-__global__ void __launch_bounds__(32 * kPrefillWarps)
+__global__ void __launch_bounds__(32 * kPrefillWarps, kHeadDim == 64 ? 3 : 2)
     PrefillAttentionKernel(const PrefillAttentionArgs args) {
   ORRERY_SHARED_MEMORY(shared);
   PrefillBlock<kHeadDim, Query, kFault, Kv>(args, BlockY(), BlockX(), shared).Run();

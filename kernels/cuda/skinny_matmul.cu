@@ -16,12 +16,19 @@ constexpr int kWarpRows = 4;  // rows of W that a warp reads side by side: as ma
 constexpr int64_t kWantedWarps = 24 * 132;
 constexpr int64_t kLeastPart = 512;
 
+// Blocks on a multiprocessor, as many as have registers enough: left to choose (0), the compiler spills for
+// one more but where there is one row.
+template <int kRows, bool kGated>
+inline constexpr int kSkinnyBlocks = kRows == 1                    ? 0
+                                     : kRows*(kGated ? 2 : 1) <= 4 ? 3
+                                                                   : 2;
+
 // Warps share k by `split`, a power of two: warp w has part w % split of row group w / split of its block.
 // Gated, a group is two rows of gate and the same two of up.
 // T is the type of x and W; that of out is asked for once per value, which would double the kernels
 // otherwise.
 template <int kRows, typename T, bool kGated>
-__global__ void __launch_bounds__(32 * kSkinnyWarps)
+__global__ void __launch_bounds__(32 * kSkinnyWarps, kSkinnyBlocks<kRows, kGated>)
     SkinnyMatMulKernel(const SkinnyMatMulArgs args, const int split) {
   ORRERY_SHARED_MEMORY(shared);
   auto* const partial = reinterpret_cast<float*>(shared);       // [warp][kWarpRows][kRows]
