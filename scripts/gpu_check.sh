@@ -74,7 +74,7 @@ sanitizer() {
   return "$failed"
 }
 
-parity() { timeout 120 python3 tests/gpu/parity.py --bin "$bin" >"$out/parity.json"; }
+parity() { timeout 150 python3 tests/gpu/parity.py --bin "$bin" >"$out/parity.json"; }
 
 kernel-bench() { timeout 90 "$bin/gpu_kernel_bench" >"$out/kernel-bench.json"; }
 

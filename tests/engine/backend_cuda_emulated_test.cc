@@ -222,6 +222,51 @@ TEST_F(EmulatedCudaTest, WeightsAreConvertedInPieces) {
   }
 }
 
+// A gate that f16 does not hold is as good as closed, in products of few rows and of many.
+TEST_F(EmulatedCudaTest, GatesBelowTheRangeOfF16AreClosed) {
+  constexpr int64_t kInner = 64;
+  const auto backend = NewCudaBackend(testing::NewEmulatedDevice(), testing::NewPlainGemm());
+  const BackendLimits limits{
+      .attention = {.num_heads = 1, .num_kv_heads = 1, .head_dim = 64, .kv_dtype = DType::kBF16},
+      .inverse_frequencies = std::vector<float>(32, 1.0f),
+      .max_rows = 16,
+      .max_slices = 4,
+      .max_context = 64,
+      .hidden = kInner,
+      .max_inner = kInner,
+      .vocab_size = 8};
+  ASSERT_TRUE(backend->Prepare(limits).ok());
+  const std::vector<uint16_t> gate(kInner * kInner, F16FromF32(-1.0f)), up(gate.size(), F16FromF32(0x1p-10f));
+  const auto part = [](const std::vector<uint16_t>& values) {
+    return WeightView{.dtype = DType::kF16,
+                      .rows = kInner,
+                      .cols = kInner,
+                      .data = reinterpret_cast<const std::byte*>(values.data())};
+  };
+  const WeightView parts[] = {part(gate), part(up)};
+  const auto weight = backend->Pack(parts, DType::kF16, MatrixKind::kGated);
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  const std::vector<uint16_t> x(16 * kInner, F16FromF32(60000.0f));
+  const auto in = backend->Allocate(x.size() * 2), out = backend->Allocate(x.size() * 2);
+  ASSERT_TRUE(in.ok() && out.ok());
+  for (const int64_t rows : {1, 16}) {
+    ASSERT_TRUE(backend->Upload(x.data(), x.size() * 2, (*in)->data()).ok());
+    ASSERT_TRUE(backend->Upload(x.data(), x.size() * 2, (*out)->data()).ok());
+    const auto tensor = [&](const auto& buffer) {
+      return Tensor{.data = (*buffer)->data(),
+                    .dtype = DType::kF16,
+                    .device = Device::kCuda,
+                    .rows = rows,
+                    .cols = kInner};
+    };
+    backend->MatMul(tensor(out), tensor(in), **weight, nullptr, nullptr);
+    backend->Synchronize();
+    for (int64_t i = 0; i < rows * kInner; ++i) {
+      ASSERT_EQ(F32FromF16(static_cast<const uint16_t*>((*out)->data())[i]), 0.0f) << rows << " rows";
+    }
+  }
+}
+
 // Of bf16 any value, of f16 finite ones alone: on the CPU, too.
 TEST_F(EmulatedCudaTest, WeightsThatF16DoesNotHoldAreRefused) {
   const auto device = testing::NewEmulatedDevice();
