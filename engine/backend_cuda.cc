@@ -228,7 +228,7 @@ void CudaBackend::BeginStep(const StepInput& input) {
   padded_rows_ = options_.graphs && !options_.batch_invariant && input.decode_only && fits ? padded : 0;
   sampler_->BeginStep();
   step_->Begin(input, padded_rows_);
-  if (padded_rows_ > 0) graphs_.Begin(padded_rows_, step_->page_table_stride());
+  if (padded_rows_ > 0) graphs_.Begin(padded_rows_);
   if (step_->sources() == nullptr) return;
   graphs_.Run([&](cuda::Stream stream) {
     cuda::FeedTokens(stream, {.sources = step_->sources(),
@@ -381,6 +381,7 @@ absl::Status CudaBackend::Wait() {
   // The device's first: one that is lost fails products, too, and only it says so.
   absl::Status status = device_->Wait(*flight.done);
   status.Update(std::exchange(flight.status, absl::OkStatus()));
+  if (!status.ok()) step_->Forget();
   return sampler_->FinishStep(std::move(status));
 }
 

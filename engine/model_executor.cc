@@ -161,6 +161,7 @@ void ModelExecutor::GatherRows(const StepPlan& plan, Step& step) {
     step.slices.push_back({.row_begin = static_cast<int32_t>(step.ids.size()),
                            .count = slice.count,
                            .position = slice.begin,
+                           .slot = static_cast<int32_t>(slice.slot),
                            .block_table = step.block_tables.data() + plan.block_begin[i]});
     const bool ahead = slice.input == InputSource::kPreviousStep;
     if (ahead) {

@@ -133,13 +133,11 @@ void Sampler::Launch(const Tensor& logits, int64_t count, int32_t top_stride, co
                             .position = 0,
                             .known_token = known_token,
                             .num_top = MostTop(args.num_logprobs)};
-    for (int32_t i = 0; i < args.num_counts; ++i) {
-      counts.host[next_count++] = {args.counts[i].id, args.counts[i].count};
-    }
-    for (int32_t i = 0; i < args.num_bias; ++i) {
-      biases.host[next_bias++] = {args.bias[i].id, args.bias[i].value};
-    }
+    std::copy_n(args.counts, args.num_counts, counts.host + next_count);
+    std::copy_n(args.bias, args.num_bias, biases.host + next_bias);
     std::copy_n(args.masked, args.num_masked, masked.host + next_masked);
+    next_count += args.num_counts;
+    next_bias += args.num_bias;
     next_masked += args.num_masked;
   }
   staging_.Upload();
@@ -189,10 +187,7 @@ void Sampler::HandOut(Step& step) {
       result.status = static_cast<SampleRowStatus>(token.status);
       result.logprob = token.logprob;
       result.num_top = token.num_top;
-      for (int32_t i = 0; i < token.num_top; ++i) {
-        const TokenLogprob& best = pending.top[row * pending.top_stride + i];
-        result.top[i] = {.id = best.id, .logprob = best.logprob};
-      }
+      std::copy_n(pending.top + row * pending.top_stride, token.num_top, result.top);
     }
   }
   step.pending.clear();

@@ -1,7 +1,6 @@
 #include "engine/cuda/step_arrays.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 #include <type_traits>
@@ -30,8 +29,10 @@ StepArrays::StepArrays(const BackendLimits& limits, int multiprocessors, bool ba
              .q_heads = limits.attention.num_heads,
              .kv_heads = limits.attention.num_kv_heads}),
       head_groups_(limits.attention.num_kv_heads *
-                   HeadGroupsPerKvHead(limits.attention.num_heads, limits.attention.num_kv_heads)) {
+                   HeadGroupsPerKvHead(limits.attention.num_heads, limits.attention.num_kv_heads)),
+      page_table_(limits.max_slices, PagesOf(limits.max_context)) {
   lengths_.reserve(static_cast<size_t>(MostRequests()));
+  slots_.reserve(static_cast<size_t>(MostRequests()));
   tiles_.reserve(static_cast<size_t>(limits.max_rows / kPrefillTile + limits.max_slices));
 }
 
@@ -49,19 +50,19 @@ size_t StepArrays::PartialBytes() const {
 
 size_t StepArrays::StagingBytes() const {
   const int64_t rows = std::max(limits_.max_rows, MostRequests()), slices = MostRequests();
-  const int64_t items = MaxItems(slices),
-                stride = std::bit_ceil(static_cast<uint64_t>(PagesOf(limits_.max_context)));
-  return 4 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) +
-         Staging::BytesOf<int32_t>(slices * stride) + Staging::BytesOf<DecodeItem>(items) +
-         Staging::BytesOf<DecodeWork>(items * head_groups_) + Staging::BytesOf<int32_t>(blocks_ + 1) +
-         Staging::BytesOf<int32_t>(slices + 1) + Staging::BytesOf<PrefillSlice>(slices) +
-         Staging::BytesOf<PrefillTile>(rows / kPrefillTile + slices);
+  const int64_t items = MaxItems(slices);
+  return 4 * Staging::BytesOf<int32_t>(rows) + Staging::BytesOf<int64_t>(rows) + page_table_.StagingBytes() +
+         Staging::BytesOf<DecodeItem>(items) + Staging::BytesOf<DecodeWork>(items * head_groups_) +
+         Staging::BytesOf<int32_t>(blocks_ + 1) + Staging::BytesOf<int32_t>(slices + 1) +
+         Staging::BytesOf<PrefillSlice>(slices) + Staging::BytesOf<PrefillTile>(rows / kPrefillTile + slices);
 }
 
 absl::Status StepArrays::Allocate(Device& device) {
   absl::StatusOr<std::unique_ptr<Buffer>> partial = device.Allocate(PartialBytes());
   if (!partial.ok()) return partial.status();
   partial_ = *std::move(partial);
+  if (absl::Status status = page_table_.Allocate(device); !status.ok()) return status;
+  device_ = &device;
   return staging_.Allocate(device, StagingBytes());
 }
 
@@ -72,35 +73,32 @@ void StepArrays::Begin(const StepInput& input, int64_t padded_rows) {
   StageRows(input, padded_rows);
   // Request r of decode attention is row r of the step: only slices in front can be decoded.
   lengths_.clear();
+  slots_.clear();
   for (const StepSlice& slice : input.slices) {
     if (batch_invariant_ || slice.count != 1 || slice.row_begin != static_cast<int32_t>(lengths_.size())) {
       break;
     }
     lengths_.push_back(slice.position + 1);
+    slots_.push_back(slice.slot);
   }
   const size_t decodes = lengths_.size();
   if (decodes > 0) StageDecodes(padded_rows);
   if (decodes < input.slices.size()) StagePrompts(input.slices, decodes);
+  // At the end: where an array is must not depend on how much of the tables is new.
+  page_table_.Stage(staging_);
   staging_.Upload();
+  page_table_.Update(device_->stream());
 }
 
 void StepArrays::StageRows(const StepInput& input, int64_t padded_rows) {
   const bool padded = padded_rows > 0;
   const int64_t rows = padded ? padded_rows : static_cast<int64_t>(input.ids.size());
-  const int64_t tables = padded ? padded_rows : static_cast<int64_t>(input.slices.size());
-  int64_t stride = 1;
-  for (const StepSlice& slice : input.slices) {
-    stride = std::max(stride, PagesOf(slice.position + slice.count));
-  }
-  if (padded) stride = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(stride)));
   const auto ids = staging_.Take<int32_t>(rows), positions = staging_.Take<int32_t>(rows);
   const auto kv_slots = staging_.Take<int64_t>(rows);
-  const auto page_table = staging_.Take<int32_t>(tables * stride);
   std::fill(std::copy(input.ids.begin(), input.ids.end(), ids.host), ids.host + rows, 0);
-  int32_t* pages = page_table.host;
   for (const StepSlice& slice : input.slices) {
-    std::copy_n(slice.block_table, PagesOf(slice.position + slice.count), pages);
-    pages += stride;
+    page_table_.Put(slice.slot,
+                    {slice.block_table, static_cast<size_t>(PagesOf(slice.position + slice.count))});
     for (int32_t i = 0; i < slice.count; ++i) {
       const int32_t position = slice.position + i;
       const int64_t page = slice.block_table[position / kPageTokens];
@@ -125,8 +123,8 @@ void StepArrays::StageRows(const StepInput& input, int64_t padded_rows) {
   ids_ = ids.device;
   positions_ = positions.device;
   kv_slots_ = kv_slots.device;
-  decode_.page_table = prefill_.page_table = page_table.device;
-  decode_.page_table_stride = prefill_.page_table_stride = stride;
+  decode_.page_table = prefill_.page_table = page_table_.data();
+  decode_.page_table_stride = prefill_.page_table_stride = page_table_.stride();
   decode_.q_heads = prefill_.q_heads = limits_.attention.num_heads;
   decode_.scale = prefill_.scale = 1.0f / std::sqrt(static_cast<float>(limits_.attention.head_dim));
 }
@@ -134,7 +132,8 @@ void StepArrays::StageRows(const StepInput& input, int64_t padded_rows) {
 void StepArrays::StageDecodes(int64_t padded_rows) {
   const auto requests = std::max(static_cast<int64_t>(lengths_.size()), padded_rows);
   lengths_.resize(static_cast<size_t>(requests), 0);
-  plan_.Build(lengths_);
+  slots_.resize(static_cast<size_t>(requests), 0);
+  plan_.Build(lengths_, slots_);
   // Where an array is must not depend on how sequences were cut.
   const int64_t items = MaxItems(requests);
   const auto put = [this](const auto& values, int64_t capacity) {
@@ -160,7 +159,7 @@ void StepArrays::StagePrompts(absl::Span<const StepSlice> slices, size_t first) 
     prompts.host[s - first] = {.row_begin = slices[s].row_begin,
                                .count = slices[s].count,
                                .position = slices[s].position,
-                               .table_row = static_cast<int32_t>(s)};
+                               .table_row = slices[s].slot};
   }
   PlanPrefill({prompts.host, count}, tiles_);
   prefill_.slices = prompts.device;

@@ -1,18 +1,20 @@
 #include "engine/cuda/step_graphs.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace orrery::cuda {
 
-void StepGraphs::Begin(int64_t rows, int64_t stride) {
-  shape_ = {rows, stride};
+void StepGraphs::Begin(int64_t rows) {
+  rows_ = rows;
   operations_ = 0;
-  const auto known = records_.find(shape_);
+  const auto known = records_.find(rows);
   if (known != records_.end()) {
     replayed_ = &known->second;
     return;
   }
-  if (broken_ || records_.size() == kMostRecords) return;
+  if (broken_) return;
   absl::StatusOr<Stream> stream = device_.BeginRecording();
   if (stream.ok()) recording_ = *stream;
   broken_ = !stream.ok();
@@ -21,7 +23,7 @@ void StepGraphs::Begin(int64_t rows, int64_t stride) {
 absl::Status StepGraphs::End(bool ok) {
   if (const Record* const record = std::exchange(replayed_, nullptr)) {
     if (operations_ != record->operations) {
-      return absl::InternalError(absl::StrCat("a step of ", shape_.first, " rows has ", operations_,
+      return absl::InternalError(absl::StrCat("a step of ", rows_, " rows has ", operations_,
                                               " operations, its record ", record->operations));
     }
     device_.Launch(*record->graph);
@@ -29,7 +31,7 @@ absl::Status StepGraphs::End(bool ok) {
   if (std::exchange(recording_, nullptr) != nullptr) {
     absl::StatusOr<std::unique_ptr<Graph>> graph = device_.EndRecording();
     broken_ = !graph.ok() || std::exchange(spoiled_, false);
-    if (!broken_ && ok) records_[shape_] = {.graph = *std::move(graph), .operations = operations_};
+    if (!broken_ && ok) records_[rows_] = {.graph = *std::move(graph), .operations = operations_};
   }
   return absl::OkStatus();
 }

@@ -1,17 +1,15 @@
 // Decode steps that are recorded once and then launched as a whole: a step of few sequences takes the host
 // longer to launch, kernel by kernel, than the device to compute.
 //
-// The step of a shape, [rows] and block tables of [stride] pages, is computed as ever the first time and
-// recorded on the side; when the shape comes again, operations are counted only and End launches the record.
-// That the same operations come on the same memory is the caller's promise.
+// A step of so many rows is computed as ever the first time and recorded on the side; when as many come
+// again, operations are counted only and End launches the record. That the same operations come on the same
+// memory is the caller's promise.
 #ifndef ORRERY_ENGINE_CUDA_STEP_GRAPHS_H_
 #define ORRERY_ENGINE_CUDA_STEP_GRAPHS_H_
 
-#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "engine/cuda/device.h"
@@ -29,8 +27,8 @@ class StepGraphs {
     return rows <= 2 ? rows : rows <= 4 ? 4 : (rows + 7) / 8 * 8;
   }
 
-  // From here to End operations belong to a step of this shape.
-  void Begin(int64_t rows, int64_t stride);
+  // From here to End operations belong to a step of so many rows.
+  void Begin(int64_t rows);
   // launch(stream) enqueues an operation. Outside of a step it runs.
   template <typename Function>
   void Run(const Function& launch) {
@@ -50,14 +48,11 @@ class StepGraphs {
     std::unique_ptr<Graph> graph;
     int64_t operations;
   };
-  using Shape = std::pair<int64_t, int64_t>;
-  static constexpr size_t kMostRecords = 256;
-
   Device& device_;
-  std::map<Shape, Record> records_;
-  bool broken_ = false;  // the device did not record: steps run as ever
+  std::map<int64_t, Record> records_;  // by rows
+  bool broken_ = false;                // the device did not record: steps run as ever
   // The step.
-  Shape shape_;
+  int64_t rows_ = 0;
   const Record* replayed_ = nullptr;
   Stream recording_ = nullptr;
   bool spoiled_ = false;

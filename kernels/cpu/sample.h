@@ -17,23 +17,9 @@
 #include <cstdint>
 
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/token_lists.h"
 
 namespace orrery {
-
-struct TokenCount {
-  int32_t id = 0;
-  int32_t count = 0;
-};
-
-struct TokenBias {
-  int32_t id = 0;
-  float value = 0.0f;
-};
-
-struct TokenLogprob {
-  int32_t id = 0;
-  float logprob = 0.0f;
-};
 
 // Ids are in [0, vocab) and occur once per list; lists are not owned.
 struct SampleArgs {
@@ -44,7 +30,7 @@ struct SampleArgs {
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
   float repetition_penalty = 1.0f;     // > 0; 1: off
-  const TokenCount* counts = nullptr;  // ids of prompt and output; count: occurrences in the output, may be 0
+  const TokenCount* counts = nullptr;  // ids of prompt and output
   int32_t num_counts = 0;
   const TokenBias* bias = nullptr;
   int32_t num_bias = 0;

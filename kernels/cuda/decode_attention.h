@@ -21,7 +21,7 @@ struct DecodeAttentionArgs {
   int64_t q_stride = 0;                 // elements, even
   int32_t q_heads = 0;                  // a multiple of pages.kv_heads
   KvPages pages;                        // head_dim 64 or 128
-  const int32_t* page_table = nullptr;  // request r's pages at page_table + r * page_table_stride
+  const int32_t* page_table = nullptr;  // row t's pages at page_table + t * page_table_stride
   int64_t page_table_stride = 0;
   float scale = 1.0f;    // of the logits, > 0
   int32_t requests = 0;  // rows of out, those of length 0 included: they are not written

@@ -41,8 +41,8 @@ int64_t DecodePlan::MaxItems(int64_t requests, int64_t tokens) const {
   return std::max(requests, kPiecesPerBlock * options_.blocks / head_groups_);
 }
 
-void DecodePlan::Build(std::span<const int32_t> lengths) {
-  Cut(lengths, options_.batch_invariant ? kInvariantChunk : ChunkFor(lengths));
+void DecodePlan::Build(std::span<const int32_t> lengths, std::span<const int32_t> table_rows) {
+  Cut(lengths, table_rows, options_.batch_invariant ? kInvariantChunk : ChunkFor(lengths));
   Deal();
 }
 
@@ -68,14 +68,19 @@ int32_t DecodePlan::ChunkFor(std::span<const int32_t> lengths) const {
   return low * kDecodeChunkStep;
 }
 
-void DecodePlan::Cut(std::span<const int32_t> lengths, int32_t chunk) {
+void DecodePlan::Cut(std::span<const int32_t> lengths, std::span<const int32_t> table_rows, int32_t chunk) {
   items_.clear();
   slot_begin_.assign(1, 0);
   for (int32_t request = 0; request < static_cast<int32_t>(lengths.size()); ++request) {
     const int32_t length = lengths[request];
+    const int32_t table_row = table_rows.empty() ? request : table_rows[request];
     int32_t slot = slot_begin_.back();
     for (int32_t begin = 0; begin < length; begin += chunk) {
-      items_.push_back({request, begin, std::min(length, begin + chunk), length > chunk ? slot++ : -1});
+      items_.push_back({.request = request,
+                        .begin = begin,
+                        .end = std::min(length, begin + chunk),
+                        .slot = length > chunk ? slot++ : -1,
+                        .table_row = table_row});
     }
     slot_begin_.push_back(slot);
   }

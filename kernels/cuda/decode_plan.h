@@ -19,6 +19,7 @@ struct DecodeItem {
   int32_t request;
   int32_t begin, end;
   int32_t slot;
+  int32_t table_row;  // of the page table
 };
 
 struct DecodeWork {
@@ -45,8 +46,9 @@ class DecodePlan {
   explicit DecodePlan(const DecodePlanOptions& options);
 
   // lengths: tokens of every request, the one being decoded included; 0 for rows that pad a batch, which get
-  // no item. What is allocated stays for the next step.
-  void Build(std::span<const int32_t> lengths);
+  // no item. table_rows: where their pages are; empty: request r's in row r. What is allocated stays for the
+  // next step.
+  void Build(std::span<const int32_t> lengths, std::span<const int32_t> table_rows = {});
 
   // No plan of at most `requests` requests and `tokens` tokens in all has more items, or more slots.
   int64_t MaxItems(int64_t requests, int64_t tokens) const;
@@ -61,7 +63,7 @@ class DecodePlan {
 
  private:
   int32_t ChunkFor(std::span<const int32_t> lengths) const;
-  void Cut(std::span<const int32_t> lengths, int32_t chunk);
+  void Cut(std::span<const int32_t> lengths, std::span<const int32_t> table_rows, int32_t chunk);
   void Deal();
 
   DecodePlanOptions options_;

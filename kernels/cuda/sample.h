@@ -16,25 +16,11 @@
 #include <cstdint>
 
 #include "kernels/cuda/stream.h"
+#include "kernels/token_lists.h"
 
 namespace orrery::cuda {
 
 inline constexpr int32_t kMaxTopTokens = 128;
-
-struct TokenCount {
-  int32_t id;
-  int32_t count;  // occurrences in the output, may be 0
-};
-
-struct TokenBias {
-  int32_t id;
-  float value;
-};
-
-struct TokenLogprob {
-  int32_t id;
-  float logprob;
-};
 
 // Part of an array that all rows share.
 struct ListRange {

@@ -8,6 +8,7 @@
 #include "kernels/cuda/feed_tokens.h"
 #include "kernels/cuda/gather_rows.h"
 #include "kernels/cuda/narrow.h"
+#include "kernels/cuda/page_table.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rope_kv.h"
 #include "kernels/cuda/silu_mul.h"
@@ -130,6 +131,30 @@ TEST_F(RowKernelsTest, FedTokensTakeThePlaceOfIdsThatHaveASource) {
     FeedTokens(nullptr,
                {.sources = sources.data(), .sampled = sampled.data(), .ids = ids.data(), .rows = rows});
     ASSERT_EQ(ids, expected);
+  }
+}
+
+TEST_F(RowKernelsTest, PageTableTakesRuns) {
+  for (int round = 0; round < 20; ++round) {
+    NextCase();
+    const int size = Uniform(1, 600);
+    std::vector<int32_t> table(size), pages(size);
+    std::iota(table.begin(), table.end(), 0);
+    std::iota(pages.begin(), pages.end(), 1000);
+    std::vector<int32_t> expected = table;
+    std::vector<PageRun> runs;
+    for (int to = Uniform(0, 9), from = 0; to < size && Uniform(0, 5) > 0;) {
+      const int count = std::min(size - to, Uniform(0, 1) == 0 ? 1 : Uniform(1, 300));
+      runs.push_back({.to = to, .from = from, .count = count});
+      std::copy_n(pages.begin() + from, count, expected.begin() + to);
+      from += count;
+      to += count + Uniform(0, 9);
+    }
+    UpdatePageTable(nullptr, {.table = table.data(),
+                              .pages = pages.data(),
+                              .runs = runs.data(),
+                              .num_runs = static_cast<int32_t>(runs.size())});
+    ASSERT_EQ(table, expected);
   }
 }
 
