@@ -106,7 +106,8 @@ class DecodeBlock {
     const int first_page = item_.begin / kPageTokens;
     const int pages = (item_.end + kPageTokens - 1) / kPageTokens - first_page;
     const int count = (pages - warp_ + kDecodeWarps - 1) / kDecodeWarps;
-    PageWindow window(args_.page_table + item_.table_row * args_.page_table_stride, first_page + warp_, count);
+    PageWindow window(args_.page_table + item_.table_row * args_.page_table_stride, first_page + warp_,
+                      count);
     constexpr int kAhead = kFault == Fault::kRefillsTooEarly ? kDecodeStages : kDecodeStages - 1;
     ORRERY_UNROLL
     for (int i = 0; i < kAhead; ++i) Fetch(window, i, count);
