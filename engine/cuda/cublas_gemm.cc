@@ -185,8 +185,10 @@ class Stopwatch {
   explicit Stopwatch(Stream stream) : stream_(stream) {}
   ~Stopwatch() {
     cudaStreamSynchronize(stream_);
-    cudaFree(out_);
-    cudaFree(flush_);
+    // What fails here is not the step's.
+    for (void* memory : {out_, flush_}) {
+      if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
+    }
     for (cudaEvent_t event : {begin_, end_}) {
       if (event != nullptr) cudaEventDestroy(event);
     }
@@ -264,10 +266,14 @@ class CublasGemm final : public Gemm {
     status = (*product)->Run(handle_, args, args.out, chosen->second, workspace_, stream);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
       // Found for other rows of the bucket. Batch-invariant there is no other.
-      const auto candidates =
-          batch_invariant_ ? std::vector<cublasLtMatmulAlgo_t>() : (*product)->Candidates(handle_, true);
-      if (!candidates.empty()) {
-        status = (*product)->Run(handle_, args, args.out, candidates.front(), workspace_, stream);
+      shape.rows = args.rows;
+      auto other = others_.find(shape);
+      if (other == others_.end() && !batch_invariant_) {
+        const std::vector<cublasLtMatmulAlgo_t> candidates = (*product)->Candidates(handle_, true);
+        if (!candidates.empty()) other = others_.emplace(shape, candidates.front()).first;
+      }
+      if (other != others_.end()) {
+        status = (*product)->Run(handle_, args, args.out, other->second, workspace_, stream);
       }
     }
     return GemmStatus(library_, status, shape);
@@ -316,7 +322,8 @@ class CublasGemm final : public Gemm {
   // are asked for at rows that do not depend on it.
   std::optional<cublasLtMatmulAlgo_t> ChooseForAnyRows(int64_t rows, Product& product) {
     std::optional<cublasLtMatmulAlgo_t> chosen;
-    for (const int64_t guessed_for : {int64_t{64}, int64_t{512}, int64_t{16}, int64_t{4096}}) {
+    for (const int64_t guessed_for :
+         {int64_t{64}, int64_t{512}, int64_t{16}, int64_t{4096}, int64_t{1}, int64_t{8192}}) {
       product.SetRows(guessed_for);
       for (const cublasLtMatmulAlgo_t& candidate : product.Candidates(handle_, false)) {
         if (chosen.has_value()) break;
@@ -337,7 +344,8 @@ class CublasGemm final : public Gemm {
   const bool batch_invariant_;
   void* workspace_ = nullptr;
   std::map<GemmShape, std::unique_ptr<Product>> products_;  // rows 0
-  std::map<GemmShape, cublasLtMatmulAlgo_t> chosen_;
+  std::map<GemmShape, cublasLtMatmulAlgo_t> chosen_;        // of buckets of rows
+  std::map<GemmShape, cublasLtMatmulAlgo_t> others_;        // of rows that their bucket's is none for
 };
 
 // Letters and digits; what else a name has would be trouble in a path.

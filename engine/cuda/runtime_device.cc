@@ -122,6 +122,7 @@ class RuntimeDevice final : public Device {
     if (absl::Status status =
             StatusOf(cudaStreamBeginCapture(recording_, cudaStreamCaptureModeRelaxed), "capture");
         !status.ok()) {
+      cudaGetLastError();  // it is told here, not with the step
       return status;
     }
     return recording_;

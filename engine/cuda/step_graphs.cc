@@ -9,12 +9,12 @@ namespace orrery::cuda {
 void StepGraphs::Begin(int64_t rows) {
   rows_ = rows;
   operations_ = 0;
-  const auto known = records_.find(rows);
-  if (known != records_.end()) {
-    replayed_ = &known->second;
+  const auto [record, first] = records_.try_emplace(rows);
+  if (record->second.graph != nullptr) {
+    replayed_ = &record->second;
     return;
   }
-  if (broken_) return;
+  if (first || broken_) return;
   absl::StatusOr<Stream> stream = device_.BeginRecording();
   if (stream.ok()) recording_ = *stream;
   broken_ = !stream.ok();

@@ -1,7 +1,8 @@
 // Decode steps that are recorded once and then launched as a whole: a step of few sequences takes the host
 // longer to launch, kernel by kernel, than the device to compute.
 //
-// A step of so many rows is computed as ever the first time and recorded on the side; when as many come
+// The first step of so many rows is computed as ever: algorithms that are looked for and code that is loaded
+// then have no place in a recording. The second is computed and recorded on the side. When as many come
 // again, operations are counted only and End launches the record. That the same operations come on the same
 // memory is the caller's promise.
 #ifndef ORRERY_ENGINE_CUDA_STEP_GRAPHS_H_
@@ -45,11 +46,11 @@ class StepGraphs {
 
  private:
   struct Record {
-    std::unique_ptr<Graph> graph;
-    int64_t operations;
+    std::unique_ptr<Graph> graph;  // null: not recorded so far
+    int64_t operations = 0;
   };
   Device& device_;
-  std::map<int64_t, Record> records_;  // by rows
+  std::map<int64_t, Record> records_;  // by rows, of all that have come
   bool broken_ = false;                // the device did not record: steps run as ever
   // The step.
   int64_t rows_ = 0;

@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/rows.cuh"
 
 namespace orrery::cuda {
 
@@ -35,11 +36,42 @@ struct TokenSet {
   const TokenKey* keys = nullptr;  // used where not null
   int32_t size = 0;
 
-  // f(key) for the thread's share.
+  // f(key) for the thread's share, which is the same wherever the row lies.
   template <typename Function>
   __device__ __forceinline__ void ForMine(const Function& f) const {
-    for (int i = ThreadX(); i < size; i += BlockThreads()) f(keys != nullptr ? keys[i] : KeyOf(row[i], i));
+    if (keys != nullptr) {
+      for (int i = ThreadX(); i < size; i += BlockThreads()) f(keys[i]);
+      return;
+    }
+    const bool aligned = reinterpret_cast<uintptr_t>(row) % sizeof(FloatVector) == 0;
+    const int stride = BlockThreads() * kRowStep;
+    for (int begin = ThreadX() * kRowStep; begin < size; begin += kRowLoads * stride) {
+      // All loads before the first use: a row is read by few threads, which wait for memory only.
+      FloatVector logits[kRowLoads];
+      ORRERY_UNROLL
+      for (int load = 0; load < kRowLoads; ++load) {
+        const int first = begin + load * stride;
+        if (aligned && first + kRowStep <= size) {
+          logits[load] = LoadVector<FloatVector>(row + first);
+        } else {
+          ORRERY_UNROLL
+          for (int i = 0; i < kRowStep; ++i)
+            logits[load].values[i] = first + i < size ? row[first + i] : 0.0f;
+        }
+      }
+      ORRERY_UNROLL
+      for (int load = 0; load < kRowLoads; ++load) {
+        ORRERY_UNROLL
+        for (int i = 0; i < kRowStep; ++i) {
+          const int id = begin + load * stride + i;
+          if (id < size) f(KeyOf(logits[load].values[i], id));
+        }
+      }
+    }
   }
+
+ private:
+  static constexpr int kRowStep = 4, kRowLoads = 4;
 };
 
 inline constexpr int kDigitBits = 8;
@@ -47,11 +79,24 @@ inline constexpr int kDigits = 1 << kDigitBits;
 
 // Shared memory of a search.
 struct SelectScratch {
-  uint64_t weight[kDigits];
+  // The lower and the upper half of a sum: the device adds 32 bits at once in shared memory, and 64 by
+  // trying.
+  uint32_t weight_low[kDigits], weight_high[kDigits];
   uint32_t count[kDigits];
   uint64_t above;     // weight of what is certainly kept
   uint32_t digit;     // the least one that is kept, in part at least
   uint32_t in_digit;  // keys with it
+
+  __device__ __forceinline__ uint64_t Weight(int of_digit) const {
+    return static_cast<uint64_t>(weight_high[of_digit]) << 32 | weight_low[of_digit];
+  }
+  __device__ __forceinline__ void Add(uint32_t to_digit, uint64_t weight) {
+    const auto low = static_cast<uint32_t>(weight);
+    const uint32_t carry = AtomicAdd(&weight_low[to_digit], low) > 0xffffffffu - low ? 1 : 0;
+    const uint32_t high = static_cast<uint32_t>(weight >> 32) + carry;
+    if (high != 0) AtomicAdd(&weight_high[to_digit], high);
+    AtomicAdd(&count[to_digit], 1u);
+  }
 };
 
 // The first warp looks for the largest digit at which the weights, from the top, reach `target`; the lowest
@@ -60,7 +105,7 @@ __device__ __forceinline__ void FindDigit(uint64_t target, SelectScratch& scratc
   constexpr int kEach = kDigits / 32;
   const int lane = ThreadX();
   uint64_t mine = 0;  // of the lane's digits; lane 0 has the highest
-  for (int i = 0; i < kEach; ++i) mine += scratch.weight[kDigits - 1 - (lane * kEach + i)];
+  for (int i = 0; i < kEach; ++i) mine += scratch.Weight(kDigits - 1 - (lane * kEach + i));
   uint64_t through = mine;
   ORRERY_UNROLL
   for (int distance = 1; distance < 32; distance *= 2) {
@@ -75,7 +120,7 @@ __device__ __forceinline__ void FindDigit(uint64_t target, SelectScratch& scratc
   if (lane != finder) return;
   uint64_t sum = above + through - mine;
   int digit = kDigits - 1 - lane * kEach;
-  for (int i = 1; i < kEach && sum + scratch.weight[digit] < target; ++i) sum += scratch.weight[digit--];
+  for (int i = 1; i < kEach && sum + scratch.Weight(digit) < target; ++i) sum += scratch.Weight(digit--);
   scratch.above = sum;
   scratch.digit = static_cast<uint32_t>(digit);
   scratch.in_digit = scratch.count[digit];
@@ -91,8 +136,7 @@ __device__ TokenKey SelectLargest(const TokenSet& tokens, uint64_t target, const
   if (ThreadX() == 0) scratch.above = 0;
   for (int shift = 64 - kDigitBits; shift >= 0; shift -= kDigitBits) {
     for (int i = ThreadX(); i < kDigits; i += BlockThreads()) {
-      scratch.weight[i] = 0;
-      scratch.count[i] = 0;
+      scratch.weight_low[i] = scratch.weight_high[i] = scratch.count[i] = 0;
     }
     SyncBlock();
     tokens.ForMine([&](TokenKey key) {
@@ -100,9 +144,7 @@ __device__ TokenKey SelectLargest(const TokenSet& tokens, uint64_t target, const
       if (above_digit < 64 && key >> above_digit != prefix >> above_digit) return;
       const uint64_t weight = weight_of(key);
       if (weight == 0) return;
-      const auto digit = static_cast<uint32_t>(key >> shift) % kDigits;
-      AtomicAdd(&scratch.weight[digit], weight);
-      AtomicAdd(&scratch.count[digit], 1u);
+      scratch.Add(static_cast<uint32_t>(key >> shift) % kDigits, weight);
     });
     SyncBlock();
     if (ThreadX() < 32) FindDigit(target, scratch);

@@ -1,4 +1,4 @@
-// One step ahead on the emulated device alone: what was recorded, launches that fail, plans that do not fit.
+// One step ahead on the emulated device alone: launches that fail, plans that do not fit.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -30,50 +30,15 @@ class EmulatedAheadTest : public ::testing::Test {
     options_.max_context = 80;
     options_.batch_invariant = false;
   }
-  static OpenCuda Open(bool lazy, int* graph_launches = nullptr) {
+  static OpenCuda Open(bool lazy) {
     return [=](const EngineOptions&) -> absl::StatusOr<CudaParts> {
-      return CudaParts{.device = testing::NewEmulatedDevice({.graph_launches = graph_launches, .lazy = lazy}),
-                       .gemm = testing::NewPlainGemm()};
+      return CudaParts{.device = testing::NewEmulatedDevice({.lazy = lazy}), .gemm = testing::NewPlainGemm()};
     };
   }
 
   testing::TempDir dir_;
   EngineOptions options_;
 };
-
-// All come at once and end by their length, so that the steps are the same at either depth, and with them the
-// bits: decoding, filled up, recorded and replayed.
-TEST_F(EmulatedAheadTest, RecordedStepsGoOnFromTheTokenInFlight) {
-  testing::Answers expected;
-  int replays = 0;
-  for (const auto& [depth, lazy] : {std::pair(1, false), {2, false}, {2, true}}) {
-    int launches = 0;
-    WorkerDriver worker(options_, Open(lazy, &launches), depth);
-    for (int i = 0; i < 11; ++i) {
-      Submit submit;
-      submit.key.request = RequestId{static_cast<uint64_t>(i) + 1};
-      submit.tokens = std::make_shared<const std::vector<TokenId>>(static_cast<size_t>(1 + i % 5), 3 + i);
-      submit.num_prompt = 1 + i % 5;
-      submit.stop.max_tokens = 5 + 2 * i;
-      submit.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
-      submit.sampling.seed = static_cast<uint64_t>(i);
-      submit.sampling.num_logprobs = 1;
-      worker.Arrive(std::move(submit));
-    }
-    worker.Finish();
-    ASSERT_FALSE(HasFatalFailure());
-    if (depth == 1) {
-      expected = worker.answers();
-      replays = launches;
-      EXPECT_GE(replays, 12);
-      EXPECT_EQ(expected.at({.request = RequestId{11}}).tokens.size(), 25u);
-    } else {
-      EXPECT_EQ(launches, replays);
-      EXPECT_GT(worker.rows_ahead(), 100);
-      ExpectTheSame(worker.answers(), expected);
-    }
-  }
-}
 
 // A launch that the device refuses costs the sequences of its step, not those of the step before, which is in
 // flight, nor what comes after.

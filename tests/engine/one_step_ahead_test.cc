@@ -119,5 +119,45 @@ TEST_F(OneStepAheadTest, RandomHistoriesGiveTheTokensOfStepByStep) {
   EXPECT_GT(totals.finished[static_cast<size_t>(FinishReason::kError)], 10u);
 }
 
+// All come at once and end by their length, so that the steps are the same at either depth, and with them the
+// bits: decoding, filled up, recorded and replayed.
+TEST_F(OneStepAheadTest, RecordedStepsGoOnFromTheTokenInFlight) {
+  options_.batch_invariant = false;
+  options_.kv_cache_tokens = 16 * 40;
+  options_.max_num_seqs = 16;
+  options_.max_step_tokens = 64;
+  testing::Answers expected;
+  int expected_launches = 0;
+  for (const int depth : {1, 2}) {
+    const int before = testing::GraphLaunches();
+    WorkerDriver worker(options_, testing::OpenTestedCuda, depth);
+    for (int i = 0; i < 11; ++i) {
+      Submit submit;
+      submit.key.request = RequestId{static_cast<uint64_t>(i) + 1};
+      submit.tokens = std::make_shared<const std::vector<TokenId>>(static_cast<size_t>(1 + i % 5), 3 + i);
+      submit.num_prompt = 1 + i % 5;
+      submit.stop.max_tokens = 5 + 3 * i;
+      submit.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+      submit.sampling.seed = static_cast<uint64_t>(i);
+      submit.sampling.logit_bias = {{kNanId, -100.0f}};  // it would end its request early
+      submit.sampling.num_logprobs = 1;
+      worker.Arrive(std::move(submit));
+    }
+    worker.Finish();
+    ASSERT_FALSE(HasFatalFailure());
+    const int launches = testing::GraphLaunches() - before;
+    if (depth == 1) {
+      expected = worker.answers();
+      expected_launches = launches;
+      EXPECT_GE(launches, 12);
+      EXPECT_EQ(expected.at({.request = RequestId{11}}).tokens.size(), 35u);
+    } else {
+      EXPECT_EQ(launches, expected_launches);
+      EXPECT_GT(worker.rows_ahead(), 100);
+      ExpectTheSame(worker.answers(), expected);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace orrery

@@ -13,6 +13,8 @@ namespace orrery::testing {
 // Why it cannot be opened; empty where it can.
 std::string WhyNoCuda();
 absl::StatusOr<CudaParts> OpenTestedCuda(const EngineOptions& options);
+// Of recorded steps, on all that this process opened.
+int GraphLaunches();
 // Of an f32 tensor on the device, which has been synchronised.
 std::vector<float> ToHost(const Tensor& tensor);
 

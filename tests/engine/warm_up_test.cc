@@ -49,11 +49,13 @@ class Onlooker final : public Executor {
   std::vector<std::pair<size_t, int32_t>> shapes_;
 };
 
+// Those of decode steps twice.
 TEST(WarmUp, GoesThroughTheSizesUpToTheLimits) {
   Onlooker onlooker({.num_blocks = 64, .max_num_seqs = 6, .max_step_tokens = 100, .max_context = 40});
   ASSERT_TRUE(WarmUp(onlooker).ok());
   EXPECT_THAT(onlooker.shapes(),
-              ::testing::ElementsAre(std::pair(1, 1), std::pair(2, 1), std::pair(4, 1), std::pair(6, 1),
+              ::testing::ElementsAre(std::pair(1, 1), std::pair(1, 1), std::pair(2, 1), std::pair(2, 1),
+                                     std::pair(4, 1), std::pair(4, 1), std::pair(6, 1), std::pair(6, 1),
                                      std::pair(1, 2), std::pair(1, 4), std::pair(1, 8), std::pair(1, 16),
                                      std::pair(1, 32), std::pair(2, 32), std::pair(3, 33)));
   EXPECT_EQ(onlooker.num_taken(), 0u);
@@ -62,9 +64,9 @@ TEST(WarmUp, GoesThroughTheSizesUpToTheLimits) {
 TEST(WarmUp, LeavesOutWhatAPoolHasNoRoomFor) {
   Onlooker onlooker({.num_blocks = 2, .max_num_seqs = 8, .max_step_tokens = 64, .max_context = 64});
   ASSERT_TRUE(WarmUp(onlooker).ok());
-  EXPECT_THAT(onlooker.shapes(),
-              ::testing::ElementsAre(std::pair(1, 1), std::pair(2, 1), std::pair(1, 2), std::pair(1, 4),
-                                     std::pair(1, 8), std::pair(1, 16), std::pair(1, 32)));
+  EXPECT_THAT(onlooker.shapes(), ::testing::ElementsAre(std::pair(1, 1), std::pair(1, 1), std::pair(2, 1),
+                                                        std::pair(2, 1), std::pair(1, 2), std::pair(1, 4),
+                                                        std::pair(1, 8), std::pair(1, 16), std::pair(1, 32)));
 }
 
 TEST(WarmUp, EndsWithTheFirstError) {
