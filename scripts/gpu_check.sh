@@ -55,7 +55,7 @@ report() {
 limit() {
   local seconds=$1 left=$((${LIMIT:-560} - SECONDS)) status
   [ "$left" -ge "$seconds" ] || seconds=$left
-  [ "$seconds" -gt 0 ] || return 124
+  [ "$seconds" -gt 0 ] || { echo "no time is left" >&2; return 124; }
   timeout -k 5 "$seconds" "${@:2}"
   status=$?
   report
@@ -178,11 +178,11 @@ for stage in "${stages[@]}"; do
   echo "== $stage" >&2
   begin=$SECONDS
   echo "-1 0" >"$out/$stage.status"  # until it ends
+  report
   "$stage" 2>&1 | tee "$out/$stage.log"
   status=${PIPESTATUS[0]}
   echo "$status $((SECONDS - begin))" >"$out/$stage.status"
   [ "$status" -eq 0 ] || echo "== $stage failed ($status)" >&2
-  report
 done
 report
 status=$?
