@@ -137,7 +137,8 @@ void Bandwidths(int multiprocessors) {
 }
 
 // out [m, n] = x [m, k] weight [n, k]^T, bf16 in and out, f32 sums: the first algorithm that cuBLASLt
-// suggests and the best of 32, over weights that rotate so that none is in the cache.
+// suggests and the best of 32, over weights that rotate so that none is in the cache. What it suggests and
+// then refuses is left out.
 class Product {
  public:
   Product(cublasLtHandle_t handle, int64_t m, int64_t n, int64_t k) : handle_(handle), m_(m), n_(n), k_(k) {
@@ -163,7 +164,8 @@ class Product {
     cublasLtMatmulDescDestroy(product_);
     for (void* memory : {weight_, x_, out_, workspace_}) cudaFree(memory);
   }
-  void Print(bool first) {
+  // `first`: nothing is printed before it; false behind it.
+  void Print(bool& first) {
     cublasLtMatmulPreference_t preference;
     Check(cublasLtMatmulPreferenceCreate(&preference), "preference");
     const size_t workspace = kWorkspace;
@@ -179,32 +181,42 @@ class Product {
     cublasLtMatmulPreferenceDestroy(preference);
     const int repeats = std::clamp(static_cast<int>(2e12 / (2.0 * m_ * n_ * k_)), 5, 50);
     double first_s = 0, best_s = 1e9;
+    int candidates = 0;
     for (int i = 0; i < count; ++i) {
-      if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
-      const double seconds =
-          RecordedSeconds(repeats, [&](cudaStream_t stream) { Multiply(found[i].algo, stream); });
-      if (i == 0) first_s = seconds;
+      if (found[i].state != CUBLAS_STATUS_SUCCESS ||
+          Multiply(found[i].algo, nullptr) != CUBLAS_STATUS_SUCCESS ||
+          cudaDeviceSynchronize() != cudaSuccess) {
+        cudaGetLastError();  // a failed launch is not remembered
+        continue;
+      }
+      const double seconds = RecordedSeconds(
+          repeats, [&](cudaStream_t stream) { Check(Multiply(found[i].algo, stream), "matmul"); });
+      if (candidates++ == 0) first_s = seconds;
       best_s = std::min(best_s, seconds);
+    }
+    if (candidates == 0) {
+      std::fprintf(stderr, "m%ld %ldx%ld: cuBLASLt has no algorithm that runs\n", m_, n_, k_);
+      return;
     }
     const double flop = 2.0 * m_ * n_ * k_, bytes = 2.0 * n_ * k_ + 2.0 * m_ * (n_ + k_);
     std::printf(
         "%s\n    {\"m\": %ld, \"n\": %ld, \"k\": %ld, \"first_us\": %.2f, \"best_us\": %.2f, \"candidates\": "
         "%d, "
         "\"tflop_s\": %.1f, \"tb_s\": %.2f}",
-        first ? "" : ",", m_, n_, k_, first_s * 1e6, best_s * 1e6, count, flop / best_s / 1e12,
+        first ? "" : ",", m_, n_, k_, first_s * 1e6, best_s * 1e6, candidates, flop / best_s / 1e12,
         bytes / best_s / 1e12);
     std::fflush(stdout);
+    first = false;
   }
 
  private:
   static constexpr size_t kWorkspace = 32 << 20;
-  void Multiply(const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) {
+  cublasStatus_t Multiply(const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) {
     const float one = 1, zero = 0;
     const char* weight = static_cast<const char*>(weight_) + next_ * n_ * k_ * 2;
     next_ = (next_ + 1) % copies_;
-    Check(cublasLtMatmul(handle_, product_, &one, weight, weight_layout_, x_, x_layout_, &zero, out_,
-                         out_layout_, out_, out_layout_, &algorithm, workspace_, kWorkspace, stream),
-          "matmul");
+    return cublasLtMatmul(handle_, product_, &one, weight, weight_layout_, x_, x_layout_, &zero, out_,
+                          out_layout_, out_, out_layout_, &algorithm, workspace_, kWorkspace, stream);
   }
 
   cublasLtHandle_t handle_;
@@ -221,9 +233,10 @@ void Products() {
   const int64_t shapes[][2] = {{6144, 4096},  {4096, 4096}, {28672, 4096},
                                {4096, 14336}, {4096, 1024}, {6144, 1024}};
   std::printf("  \"products\": [");
-  Product(handle, 8192, 8192, 8192).Print(true);
+  bool first = true;
+  Product(handle, 8192, 8192, 8192).Print(first);
   for (int64_t m : {1, 8, 64, 256, 2048})
-    for (const auto& [n, k] : shapes) Product(handle, m, n, k).Print(false);
+    for (const auto& [n, k] : shapes) Product(handle, m, n, k).Print(first);
   std::printf("],\n");
   cublasLtDestroy(handle);
 }

@@ -3,11 +3,15 @@
 // floors beside them.
 //
 //   gpu_engine_bench MODEL_DIR [--decode 1x1024,64x1024] [--prefill 2048,8192] [--steps N]
-//                    [--invariant on|off] [--kv bf16|fp8] [--backend cuda|cpu]
+//                    [--invariant on|off] [--kv bf16|fp8] [--backend cuda|cpu] [--cache DIR]
+//
+// --cache: where matrix product algorithms are kept for the next run (orrery-gemm in the folder for temporary
+// files).
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -80,10 +84,11 @@ Arguments Parse(int argc, char** argv) {
     Fail(
         "MODEL_DIR [--decode 1x1024,...] [--prefill 2048,...] [--steps N] [--invariant on|off] [--kv "
         "bf16|fp8] "
-        "[--backend cuda|cpu]");
+        "[--backend cuda|cpu] [--cache DIR]");
   Arguments arguments;
   arguments.engine.model_dir = argv[1];
   arguments.engine.batch_invariant = false;
+  arguments.engine.cache_dir = std::filesystem::temp_directory_path() / "orrery-gemm";
   for (int i = 2; i < argc; i += 2) {
     const std::string flag = argv[i];
     char* at = argv[i + 1];
@@ -93,6 +98,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.engine.batch_invariant = std::string(at) == "on";
     } else if (flag == "--kv") {
       arguments.engine.kv_dtype = std::string(at) == "fp8" ? DType::kE4M3 : DType::kBF16;
+    } else if (flag == "--cache") {
+      arguments.engine.cache_dir = at;
     } else if (flag == "--backend") {
       arguments.cuda = std::string(at) == "cuda";
     } else if (flag == "--decode" || flag == "--prefill") {

@@ -2,17 +2,19 @@
 // and of every token after it, each fed to a step of its own whatever the engine would have chosen.
 //
 //   gpu_engine_logits MODEL_DIR TOKENS OUT cpu|cuda [--prompt N] [--chunk N] [--batch N] [--invariant on|off]
-//                     [--dtype bf16|f16]
+//                     [--dtype bf16|f16] [--cache DIR]
 //
 // TOKENS: ids, separated by blanks. --prompt: how many of them are the prompt (all). --chunk: most tokens of
 // a prefill step. --batch: as many sequences run side by side, of different prompts, the file's last among
-// them. OUT: f32 [tokens - prompt + 1, vocab] in the machine's byte order.
+// them. --cache: where matrix product algorithms are kept for the next run (orrery-gemm in the folder for
+// temporary files). OUT: f32 [tokens - prompt + 1, vocab] in the machine's byte order.
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -30,7 +32,7 @@ namespace {
 using testing::PlanDriver;
 
 struct Arguments {
-  std::string model, tokens, out;
+  std::string model, tokens, out, cache = std::filesystem::temp_directory_path() / "orrery-gemm";
   bool cuda = true, invariant = false;
   DType dtype = DType::kBF16;
   int prompt = 0, chunk = 1 << 20, batch = 1;
@@ -48,7 +50,7 @@ Arguments Parse(int argc, char** argv) {
   if (argc < 5 || argc % 2 == 0)
     Fail(
         "MODEL_DIR TOKENS OUT cpu|cuda [--prompt N] [--chunk N] [--batch N] [--invariant on|off] "
-        "[--dtype bf16|f16]");
+        "[--dtype bf16|f16] [--cache DIR]");
   Arguments arguments{
       .model = argv[1], .tokens = argv[2], .out = argv[3], .cuda = std::strcmp(argv[4], "cuda") == 0};
   for (int i = 5; i < argc; i += 2) {
@@ -61,6 +63,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.batch = std::clamp(std::atoi(value.c_str()), 1, 256);
     } else if (flag == "--invariant") {
       arguments.invariant = value == "on";
+    } else if (flag == "--cache") {
+      arguments.cache = value;
     } else if (flag == "--dtype") {
       arguments.dtype = value == "f16" ? DType::kF16 : DType::kBF16;
     } else {
@@ -157,6 +161,7 @@ int Run(int argc, char** argv) {
   EngineOptions options;
   options.model_dir = arguments.model;
   options.dtype = arguments.dtype;
+  options.cache_dir = arguments.cache;
   options.kv_dtype = DType::kBF16;
   options.max_num_seqs =
       2 * arguments.batch;  // a forced token's sequence is there before its predecessor goes

@@ -65,20 +65,26 @@ def product(rows, n, k):
     return {"torch.matmul": time_us(lambda i: F.linear(x, weights[i % sets]), 20)}
 
 
-def main():
-    rows = []
+def cases():
     decode = [(1, 4096), (8, 4096), (32, 1024), (32, 2048), (32, 4096), (64, 1024), (64, 2048), (64, 4096), (128, 1024),
               (256, 1024)]
     for batch, context in decode:
-        rows.append({"kernel": "decode attention", "case": f"32/8x128 b{batch} ctx{context}",
-                     "peers_us": attention(batch, 1, context, 32, 8, 128, False)})
+        yield {"kernel": "decode attention", "case": f"32/8x128 b{batch} ctx{context}",
+               "peers_us": attention(batch, 1, context, 32, 8, 128, False)}
     for tokens in (512, 1024, 2048, 4096, 8192):
-        rows.append({"kernel": "prefill attention", "case": f"32/8x128 {tokens} tokens",
-                     "peers_us": attention(1, tokens, tokens, 32, 8, 128, True)})
+        yield {"kernel": "prefill attention", "case": f"32/8x128 {tokens} tokens",
+               "peers_us": attention(1, tokens, tokens, 32, 8, 128, True)}
     for m in (1, 4, 8):
         for n, k in ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (128256, 4096), (4096, 1024)):
-            rows.append({"kernel": "skinny product", "case": f"m{m} {n}x{k}", "peers_us": product(m, n, k)})
-    print(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1))
+            yield {"kernel": "skinny product", "case": f"m{m} {n}x{k}", "peers_us": product(m, n, k)}
+
+
+def main():
+    print('{"torch": ', json.dumps(torch.__version__), ', "rows": [', sep="", end="")
+    for i, row in enumerate(cases()):
+        # At once: who is cut off has said what was known.
+        print("," if i else "", json.dumps(row), sep="\n", end="", flush=True)
+    print("\n]}")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,46 @@
 #!/usr/bin/env python3
 """One table and one results file from what the stages of scripts/gpu_check.sh left in a folder.
 
-    tests/gpu/report.py FOLDER [--save tests/gpu/results]
+    tests/gpu/report.py FOLDER [--save RESULTS.json]
 
-Exit code 1 where a stage failed.
+Of a file that was cut off, what is complete is taken. Exit code 1 where a stage failed.
 """
 import argparse
 import datetime
 import json
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).parent
 STAGES = ["build", "ceilings", "kernels", "parity", "kernel-bench", "engine-bench", "peers", "sanitizer"]
+EXITS = {-1: "did not end", 0: "ok", 9: "9: the checker found something", 124: "124: timed out", 137: "137: killed"}
+
+
+def complete_part(text):
+    """Of a JSON text that was cut off: up to the last object or list that ends, all around it closed."""
+    closers, part = [], None
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[][{}]', text):
+        if token[0] in "{[":
+            closers.append("}" if token[0] == "{" else "]")
+        elif token[0] in "}]":
+            closers.pop()
+            part = text[:token.end()] + "".join(reversed(closers))
+    return json.loads(part) if part else None
 
 
 def load(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError:
         return None
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         print(f"{path.name} is cut off or broken: {error}")
+    try:
+        return complete_part(text)
+    except (json.JSONDecodeError, IndexError):
         return None
 
 
@@ -38,21 +57,30 @@ def number(value, form="{:.2f}"):
     return "" if value is None else form.format(value)
 
 
+def square_tflop_s(ceilings):
+    """What counts as the device's peak: of the square product. None where it was not measured."""
+    rates = [row["tflop_s"] for row in (ceilings or {}).get("products", []) if row["m"] == row["n"] == row["k"]]
+    return rates[0] if rates else None
+
+
 def ceiling_rows(ceilings):
-    for size, rates in ceilings["bandwidth_tb_s"].items():
+    for size, rates in ceilings.get("bandwidth_tb_s", {}).items():
         yield [f"bandwidth, {size}", ", ".join(f"{name} {rate:.2f} TB/s" for name, rate in rates.items())]
-    square = ceilings["products"][0]
-    yield ["bf16 product 8192^3", f"{square['tflop_s']:.0f} TFLOP/s"]
-    gain = [row["first_us"] / row["best_us"] for row in ceilings["products"][1:]]
-    yield ["cuBLASLt's first choice : best of 32", f"median {sorted(gain)[len(gain) // 2]:.2f}, most {max(gain):.2f}"]
-    yield ["a kernel that does nothing", ", ".join(f"{name} {us:.2f} us" for name, us in ceilings["launch_us"].items())]
+    if square := square_tflop_s(ceilings):
+        yield ["bf16 product 8192^3", f"{square:.0f} TFLOP/s"]
+    if gain := sorted(row["first_us"] / row["best_us"] for row in ceilings.get("products", []) if row["m"] != row["n"]):
+        yield ["cuBLASLt's first choice : best of 32", f"median {gain[len(gain) // 2]:.2f}, most {gain[-1]:.2f}"]
+    if launch := ceilings.get("launch_us"):
+        yield ["a kernel that does nothing", ", ".join(f"{name} {us:.2f} us" for name, us in launch.items())]
 
 
 def kernel_rows(bench, ceilings, peers, published):
-    read = ceilings["bandwidth_tb_s"]["8 GiB"]["read"] if ceilings else None  # no cache holds a part of it
-    peak = ceilings["products"][0]["tflop_s"] if ceilings else None
-    best_gemm = {f"m{p['m']} {p['n']}x{p['k']}": p["best_us"] for p in ceilings["products"]} if ceilings else {}
-    peer_us = {(row["kernel"], row["case"]): row["peers_us"] for row in peers["rows"]} if peers else {}
+    ceilings, peers = ceilings or {}, peers or {}
+    # No cache holds a part of 8 GiB.
+    read = ceilings.get("bandwidth_tb_s", {}).get("8 GiB", {}).get("read")
+    peak = square_tflop_s(ceilings)
+    best_gemm = {f"m{p['m']} {p['n']}x{p['k']}": p["best_us"] for p in ceilings.get("products", [])}
+    peer_us = {(row["kernel"], row["case"]): row["peers_us"] for row in peers.get("rows", [])}
     for row in bench["rows"]:
         by_flop = row["kernel"].startswith("prefill")
         share = None
@@ -109,10 +137,15 @@ def main():
             stages[stage] = {"exit": int(code), "seconds": int(seconds)}
     ceilings, kernels, peers, parity = (load(args.folder / f"{name}.json")
                                         for name in ("ceilings", "kernel-bench", "peers", "parity"))
-    engines = {path.name.removeprefix("engine-").removesuffix(".json"): load(path)
-               for path in sorted(args.folder.glob("engine-*.json")) if path.name != "engine-bench.json"}
+    engines = {path.name.removeprefix("engine-bench.").removesuffix(".json"): load(path)
+               for path in sorted(args.folder.glob("engine-bench.*.json"))}
     engines = {name: bench for name, bench in engines.items() if bench}
 
+    if args.save:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        args.save.write_text(json.dumps({"at": now.isoformat(timespec="seconds"), "stages": stages, "ceilings": ceilings,
+                                    "parity": parity, "kernels": kernels, "peers": peers, "engines": engines}, indent=1) +
+                             "\n", encoding="utf-8")
     if ceilings:
         print(f"{ceilings['device']}, compute capability {ceilings['capability']}, driver {ceilings['driver']}, "
               f"runtime {ceilings['runtime']}, cuBLASLt {ceilings['cublaslt']}")
@@ -127,16 +160,9 @@ def main():
     table("Steps of whole models, random weights (floor : ours)",
           ["model", "case", "ms", "tokens/s", "floor", "best op sum", "goal 1", "goal 2", "goal met", "launch us"],
           list(engine_rows(engines, published)))
-    table("Stages", ["stage", "exit", "seconds"], [[name, s["exit"], s["seconds"]] for name, s in stages.items()])
+    table("Stages", ["stage", "exit", "seconds"],
+          [[name, EXITS.get(s["exit"], s["exit"]), s["seconds"]] for name, s in stages.items()])
 
-    if args.save:
-        args.save.mkdir(parents=True, exist_ok=True)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        path = args.save / f"{now:%Y-%m-%d-%H%M}.json"
-        path.write_text(json.dumps({"at": now.isoformat(timespec="seconds"), "stages": stages, "ceilings": ceilings,
-                                    "parity": parity, "kernels": kernels, "peers": peers, "engines": engines}, indent=1) +
-                        "\n", encoding="utf-8")
-        print(f"\nsaved {path}")
     sys.exit(1 if any(stage["exit"] != 0 for stage in stages.values()) or not stages else 0)
 
 

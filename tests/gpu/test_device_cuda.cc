@@ -18,22 +18,24 @@ namespace {
 
 // In front of every allocation.
 struct alignas(16) Header {
-  uint32_t size_class;  // of small ones: 2^size_class bytes with the header
+  uint32_t size_class;  // of pooled ones: 2^size_class bytes with the header
   uint32_t offset;      // from the allocation's begin to what the caller got
 };
 constexpr uint32_t kLarge = 0xffffffffu;
 
-// Small ones come from pieces of one allocation and are kept for reuse. Large ones are allocations of their
-// own, whose ends a memory checker knows.
+// Managed allocations are slow: what is not large comes from pieces of one and is kept for reuse. Large ones
+// are allocations of their own, whose ends a memory checker knows; ORRERY_TEST_POOLED_BYTES says how many
+// bytes are the most that is not large.
 class Memory {
  public:
+  explicit Memory(size_t most_pooled) : most_pooled_(std::min(most_pooled, kMostPooled)) {}
   void* Take(size_t bytes, size_t alignment) {
     const size_t offset = std::max(alignment, sizeof(Header)), total = bytes + offset;
     uint32_t size_class = kLarge;
     std::byte* begin;
-    if (total <= kMostSmall && alignment <= sizeof(Header)) {
+    if (total <= most_pooled_ && alignment <= sizeof(Header)) {
       size_class = static_cast<uint32_t>(std::bit_width(total - 1));
-      begin = TakeSmall(size_class);
+      begin = TakePooled(size_class);
     } else {
       begin = static_cast<std::byte*>(Managed(total));
     }
@@ -55,7 +57,7 @@ class Memory {
   struct Free {
     Free* next;
   };
-  static constexpr size_t kMostSmall = 1024, kPiece = 64 << 20;
+  static constexpr size_t kMostPooled = 1 << 20, kPiece = 64 << 20;
 
   static void* Managed(size_t bytes) {
     void* memory = nullptr;
@@ -64,7 +66,7 @@ class Memory {
     std::fprintf(stderr, "%zu bytes of managed memory: %s\n", bytes, cudaGetErrorString(error));
     std::_Exit(error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver ? 77 : 1);
   }
-  std::byte* TakeSmall(uint32_t size_class) {
+  std::byte* TakePooled(uint32_t size_class) {
     std::lock_guard lock(mutex_);
     if (Free* const free = free_[size_class]) {
       free_[size_class] = free->next;
@@ -76,17 +78,20 @@ class Memory {
     return std::exchange(at_, at_ + bytes);
   }
 
+  const size_t most_pooled_;
   std::mutex mutex_;
   std::byte* at_ = nullptr;
   size_t left_ = 0;
-  Free* free_[11] = {};
+  Free* free_[std::bit_width(kMostPooled)] = {};
 };
 
 Memory& TheMemory() {
   alignas(Memory) static std::byte storage[sizeof(Memory)];
   static Memory* const memory = [] {
     setenv("CUDA_LAUNCH_BLOCKING", "1", 1);  // the driver reads it when it starts, at the first allocation
-    return new (storage) Memory;             // never destroyed: others free after us
+    const char* const most = std::getenv("ORRERY_TEST_POOLED_BYTES");
+    // Never destroyed: others free after us.
+    return new (storage) Memory(most == nullptr ? size_t{1} << 20 : std::strtoull(most, nullptr, 10));
   }();
   return *memory;
 }
