@@ -8,7 +8,7 @@
 #   scripts/gpu_check.sh pack           on a machine with Debian's packages: puts the libraries that the build needs into
 #                                       .gpu_deps, for a GPU machine that lacks them
 #
-# A call ends within LIMIT seconds (560): what is left then is cut off. Two calls that fit, the second adding to the
+# A call ends within LIMIT seconds (530): what is left then is cut off. Two calls that fit, the second adding to the
 # table of the first:
 #
 #   scripts/gpu_check.sh build ceilings kernels parity
@@ -53,7 +53,7 @@ report() {
 
 # Runs a command for so many seconds at most, and never beyond the whole call's LIMIT. 124 or 137: it was cut off.
 limit() {
-  local seconds=$1 left=$((${LIMIT:-560} - SECONDS)) status
+  local seconds=$1 left=$((${LIMIT:-530} - SECONDS)) status
   [ "$left" -ge "$seconds" ] || seconds=$left
   [ "$seconds" -gt 0 ] || { echo "no time is left" >&2; return 124; }
   timeout -k 5 "$seconds" "${@:2}"
