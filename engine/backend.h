@@ -99,7 +99,7 @@ struct StepSlice {
   int32_t row_begin = 0;
   int32_t count = 0;
   int32_t position = 0;
-  int32_t slot = 0;  // [0, max_slices), no other's in the step: what is kept of a block table is kept there
+  int32_t slot = 0;  // [0, max_slices), unique in the step; a backend may keep the slot's block table
   const int32_t* block_table = nullptr;  // covers tokens [0, position + count)
 };
 

@@ -21,7 +21,7 @@ struct EngineOptions {
   std::optional<DType> dtype;     // kF32, kBF16, kF16; not given: as the checkpoint stores its weights, bf16
                                   // where the backend has no such type
   bool int8_weights = false;      // matrices as i8 with one scale per output channel
-  std::optional<DType> kv_dtype;  // as Backend::KeepsKv has them; not given: the dtype above
+  std::optional<DType> kv_dtype;  // as Backend::KeepsKv has them; not given: the dtype above, on CUDA bf16
   int num_threads = 0;            // of all workers together; 0: the cores this process may use
   int num_workers = 1;            // that share the weights; what follows is of each
   // At most one of these; neither: a share of the memory left beside weights and buffers.

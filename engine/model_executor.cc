@@ -98,6 +98,8 @@ absl::Status ModelExecutor::CheckSlice(const StepPlan& plan, size_t index) const
     return problem(absl::StrCat("covers [", slice.begin, ", +", slice.count, ") of ", tokens, " tokens"));
   }
   const int32_t end = slice.begin + slice.count;
+  if (end > limits_.max_context)
+    return problem(absl::StrCat("reaches beyond ", limits_.max_context, " tokens"));
   if (slice.sample &&
       (end != state.num_tokens() + pending || slice.output_index != state.num_output() + pending)) {
     return problem("samples before its last token");

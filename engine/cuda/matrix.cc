@@ -1,6 +1,7 @@
 #include "engine/cuda/matrix.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -28,9 +29,9 @@ absl::Status CheckFinite(const WeightView& part, int64_t first, absl::Span<const
   const int64_t at = first + (std::find_if_not(f16.begin(), f16.end(), is_finite) - f16.begin());
   float value = 0.0f;
   CopyToF32(part, at, 1, &value);
-  return absl::InvalidArgumentError(absl::StrCat("cannot be packed from ", Name(part.dtype),
-                                                 " as f16: the value ", value, " in row ", at / part.cols,
-                                                 " is not in [-65504, 65504]"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "cannot be packed from ", Name(part.dtype), " as f16: the value ", value, " in row ", at / part.cols,
+      " is not in [-65504, 65504]", std::isfinite(value) ? " (--dtype bf16 holds it)" : ""));
 }
 
 absl::Status UploadPart(Device& device, const WeightView& part, DType dtype, std::byte* to) {

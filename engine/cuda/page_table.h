@@ -1,6 +1,6 @@
 // The block tables of all slots on the device, where they stay from step to step: a step sends of each of its
 // sequences what differs from what the slot had, which for a sequence that decodes is one page in sixteen
-// steps. What the device has is a function of the slots alone, so that recorded steps can rely on it.
+// steps. Where the device has a table is a function of its slot alone, so that recorded steps can rely on it.
 #ifndef ORRERY_ENGINE_CUDA_PAGE_TABLE_H_
 #define ORRERY_ENGINE_CUDA_PAGE_TABLE_H_
 

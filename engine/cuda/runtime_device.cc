@@ -118,6 +118,7 @@ class RuntimeDevice final : public Device {
   }
 
   absl::StatusOr<Stream> BeginRecording() override {
+    Enqueue(cudaGetLastError(), "launch");  // of what was launched so far; what follows is the recording's
     // Relaxed: this thread goes on with stream_ meanwhile, and may wait and allocate for it.
     if (absl::Status status =
             StatusOf(cudaStreamBeginCapture(recording_, cudaStreamCaptureModeRelaxed), "capture");

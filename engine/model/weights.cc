@@ -75,7 +75,7 @@ absl::Status WeightLoader::Packed(std::initializer_list<Part> parts, int64_t col
   absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_.Pack(views, type_, kind);
   if (!matrix.ok()) {
     const std::string names =
-        absl::StrJoin(parts, "' or '", [](std::string* to, const Part& part) { to->append(part.name); });
+        absl::StrJoin(parts, "', '", [](std::string* to, const Part& part) { to->append(part.name); });
     return absl::Status(matrix.status().code(),
                         absl::StrCat("tensor '", names, "': ", matrix.status().message()));
   }

@@ -288,7 +288,7 @@ TEST_F(EmulatedCudaTest, WeightsThatF16DoesNotHoldAreRefused) {
   EXPECT_EQ(
       pack(DType::kBF16, narrow, DType::kF16),
       absl::InvalidArgumentError("cannot be packed from bf16 as f16: the value -65536 in row 2 is not in "
-                                 "[-65504, 65504]"));
+                                 "[-65504, 65504] (--dtype bf16 holds it)"));
   EXPECT_EQ(pack(DType::kF16, half, DType::kF16),
             absl::InvalidArgumentError("cannot be packed from f16 as f16: the value inf in row 3 is not in "
                                        "[-65504, 65504]"));

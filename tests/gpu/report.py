@@ -84,8 +84,8 @@ def kernel_rows(bench, ceilings, peers, published):
     for row in bench["rows"]:
         by_flop = row["kernel"].startswith("prefill")
         share = None
-        if by_flop and peak:
-            share = row["tflop_s"] / peak
+        if by_flop:
+            share = row["tflop_s"] / peak if peak else None
         elif row["bytes"] and read:
             share = row["tb_s"] / read
         others = {name: us for name, us in peer_us.get((row["kernel"], row["case"]), {}).items()
