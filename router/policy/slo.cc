@@ -148,8 +148,11 @@ void SloPolicy::Decide(const Waiting& request, Time now, Assignment* assignment)
                              : request.arrival + patience;
   const Time overdue = has_ttft ? request.arrival + request.slo.ttft + patience : late;
   if (now < late) return WakeAt(late, now);
-  const Choice& choice = now < overdue ? verdict.least_late_with_room : verdict.least_late;
-  if (choice.at == kNobody) return WakeAt(overdue, now);
+  const Choice& choice = verdict.least_late;
+  if (now < overdue && !HasRoom(loads_[choice.at])) {
+    Count(request, choice);
+    return WakeAt(overdue, now);
+  }
   Place(request, choice, names, now, assignment);
 }
 
@@ -173,18 +176,20 @@ void SloPolicy::WeighWorker(const Waiting& request, absl::Span<const Hash128> na
   const double outputs = predictor_.ExpectedOutput(request.max_new_tokens);
   const double ttft_ms = (now - request.arrival).milliseconds() + latency.ttft_ms();
   const double own_ms = latency.ttft_ms() + outputs * latency.tpot_ms;
-  const double late_ms = Over(ttft_ms, request.slo.ttft) + outputs * Over(latency.tpot_ms, request.slo.tpot);
+  const double in_the_way_ms =
+      model.PromptMs(request.prompt_tokens, hit_tokens) +
+      request.num_samples * outputs * (model.per_seq + model.per_kv * (request.prompt_tokens + outputs / 2));
+  const double others_ms = load.num_bound * in_the_way_ms;
+  const double late_ms =
+      Over(ttft_ms, request.slo.ttft) + outputs * Over(latency.tpot_ms, request.slo.tpot) + others_ms;
   const auto consider = [&](double ms, Choice* choice) {
     const Choice mine{at, ms, latency};
     if (choice->at == kNobody || Better(mine, *choice)) *choice = mine;
   };
 
-  const double in_the_way_ms =
-      model.PromptMs(request.prompt_tokens, hit_tokens) +
-      request.num_samples * outputs * (model.per_seq + model.per_kv * (request.prompt_tokens + outputs / 2));
   if (Meets(ttft_ms, request.slo.ttft, options_.margin) &&
       Meets(latency.tpot_ms, request.slo.tpot, options_.margin)) {
-    consider(own_ms + load.num_bound * in_the_way_ms, &verdict->cheapest);
+    consider(own_ms + others_ms, &verdict->cheapest);
   }
   const bool first = verdict->soonest.at == kNobody;
   const double bare_ms = latency.pass_ms + latency.prompt_ms;
@@ -192,9 +197,7 @@ void SloPolicy::WeighWorker(const Waiting& request, absl::Span<const Hash128> na
   consider(latency.ttft_ms(), &verdict->soonest);
   consider(late_ms, &verdict->least_late);
   if (load.num_bound == 0) consider(late_ms, &verdict->idle);
-  if (!HasRoom(load)) return;
-  consider(late_ms, &verdict->least_late_with_room);
-  consider(own_ms, &verdict->fastest_with_room);
+  if (HasRoom(load)) consider(own_ms, &verdict->fastest_with_room);
 }
 
 bool SloPolicy::Better(const Choice& a, const Choice& b) const {
@@ -204,19 +207,24 @@ bool SloPolicy::Better(const Choice& a, const Choice& b) const {
 
 void SloPolicy::Place(const Waiting& request, const Choice& choice, absl::Span<const Hash128> names, Time now,
                       Assignment* assignment) {
-  WorkerLoad& load = loads_[choice.at];
+  const WorkerLoad& load = loads_[choice.at];
   const double outputs = predictor_.ExpectedOutput(request.max_new_tokens);
   assignment->placements.push_back({request.request, load.worker});
   predictor_.OnPlaced(request.request, load.worker, request.num_samples, choice.latency, now);
   tree_.Insert(names, load.worker, tree_.Room(load, names, 0, options_.blocks, loads_.size()));
   shares_.Add(request.tenant, request.prompt_tokens + request.num_samples * outputs);
+  Count(request, choice);
+  placed_ms_ += choice.ms;
+  names_.erase(request.request);
+}
+
+void SloPolicy::Count(const Waiting& request, const Choice& choice) {
+  WorkerLoad& load = loads_[choice.at];
   num_with_room_ -= HasRoom(load);
   load.sent_tokens += request.prompt_tokens;
   load.num_sent += request.num_samples;
   load.num_bound += request.num_samples;
   num_with_room_ += HasRoom(load);
-  placed_ms_ += choice.ms;
-  names_.erase(request.request);
 }
 
 void SloPolicy::WakeAt(Time time, Time now) { wake_ = std::min(wake_, std::max(time, now + kShortestWake)); }

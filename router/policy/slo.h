@@ -10,8 +10,10 @@
 //   an idle worker    takes it if nobody else would make it less late, or else it were refused
 //   priority < 0      refused, with the predicted wait; not one that a worker had before
 //   in time           some worker, its queue empty, could still give a first token in time: it waits
-//   late              placed where it is least late (ms: ttft beyond its target + o (tpot beyond its)) of the
-//                     workers with room; `wait_ms` beyond its ttft target, on any
+//   late              placed where it costs least (ms: ttft beyond its target + o (tpot beyond its) + what
+//                     those there pay, as above). While that worker has no room it waits for it, rather than
+//                     take one that has room and lacks its prefix, and counts as there for those behind it;
+//                     `wait_ms` beyond its ttft target it goes there all the same
 //
 // Without a ttft target wait_ms after its arrival stands for it. A request without targets goes to the
 // fastest of the workers with room, the one with the least ttft + o tpot, and waits while there is none: it
@@ -84,9 +86,9 @@ class SloPolicy final : public RoutePolicy {
   };
   // What the workers could do for a request; kNobody where none can.
   struct Verdict {
-    Choice cheapest{kNobody};                                   // that meets the targets
-    Choice least_late{kNobody}, least_late_with_room{kNobody};  // of all
-    Choice idle{kNobody};                                       // least late of the idle ones
+    Choice cheapest{kNobody};    // that meets the targets
+    Choice least_late{kNobody};  // of all, and of what it costs others
+    Choice idle{kNobody};        // least late of the idle ones
     Choice fastest_with_room{kNobody};
     Choice soonest{kNobody};   // least ttft
     double least_bare_ms = 0;  // TTFT if its queue were empty
@@ -103,6 +105,8 @@ class SloPolicy final : public RoutePolicy {
                    Verdict* verdict) const;
   void Place(const Waiting& request, const Choice& choice, absl::Span<const Hash128> names, Time now,
              Assignment* assignment);
+  // From here on in this call the request is one of the worker's.
+  void Count(const Waiting& request, const Choice& choice);
   void WakeAt(Time time, Time now);
   bool IsNew(const Waiting& request) const;  // not weighed before
   const std::vector<Hash128>& NamesOf(const Waiting& request);

@@ -348,6 +348,41 @@ TEST_F(SloPolicyTest, TheLateWaitForRoomAndNotForEver) {
   EXPECT_EQ(Choose({worker}, request, 1500), 0);
 }
 
+// Worker 0 has the prefix and no room, worker 1 is as full of decodes and has room: whoever lacks the second
+// that the prefix saves makes everybody later.
+TEST_F(SloPolicyTest, TheLateWaitForTheWorkerWithTheirPrefixUntilItsQueueCostsMore) {
+  const LatencyModel slow_prompts = {.base = 1, .per_seq = 0.01, .per_kv = 1e-6, .per_token = 1};
+  Teach(&policy_, {slow_prompts, slow_prompts});
+  const std::vector<TokenId> ids(1000, 5);
+  const auto request = [&](uint64_t id) {
+    Waiting out = Request(id, 1000, 0);
+    out.prompt_ids = ids;
+    return out;
+  };
+  ASSERT_EQ(Choose({IdleWorker(0)}, request(1)), 0);
+  WorkerLoad full = DecodingWorker(0, 20, 20'000), open = DecodingWorker(1, 20, 20'000);
+  full.num_waiting = full.free_slots;
+  full.waiting_tokens = 1500;
+  open.waiting_tokens = 1000;
+  open.num_waiting = 1;
+  EXPECT_EQ(Choose({full, open}, request(2), 1500), -1);
+  EXPECT_EQ(policy_.NextWake(), AtMs(6000));
+  EXPECT_EQ(Choose({full, open}, request(2), 6000), 0) << "overdue: to its queue";
+  full.num_waiting = 1;
+  EXPECT_EQ(Choose({full, open}, request(3), 1500), 0);
+  // As many wait for it as make its queue longer than the prompt: those behind take the other.
+  full.num_waiting = full.free_slots;
+  std::vector<Waiting> line;
+  for (uint64_t id = 10; id < 60; ++id) line.push_back(request(id));
+  const Assignment out = Assign({full, open}, line, 1500);
+  ASSERT_FALSE(out.placements.empty());
+  EXPECT_LT(out.placements.size(), line.size());
+  for (const Placement& placement : out.placements) {
+    EXPECT_EQ(placement.worker, WorkerId{1});
+    EXPECT_GT(placement.request, RequestId{10});
+  }
+}
+
 TEST_F(SloPolicyTest, ShedsWhatMayBeShedWithThePredictedWait) {
   Teach(&policy_, {kFast});
   WorkerLoad worker = DecodingWorker(0, 10, 10'000);
