@@ -8,8 +8,8 @@
 
 namespace orrery {
 
-// Decode steps and prompts of 1, 2, 4, ... rows up to the limits. Leaves no sequence behind; what it writes
-// to the KV pool is nobody's. Before the first step of serving.
+// Decode steps, each twice, and prompts of 1, 2, 4, ... rows up to the limits. Leaves no sequence behind; what
+// it writes to the KV pool is nobody's. Before the first step of serving.
 absl::Status WarmUp(Executor& executor);
 
 }  // namespace orrery

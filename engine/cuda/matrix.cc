@@ -3,21 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 
 namespace orrery::cuda {
 namespace {
 
 // Values that are converted at a time: at most 6 bytes of the host's memory each.
 constexpr int64_t kConvertedValues = int64_t{4} << 20;
-
-absl::string_view Name(DType dtype) {
-  const auto name = NameOf(dtype);
-  return {name.data(), name.size()};
-}
 
 // Of values [first, first + f16.size()) of a part. What f16 does not hold is infinite by now; what was so
 // before, and NaN, is refused here because it is on the CPU.
@@ -30,8 +25,8 @@ absl::Status CheckFinite(const WeightView& part, int64_t first, absl::Span<const
   float value = 0.0f;
   CopyToF32(part, at, 1, &value);
   return absl::InvalidArgumentError(absl::StrCat(
-      "cannot be packed from ", Name(part.dtype), " as f16: the value ", value, " in row ", at / part.cols,
-      " is not in [-65504, 65504]", std::isfinite(value) ? " (--dtype bf16 holds it)" : ""));
+      "cannot be packed from ", std::string(NameOf(part.dtype)), " as f16: the value ", value, " in row ",
+      at / part.cols, " is not in [-65504, 65504]", std::isfinite(value) ? " (--dtype bf16 holds it)" : ""));
 }
 
 absl::Status UploadPart(Device& device, const WeightView& part, DType dtype, std::byte* to) {
@@ -70,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> DeviceMatrix::Pack(Device& device, absl:
                                                            DType dtype, MatrixKind kind) {
   const int64_t k = parts.front().cols;
   if (dtype != DType::kBF16 && dtype != DType::kF16) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot be packed as ", Name(dtype),
+    return absl::InvalidArgumentError(absl::StrCat("cannot be packed as ", std::string(NameOf(dtype)),
                                                    ": CUDA computes with weights of bf16 or f16 (--dtype)"));
   }
   if (k % kColumnStep != 0) {

@@ -615,6 +615,19 @@ TEST_F(TinyLlamaTest, PromptLogprobsEqualTheReferenceAtEveryPosition) {
   }
 }
 
+TEST_F(TinyLlamaTest, PlansBeyondTheContextAreErrors) {
+  EngineOptions options = SmallOptions(dir_.path());
+  options.max_context = 8;
+  const auto engine = Load(options);
+  ASSERT_NE(engine, nullptr);
+  PlanDriver driver(*engine);
+  const int handle = driver.Add({1, 2, 3, 4, 5}, 10, Greedy());
+  const absl::Status status = driver.RunAll(8);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_NE(status.message().find("slice 0 reaches beyond 8 tokens"), std::string::npos) << status;
+  EXPECT_EQ(driver.sequence(handle).output.size(), 4u) << "the last one is behind the eighth token";
+}
+
 TEST_F(TinyLlamaTest, BrokenPlansAreErrorsAndTheNextStepWorks) {
   PlanDriver driver(*engine_);
   const int handle = driver.Add({1, 2, 3}, 6, Greedy());

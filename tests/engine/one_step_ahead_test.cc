@@ -160,5 +160,22 @@ TEST_F(OneStepAheadTest, RecordedStepsGoOnFromTheTokenInFlight) {
   }
 }
 
+// Prompt and output fill the context: no row is planned behind its last token.
+TEST_F(OneStepAheadTest, ASequenceMayFillItsContext) {
+  WorkerDriver worker(options_, testing::OpenTestedCuda, 2);
+  Submit submit;
+  submit.key.request = RequestId{1};
+  submit.tokens = std::make_shared<const std::vector<TokenId>>(60, 3);
+  submit.num_prompt = 60;
+  submit.stop.max_tokens = 20;
+  submit.sampling.logit_bias = {{kNanId, -100.0f}};
+  worker.Arrive(std::move(submit));
+  worker.Finish();
+  ASSERT_FALSE(HasFatalFailure());
+  EXPECT_EQ(worker.answers().at({.request = RequestId{1}}).finish, FinishReason::kLength);
+  EXPECT_EQ(worker.answers().at({.request = RequestId{1}}).tokens.size(), 20u);
+  EXPECT_GT(worker.rows_ahead(), 10);
+}
+
 }  // namespace
 }  // namespace orrery

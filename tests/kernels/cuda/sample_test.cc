@@ -333,6 +333,33 @@ TEST_F(SampleTest, FarTokensAreNotLeftOut) {
   }
 }
 
+// 1999 tokens e^-4.857 as likely as the best, which weigh 1.99 * 2^32: what carries out of the lower half of
+// their sum is half of it.
+TEST_F(SampleTest, WeightsAddUpBeyondThirtyTwoBits) {
+  constexpr int kVocab = 2000, kBest = 1500;
+  constexpr double kFar = -4.857;
+  constexpr float kTopP = 0.5f;
+  const double share = std::exp(kFar);
+  const int far_tokens = static_cast<int>(std::ceil((kTopP * (1 + (kVocab - 1) * share) - 1) / share));
+  ASSERT_LT(far_tokens, kBest);
+  std::vector<Row> rows;
+  std::vector<int> expected;
+  for (uint64_t position = 0; position < 40; ++position) {
+    rows.push_back({.logits = std::vector<float>(kVocab, kFar),
+                    .parameters = {.top_p = kTopP, .seed = 7, .position = position}});
+    rows.back().logits[kBest] = 0.0f;
+    int winner = kBest;
+    double best = ReferenceGumbel(7, position, kBest);
+    for (int id = 0; id < far_tokens; ++id) {
+      const double score = kFar + ReferenceGumbel(7, position, id);
+      if (score > best) best = score, winner = id;
+    }
+    expected.push_back(winner);
+  }
+  const std::vector<Output> out = Run(rows);
+  for (size_t r = 0; r < rows.size(); ++r) EXPECT_EQ(out[r].token.token, expected[r]) << r;
+}
+
 TEST_F(SampleTest, DrawsDoNotDependOnTheBatch) {
   for (int round = 0; round < 20; ++round) {
     NextCase();
